@@ -1,0 +1,55 @@
+"""Autoregressive models, every conditional in one compiled pass.
+
+  import parallel_ar as par
+
+  model = par.from_function(fn, event=(L,), rank=par.order.raster(L),
+                            head=par.heads.categorical(V), init=init)
+  params = model.init(key)
+  par.log_prob(model, params, x)            # nats[B], one pass
+  par.fixed_point(model)(params, keys).x    # the integers of par.ancestral
+"""
+
+from parallel_ar import heads, order
+from parallel_ar.likelihood import (
+  bits_per_dim,
+  log_prob,
+  log_prob_terms,
+  mixture_log_prob,
+  sequential_log_prob,
+)
+from parallel_ar.model import (
+  AutoregressiveModel,
+  Decode,
+  Head,
+  check_events,
+  describe,
+  from_function,
+  from_linen,
+  recompute_decode,
+)
+from parallel_ar.samplers import Sample, SampleInfo, ancestral, fixed_point
+from parallel_ar.transform import permute, with_temperature
+
+__all__ = [
+  'AutoregressiveModel',
+  'Decode',
+  'Head',
+  'Sample',
+  'SampleInfo',
+  'ancestral',
+  'bits_per_dim',
+  'check_events',
+  'describe',
+  'fixed_point',
+  'from_function',
+  'from_linen',
+  'heads',
+  'log_prob',
+  'log_prob_terms',
+  'mixture_log_prob',
+  'order',
+  'permute',
+  'recompute_decode',
+  'sequential_log_prob',
+  'with_temperature',
+]

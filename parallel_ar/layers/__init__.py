@@ -1,0 +1,1 @@
+"""Linen layers, per example: masked dense and convolution, attention."""

@@ -1,0 +1,81 @@
+"""Symbols and contexts as vectors."""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from parallel_ar.types import Array, Context
+
+Inputs = Literal['scaled', 'one_hot']
+
+
+def encode(x: Array, num_values: int, inputs: Inputs) -> Array:
+  """Symbols as real features.
+
+  Args:
+    x: int[..., C].
+    num_values: V.
+    inputs: 'scaled' maps 0..V-1 to -1..1, one feature for each channel;
+      'one_hot' gives V features for each channel, channel by channel.
+
+  Returns:
+    float32[..., C] or float32[..., C * V].
+
+  Raises:
+    ValueError: another name.
+  """
+  if inputs == 'scaled':
+    return 2.0 * x.astype(jnp.float32) / (num_values - 1) - 1.0
+  if inputs == 'one_hot':
+    hot = jax.nn.one_hot(x, num_values, dtype=jnp.float32)
+    return hot.reshape(*x.shape[:-1], -1)
+  raise ValueError(f"inputs must be 'scaled' or 'one_hot'; got {inputs!r}.")
+
+
+def context_spec(num_classes: int, context_size: int) -> Any:
+  """What one example's context looks like.
+
+  Args:
+    num_classes: > 0 for a label in 0..num_classes-1.
+    context_size: > 0 for a real vector.
+
+  Returns:
+    The ShapeDtypeStruct of the label or the vector; None for neither.
+
+  Raises:
+    ValueError: both.
+  """
+  if num_classes and context_size:
+    raise ValueError(
+      f'Condition on a label (num_classes={num_classes}) or on a vector '
+      f'(context_size={context_size}), not on both.'
+    )
+  if num_classes:
+    return jax.ShapeDtypeStruct((), jnp.int32)
+  if context_size:
+    return jax.ShapeDtypeStruct((context_size,), jnp.float32)
+  return None
+
+
+class AddContext(nn.Module):
+  """y + W h for a context h: a label (as a one-hot h) or a real vector.
+
+  Attributes:
+    num_classes: number of labels; not read for a vector.
+    dtype: of the product; parameters are float32.
+  """
+
+  num_classes: int = 0
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, y: Array, context: Context) -> Array:
+    """Returns y itself where there is no context."""
+    if context is None:
+      return y
+    if jnp.issubdtype(context.dtype, jnp.integer):
+      context = jax.nn.one_hot(context, self.num_classes)
+    bias = nn.Dense(y.shape[-1], use_bias=False, dtype=self.dtype)(context)
+    return y + jnp.broadcast_to(bias, y.shape).astype(y.dtype)

@@ -1,0 +1,375 @@
+"""The record that every part of the library speaks: an autoregressive model.
+
+  p(x) = prod_i p(x_i | x_j : rank[j] < rank[i])
+
+A model is a frozen record of pure functions for ONE example. `conditionals`
+computes the parameters of all D conditionals in one pass; likelihood, samplers
+and analysis are written over the record and never ask how the pass is made.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from parallel_ar import order
+from parallel_ar.types import (
+  Array,
+  ArrayLike,
+  Context,
+  Dist,
+  Params,
+  PRNGKey,
+)
+
+
+class Head(NamedTuple):
+  """The family of the conditionals.
+
+  Attributes:
+    name: shown in errors and descriptions.
+    num_values: V for symbols 0..V-1, None for continuous values.
+    log_prob: (dist, x) -> float[E], nats.
+    noise: (key, position) -> the noise of ONE position. Keyed by the position,
+      never by a loop step, so that every sampler sees the same noise.
+    pick: (dist, noise) -> x; deterministic and elementwise over positions.
+    pmf: (dist) -> float[E, V] for coding, or None.
+    temper: (dist, temperature) -> dist of p^(1/temperature) normalised for
+      each position, or None.
+  """
+
+  name: str
+  num_values: int | None
+  log_prob: Callable[[Dist, Array], Array]
+  noise: Callable[[PRNGKey, Array], Any]
+  pick: Callable[[Dist, Any], Array]
+  pmf: Callable[[Dist], Array] | None = None
+  temper: Callable[[Dist, ArrayLike], Dist] | None = None
+
+
+class Decode(NamedTuple):
+  """Incremental evaluation; k counts slots of the generation order.
+
+  Attributes:
+    init: (params, context) -> cache.
+    extend: (params, cache, k, previous[n]) -> (dist of slots k..k+n-1, cache);
+      `previous` holds the values of slots k-1..k+n-2 (the first is ignored at
+      k = 0).
+    rewind: (cache, k) -> cache, ready to extend from slot k again.
+  """
+
+  init: Callable[[Params, Context], Any]
+  extend: Callable[[Params, Any, Array, Array], tuple[Dist, Any]]
+  rewind: Callable[[Any, Array], Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AutoregressiveModel:
+  """p(x) = prod_i p(x_i | x_j : rank[j] < rank[i]), every factor in one pass.
+
+  Two records are equal only if they are the same object, so a record can be a
+  static argument of `jax.jit`.
+
+  Attributes:
+    event: shape and dtype of one x. Its leading axes are those of `rank` (E);
+      axes beyond them are a small vector that one position carries.
+    rank: int32[E]; see `parallel_ar.order`.
+    head: family of the conditionals.
+    init: key -> params.
+    conditionals: (params, x, context) -> dist whose leaves lead with E. The
+      part for position i must not depend on x_j unless rank[j] < rank[i].
+    context: shapes and dtypes of what one example is conditioned on, a pytree
+      of jax.ShapeDtypeStruct; None for an unconditional model.
+    decode: the fast incremental path, where the family has one.
+    causality: 'exact' promises that forbidden inputs change no bit of the
+      output; 'rounding' that they change it by rounding only (FFT
+      convolutions).
+    name: shown in errors and descriptions.
+
+  Raises:
+    ValueError: at construction, when the parts do not fit each other. The
+      check traces every function on abstract values and computes nothing.
+  """
+
+  event: jax.ShapeDtypeStruct
+  rank: np.ndarray
+  head: Head
+  init: Callable[[PRNGKey], Params]
+  conditionals: Callable[[Params, Array, Context], Dist]
+  context: Any = None
+  decode: Decode | None = None
+  causality: Literal['exact', 'rounding'] = 'exact'
+  name: str = 'model'
+
+  def __post_init__(self):
+    rank = np.asarray(self.rank)
+    positions = self.event.shape[: rank.ndim]
+    object.__setattr__(self, 'rank', order.check(rank, positions))
+    if self.causality not in ('exact', 'rounding'):
+      raise ValueError(
+        f"causality must be 'exact' or 'rounding'; got {self.causality!r}."
+      )
+    _check_fit(self)
+
+  @property
+  def depth(self) -> int:
+    """Number of ranks R."""
+    return order.depth(self.rank)
+
+  @property
+  def num_positions(self) -> int:
+    """Number of positions D."""
+    return self.rank.size
+
+  @property
+  def num_dims(self) -> int:
+    """Number of scalars in one event, the divisor of bits/dim."""
+    return int(np.prod(self.event.shape))
+
+
+def from_function(
+  fn: Callable[[Params, Array, Context], Dist],
+  *,
+  event: jax.ShapeDtypeStruct | tuple[int, ...],
+  rank: ArrayLike,
+  head: Head,
+  init: Callable[[PRNGKey], Params] | None = None,
+  context: Any = None,
+  name: str = 'function',
+) -> AutoregressiveModel:
+  """Makes a model of any causal function that JAX can trace.
+
+  Args:
+    fn: (params, x, context) -> dist for one example, one pass.
+    event: shape of one x (int32), or its ShapeDtypeStruct.
+    rank: int[E]; the promise that `fn` keeps. `analysis.causality` audits it.
+    head: family of the conditionals.
+    init: key -> params; without it params is the empty dict.
+    context: shapes and dtypes of one example's context.
+    name: shown in errors.
+
+  Returns:
+    The record.
+
+  Raises:
+    ValueError: the parts do not fit each other.
+  """
+  if not isinstance(event, jax.ShapeDtypeStruct):
+    event = jax.ShapeDtypeStruct(tuple(event), jnp.int32)
+  return AutoregressiveModel(
+    event=event,
+    rank=np.asarray(rank),
+    head=head,
+    init=init or (lambda key: {}),
+    conditionals=fn,
+    context=context,
+    name=name,
+  )
+
+
+def from_linen(
+  module: nn.Module,
+  *,
+  event: jax.ShapeDtypeStruct | tuple[int, ...],
+  rank: ArrayLike,
+  head: Head,
+  context: Any = None,
+  decode: Decode | None = None,
+  name: str = '',
+) -> AutoregressiveModel:
+  """Makes a model of a Linen module called as `module(x, context)`.
+
+  Linen ends here: the record holds pure functions. The module may own
+  parameters only; a mutable collection would be state hidden from samplers.
+
+  Raises:
+    ValueError: the parts do not fit, or the module owns other collections.
+  """
+  if not isinstance(event, jax.ShapeDtypeStruct):
+    event = jax.ShapeDtypeStruct(tuple(event), jnp.int32)
+
+  def init(key: PRNGKey) -> Params:
+    x, c = jax.tree.map(
+      lambda s: jnp.zeros(s.shape, s.dtype), (event, context)
+    )
+    variables = module.init(key, x, c)
+    if extra := set(variables) - {'params'}:
+      raise ValueError(
+        f'{type(module).__name__} owns the collections {sorted(extra)}; a '
+        'model may own only params. Batch statistics and mutable caches leak '
+        'state between positions or examples.'
+      )
+    return variables.get('params', {})
+
+  return AutoregressiveModel(
+    event=event,
+    rank=np.asarray(rank),
+    head=head,
+    init=init,
+    conditionals=lambda params, x, c: module.apply({'params': params}, x, c),
+    context=context,
+    decode=decode,
+    name=name or type(module).__name__,
+  )
+
+
+def position_noise(model: AutoregressiveModel, key: PRNGKey) -> Any:
+  """Noise of every position of one example: leaves lead with E."""
+  noise = jax.vmap(lambda i: model.head.noise(key, i))(
+    jnp.arange(model.num_positions)
+  )
+  shape = model.rank.shape
+  return jax.tree.map(lambda n: n.reshape(shape + n.shape[1:]), noise)
+
+
+def over_positions(mask: Array, x: Array) -> Array:
+  """Appends axes to a mask over positions so that it broadcasts with x."""
+  return mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
+
+
+def recompute_decode(model: AutoregressiveModel) -> Decode:
+  """Incremental evaluation of any model, by one full pass for each block.
+
+  The slow reference behind every fast path: correct for any causal function,
+  and D passes for a sample. The cache is the event drawn so far; what stands
+  there beyond slot k is not read, because the model is causal.
+  """
+  slots = jnp.asarray(order.slots(model.rank))
+  num_positions = model.num_positions
+  value_shape = model.event.shape[model.rank.ndim :]
+
+  def init(params: Params, context: Context) -> Any:
+    flat = (num_positions, *value_shape)
+    return jnp.zeros(flat, model.event.dtype), context
+
+  def extend(params, cache, k, previous):
+    x, context = cache
+    n = previous.shape[0]
+    at = k - 1 + jnp.arange(n)
+    # Slot -1 does not exist: send its write out of bounds, where it is dropped.
+    target = jnp.where(at < 0, num_positions, slots[jnp.maximum(at, 0)])
+    x = x.at[target].set(previous.astype(x.dtype), mode='drop')
+    dist = model.conditionals(params, x.reshape(model.event.shape), context)
+    here = jax.lax.dynamic_slice_in_dim(slots, k, n)
+    lead = model.rank.ndim
+    dist = jax.tree.map(
+      lambda d: d.reshape((num_positions,) + d.shape[lead:])[here], dist
+    )
+    return dist, (x, context)
+
+  return Decode(init=init, extend=extend, rewind=lambda cache, k: cache)
+
+
+def check_events(model: AutoregressiveModel, x: ArrayLike) -> None:
+  """Checks concrete events, on the host, before they enter a compiled pass.
+
+  Args:
+    model: the model they are meant for.
+    x: array[B, *event].
+
+  Raises:
+    ValueError: wrong shape or dtype, or a value outside 0..V-1; the message
+      names the first offending example, position and value.
+  """
+  x = np.asarray(x)
+  expected = ('B', *model.event.shape)
+  if x.ndim != len(expected) or x.shape[1:] != model.event.shape:
+    raise ValueError(
+      f'{model.name}: x has shape {x.shape}; expected [{_show(expected)}], a '
+      'leading batch axis before the event. For one example pass x[None].'
+    )
+  num_values = model.head.num_values
+  if num_values is None:
+    return
+  if not np.issubdtype(x.dtype, np.integer):
+    raise ValueError(
+      f'{model.name}: the head {model.head.name} takes integers '
+      f'0..{num_values - 1}; got dtype {x.dtype}. Quantize or binarize first.'
+    )
+  outside = np.argwhere((x < 0) | (x >= num_values))
+  if outside.size:
+    example, *position = (int(i) for i in outside[0])
+    raise ValueError(
+      f'{model.name}: x out of range: example {example}, position '
+      f'{tuple(position)} holds {x[tuple(outside[0])]}, but the head '
+      f'{model.head.name} takes 0..{num_values - 1} '
+      f'({len(outside)} values are outside).'
+    )
+
+
+def describe(model: AutoregressiveModel) -> str:
+  """One line: name, event, depth, head and number of parameters."""
+  params = jax.eval_shape(model.init, jax.random.key(0))
+  count = sum(int(np.prod(p.shape)) for p in jax.tree.leaves(params))
+  return (
+    f'{model.name}: event [{_show(model.event.shape)}], '
+    f'{model.num_positions} positions, depth {model.depth}, '
+    f'{model.head.name}, {count:,} parameters'
+  )
+
+
+def _check_fit(model: AutoregressiveModel) -> None:
+  """Traces the record's functions on abstract values."""
+  shape, event = model.rank.shape, model.event
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  params = _trace(model, 'init(key)', model.init, key)
+  dist = _trace(
+    model,
+    f'conditionals(params, x, context) on x {_spec(event)}',
+    model.conditionals,
+    params,
+    event,
+    model.context,
+  )
+  for leaf in jax.tree.leaves(dist):
+    if leaf.shape[: len(shape)] != shape:
+      raise ValueError(
+        f'{model.name}: conditionals returned a leaf {_spec(leaf)}; every '
+        f'leaf must lead with the positions [{_show(shape)}], one conditional '
+        'for each.'
+      )
+  noise = _trace(
+    model, 'head.noise', lambda key: position_noise(model, key), key
+  )
+  fits = f'The head {model.head.name} does not fit {model.name}'
+  picked = _trace(model, 'head.pick(dist, noise)', model.head.pick, dist, noise)
+  integral = jnp.issubdtype(event.dtype, jnp.integer)
+  if picked.shape != event.shape or integral != jnp.issubdtype(
+    picked.dtype, jnp.integer
+  ):
+    raise ValueError(
+      f'{fits}: pick returned {_spec(picked)}, but the event is {_spec(event)}.'
+      f' conditionals returned {_spec(dist)}; see the docstring of the head '
+      'for the dist it takes.'
+    )
+  terms = _trace(model, 'head.log_prob(dist, x)', model.head.log_prob, dist, event)
+  if terms.shape != shape or not jnp.issubdtype(terms.dtype, jnp.floating):
+    raise ValueError(
+      f'{fits}: log_prob returned {_spec(terms)}; expected one float for each '
+      f'position, [{_show(shape)}]. conditionals returned {_spec(dist)}.'
+    )
+
+
+def _trace(model: AutoregressiveModel, what: str, fn: Callable, *args) -> Any:
+  try:
+    return jax.eval_shape(fn, *args)
+  except Exception as error:
+    raise ValueError(
+      f'{model.name}: {what} could not be traced: {error} (event '
+      f'{_spec(model.event)}, context {_spec(model.context)}, head '
+      f'{model.head.name}).'
+    ) from error
+
+
+def _show(shape: tuple) -> str:
+  return ', '.join(str(n) for n in shape)
+
+
+def _spec(tree: Any) -> str:
+  """Shapes and dtypes of a pytree, short enough for one sentence."""
+  show = lambda a: f'{np.dtype(a.dtype).name}[{_show(a.shape)}]'
+  return str(jax.tree.map(show, tree)).replace("'", '')

@@ -1,0 +1,182 @@
+"""MADE: masked autoencoder for distribution estimation, in any order.
+
+  h^l = relu(b^l + (W^l * M^l) h^(l-1)),   h^0 = x
+  l_i = c_i + ((V * M) h^L)_i + ((A * M^A) x)_i
+
+Every unit has a degree: an input its rank, a hidden unit a number m, and it
+reads units of degree <= m (inputs of rank <= m); output i reads hidden units
+of degree < rank[i] and, directly, inputs of rank < rank[i].
+
+References:
+  Germain, Gregor, Murray, Larochelle: MADE. ICML 2015, eq. 8 to 13, Table 6.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from parallel_ar import heads, model, order
+from parallel_ar.layers import dense, embedding
+from parallel_ar.types import Array, ArrayLike, Context
+
+Degrees = Literal['even', 'random']
+
+
+class MADE(nn.Module):
+  """The network of one mask set.
+
+  Attributes:
+    rank: int[D], flat.
+    hidden: int[N] degrees of each hidden layer.
+    num_values: V; inputs are one-hot for V > 2, and outputs V logits.
+    direct: adds the connections A from inputs to outputs.
+    num_classes: labels of the context, if it is a label.
+    dtype: of the products; parameters are float32.
+  """
+
+  rank: Any
+  hidden: Sequence[Any]
+  num_values: int = 2
+  direct: bool = False
+  num_classes: int = 0
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array, context: Context) -> Array:
+    binary = self.num_values == 2
+    features = 1 if binary else self.num_values
+    known = np.repeat(self.rank, features)
+    inputs = x.reshape(-1).astype(jnp.float32)
+    if not binary:
+      inputs = embedding.encode(
+        x.reshape(-1, 1), self.num_values, 'one_hot'
+      ).reshape(-1)
+    y, degree = inputs, known
+    for l, layer in enumerate(self.hidden):
+      y = dense.MaskedDense(degree, layer, self.dtype, name=f'hidden_{l}')(y)
+      add = embedding.AddContext(self.num_classes, self.dtype)
+      y = nn.relu(add(y, context))
+      degree = layer
+    # An output of rank r reads degrees < r: shift by one for "<=".
+    out = dense.MaskedDense(degree + 1, known, self.dtype, name='out')(y)
+    if self.direct:
+      out = out + dense.MaskedDense(
+        known + 1, known, self.dtype, use_bias=False, name='direct'
+      )(inputs)
+    out = embedding.AddContext(self.num_classes, self.dtype)(out, context)
+    out = out.astype(jnp.float32)
+    return out.reshape(x.shape if binary else (*x.shape, self.num_values))
+
+
+def made(
+  *,
+  event: Sequence[int],
+  num_values: int = 2,
+  rank: ArrayLike | None = None,
+  hidden: Sequence[int] = (500,),
+  direct: bool = False,
+  degrees: Degrees = 'random',
+  mask_seed: int = 0,
+  num_classes: int = 0,
+  context_size: int = 0,
+  dtype: Any = jnp.float32,
+) -> model.AutoregressiveModel:
+  """Builds a MADE.
+
+  Args:
+    event: event shape E.
+    num_values: V; 2 gives a Bernoulli head, more a categorical one.
+    rank: int[E], any order, ties allowed; raster by default.
+    hidden: units of each hidden layer.
+    direct: adds direct connections from inputs to outputs.
+    degrees: 'random' draws hidden degrees uniformly from the smallest of the
+      layer below to R - 2, as the paper does; 'even' spaces them evenly over
+      0..R-2, so that no rank is without a unit.
+    mask_seed: of random degrees.
+    num_classes: > 0 conditions on a label in 0..num_classes-1.
+    context_size: > 0 conditions on a real vector.
+    dtype: of the products; parameters are float32.
+
+  Returns:
+    The model; its depth is the number of ranks.
+
+  Raises:
+    ValueError: no hidden units, an unknown way to set degrees, a bad rank.
+  """
+  if any(n < 1 for n in hidden):
+    raise ValueError(f'Hidden layers need at least one unit; got {hidden}.')
+  rank = order.check(order.raster(event) if rank is None else rank, event)
+  flat = rank.reshape(-1)
+  module = MADE(
+    rank=flat,
+    hidden=hidden_degrees(flat, hidden, degrees, mask_seed),
+    num_values=num_values,
+    direct=direct,
+    num_classes=num_classes,
+    dtype=dtype,
+  )
+  return model.from_linen(
+    module,
+    event=tuple(event),
+    rank=rank,
+    head=heads.bernoulli() if num_values == 2 else heads.categorical(num_values),
+    context=embedding.context_spec(num_classes, context_size),
+    name='made',
+  )
+
+
+def ensemble(
+  *,
+  event: Sequence[int],
+  num_masks: int = 1,
+  random_orders: bool = False,
+  mask_seed: int = 0,
+  **options: Any,
+) -> tuple[model.AutoregressiveModel, ...]:
+  """K mask sets over one params tree: connectivity- and order-agnostic MADE.
+
+  Args:
+    event: event shape E.
+    num_masks: K.
+    random_orders: every member has an order of its own, else all share `rank`.
+    mask_seed: member k draws its degrees, and its order, from mask_seed + k.
+    **options: of `made`.
+
+  Returns:
+    K models for `likelihood.mixture_log_prob`.
+
+  Raises:
+    ValueError: no masks, or both a rank and random orders.
+  """
+  if num_masks < 1:
+    raise ValueError(f'num_masks must be at least 1; got {num_masks}.')
+  if random_orders and options.get('rank') is not None:
+    raise ValueError('Give a rank or random_orders=True, not both.')
+  members = []
+  for seed in range(mask_seed, mask_seed + num_masks):
+    if random_orders:
+      options['rank'] = order.random(event, seed)
+    members.append(made(event=event, mask_seed=seed, **options))
+  return tuple(members)
+
+
+def hidden_degrees(
+  rank: np.ndarray, units: Sequence[int], degrees: Degrees, seed: int
+) -> tuple[np.ndarray, ...]:
+  """Degrees of every hidden layer, each int[N]; see `made`."""
+  if degrees not in ('even', 'random'):
+    raise ValueError(f"degrees must be 'even' or 'random'; got {degrees!r}.")
+  rng = np.random.default_rng(seed)
+  top = max(order.depth(rank) - 1, 1)  # of one rank, nothing may be read
+  layers, lowest = [], 0
+  for n in units:
+    if degrees == 'even':
+      layer = np.arange(n) * top // n
+    else:
+      layer = rng.integers(lowest, top, n)
+      lowest = int(layer.min())
+    layers.append(layer.astype(np.int32))
+  return tuple(layers)

@@ -1,0 +1,193 @@
+"""Transformer decoder over the slots of any order with groups of one size.
+
+  y_0[k] = embed(x at slot k - g) + position[k]     (a start vector for k < g)
+  y      = y + attention(norm(y)),   y = y + mlp(norm(y))     in every block
+  logits[k] = W norm(y[k])
+
+g is the size of the groups: 1 for a total order, and then slot k reads slots
+< k. With tied groups the inputs are shifted by a whole group and attention is
+causal between groups: the g slots of a group are predicted together.
+
+References:
+  Vaswani et al.: Attention is all you need. NeurIPS 2017.
+  Xiong et al.: On layer normalization in the transformer architecture. ICML
+  2020 (pre-norm). Su et al.: RoFormer. 2021 (rotary positions). Press, Wolf:
+  Using the output embedding to improve language models. 2017 (tying).
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from parallel_ar import model, order
+from parallel_ar.heads.categorical import categorical
+from parallel_ar.layers import attention, embedding
+from parallel_ar.layers import remat as remat_policies
+from parallel_ar.types import Array, ArrayLike, Context
+
+Positions = Literal['rotary', 'learned']
+
+
+class Block(nn.Module):
+  """Pre-norm attention and MLP.
+
+  Attributes:
+    heads: H.
+    mlp_features: width of the MLP's hidden layer.
+    group: slots predicted together.
+    rotary: rotary positions in the attention.
+    chunk: queries taken at once.
+    dtype: of the products; parameters are float32.
+  """
+
+  heads: int
+  mlp_features: int
+  group: int
+  rotary: bool
+  chunk: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, y_LN: Array) -> Array:
+    width = y_LN.shape[-1]
+    attend = attention.SelfAttention(
+      self.heads, self.group, self.rotary, self.chunk, self.dtype, name='att'
+    )
+    y_LN = y_LN + attend(nn.LayerNorm(dtype=self.dtype, name='norm_att')(y_LN))
+    z = nn.LayerNorm(dtype=self.dtype, name='norm_mlp')(y_LN)
+    z = nn.Dense(self.mlp_features, dtype=self.dtype, name='up')(z)
+    return y_LN + nn.Dense(width, dtype=self.dtype, name='down')(nn.gelu(z))
+
+
+class Transformer(nn.Module):
+  """The network; see `transformer` for the attributes."""
+
+  slots: Any  # int[D], positions in the order they are drawn
+  group: int
+  num_values: int
+  features: int
+  layers: int
+  heads: int
+  mlp_features: int
+  positions: Positions
+  tied: bool
+  num_classes: int
+  chunk: int
+  remat: str
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: Array, context: Context) -> Array:
+    slots, group, width = np.asarray(self.slots), self.group, self.features
+    length = slots.size
+    embed = nn.Embed(self.num_values, width, dtype=self.dtype, name='embed')
+    normal = nn.initializers.normal(0.02)
+    start = self.param('start', normal, (group, width), jnp.float32)
+    previous = embed(x.reshape(-1)[slots[: length - group]])
+    y_LN = jnp.concatenate([start.astype(self.dtype), previous])
+    if self.positions == 'learned':
+      table = self.param('positions', normal, (length, width), jnp.float32)
+      y_LN = y_LN + table.astype(self.dtype)
+    add = embedding.AddContext(self.num_classes, self.dtype, name='context')
+    y_LN = add(y_LN, context)
+    block = remat_policies.remat(Block, self.remat)
+    for l in range(self.layers):
+      y_LN = block(
+        self.heads,
+        self.mlp_features,
+        group,
+        self.positions == 'rotary',
+        self.chunk,
+        self.dtype,
+        name=f'block_{l}',
+      )(y_LN)
+    y_LN = nn.LayerNorm(dtype=self.dtype, name='norm')(y_LN)
+    if self.tied:
+      logits = embed.attend(y_LN)
+    else:
+      logits = nn.Dense(self.num_values, dtype=self.dtype, name='logits')(y_LN)
+    # Slot k is position slots[k]: send the logits back to their positions.
+    logits = logits.astype(jnp.float32)[np.argsort(slots)]
+    return logits.reshape(*x.shape, self.num_values)
+
+
+def transformer(
+  *,
+  event: Sequence[int],
+  num_values: int,
+  rank: ArrayLike | None = None,
+  features: int = 128,
+  layers: int = 4,
+  heads: int = 4,
+  mlp_features: int = 0,
+  positions: Positions = 'rotary',
+  tied: bool = False,
+  num_classes: int = 0,
+  context_size: int = 0,
+  chunk: int = 64,
+  remat: str = 'none',
+  dtype: Any = jnp.float32,
+) -> model.AutoregressiveModel:
+  """Builds a Transformer decoder.
+
+  Args:
+    event: event shape E.
+    num_values: V.
+    rank: int[E], any order whose groups have one size; raster by default.
+    features: N.
+    layers: blocks.
+    heads: attention heads H.
+    mlp_features: width of the MLP; 0 means 4 N.
+    positions: 'rotary', or 'learned' for a table over slots.
+    tied: the output layer is the embedding.
+    num_classes: > 0 conditions on a label in 0..num_classes-1.
+    context_size: > 0 conditions on a real vector.
+    chunk: queries that attention takes at once; changes speed and memory only.
+    remat: policy for the blocks, see `layers.remat`.
+    dtype: of the products; parameters are float32.
+
+  Returns:
+    The model.
+
+  Raises:
+    ValueError: groups of different sizes, or sizes that do not fit.
+  """
+  rank = order.check(order.raster(event) if rank is None else rank, event)
+  group = order.group_size(rank)
+  if group is None:
+    raise ValueError(
+      'A Transformer shifts its inputs by one group, so all groups of the rank '
+      f'must have one size; got sizes {np.bincount(rank.reshape(-1))[:8]}. Use '
+      'a total order, order.blocks with a size that divides the event, or MADE.'
+    )
+  if positions not in ('rotary', 'learned'):
+    raise ValueError(
+      f"positions must be 'rotary' or 'learned'; got {positions!r}."
+    )
+  module = Transformer(
+    slots=order.slots(rank),
+    group=group,
+    num_values=num_values,
+    features=features,
+    layers=layers,
+    heads=heads,
+    mlp_features=mlp_features or 4 * features,
+    positions=positions,
+    tied=tied,
+    num_classes=num_classes,
+    chunk=chunk,
+    remat=remat,
+    dtype=dtype,
+  )
+  return model.from_linen(
+    module,
+    event=tuple(event),
+    rank=rank,
+    head=categorical(num_values),
+    context=embedding.context_spec(num_classes, context_size),
+    name='transformer',
+  )
+

@@ -1,0 +1,148 @@
+"""Generation orders as one integer array of ranks.
+
+A rank array `rank: int[E]` says what may be read: output i may depend on
+input j only if rank[j] < rank[i]. Its values are 0..R-1 without a gap.
+
+  D different ranks   a total order; sequential depth R = D
+  tied ranks          positions of one rank are conditionally independent given
+                      all lower ranks and are drawn together; depth R < D
+
+Every function returns int32 arrays of the event shape. Positions are counted
+in row-major order of the event.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from parallel_ar.types import ArrayLike
+
+Shape = int | Sequence[int]
+
+
+def _shape(shape: Shape) -> tuple[int, ...]:
+  shape = (shape,) if isinstance(shape, int) else tuple(shape)
+  if not shape or any(int(n) != n or n < 1 for n in shape):
+    raise ValueError(
+      f'An event shape needs at least one axis and positive sizes; got {shape}.'
+    )
+  return tuple(int(n) for n in shape)
+
+
+def raster(shape: Shape) -> np.ndarray:
+  """Row-major order: rank[position] = position, depth D."""
+  shape = _shape(shape)
+  return np.arange(np.prod(shape), dtype=np.int32).reshape(shape)
+
+
+def reverse(rank: ArrayLike) -> np.ndarray:
+  """The same groups drawn last to first."""
+  rank = np.asarray(rank)
+  return (rank.max() - rank).astype(np.int32)
+
+
+def permutation(positions: ArrayLike, shape: Shape) -> np.ndarray:
+  """Draws position `positions[k]` at step k.
+
+  Args:
+    positions: int[D], a permutation of 0..D-1.
+    shape: event shape with D positions.
+
+  Returns:
+    int32[E], the inverse permutation: rank[positions[k]] = k.
+
+  Raises:
+    ValueError: `positions` is no permutation of 0..D-1.
+  """
+  shape = _shape(shape)
+  size = int(np.prod(shape))
+  positions = np.asarray(positions).reshape(-1)
+  if not np.array_equal(np.sort(positions), np.arange(size)):
+    raise ValueError(
+      f'positions must hold each of 0..{size - 1} once for the event shape '
+      f'{shape}; got {positions.size} entries {_excerpt(positions)}.'
+    )
+  rank = np.empty(size, np.int32)
+  rank[positions] = np.arange(size)
+  return rank.reshape(shape)
+
+
+def random(shape: Shape, seed: int) -> np.ndarray:
+  """A uniformly drawn total order; the same seed gives the same order."""
+  shape = _shape(shape)
+  size = int(np.prod(shape))
+  return permutation(np.random.default_rng(seed).permutation(size), shape)
+
+
+def groups(labels: ArrayLike) -> np.ndarray:
+  """Tied groups I_1 ... I_L from any sortable labels, smallest first.
+
+  Args:
+    labels: array[E]; positions of equal label are drawn together.
+
+  Returns:
+    int32[E], the labels made dense: values 0..R-1 without a gap.
+  """
+  labels = np.asarray(labels)
+  _shape(labels.shape)
+  _, dense = np.unique(labels, return_inverse=True)
+  return dense.reshape(labels.shape).astype(np.int32)
+
+
+def blocks(shape: Shape, size: int) -> np.ndarray:
+  """Row-major runs of `size` tied positions; the last may be shorter."""
+  if size < 1:
+    raise ValueError(f'A block needs at least one position; got size {size}.')
+  return raster(shape) // np.int32(size)
+
+
+def check(rank: ArrayLike, shape: Shape) -> np.ndarray:
+  """Validates a rank array for an event and returns it as int32[E].
+
+  Raises:
+    ValueError: wrong shape, not integers, negative values or gaps.
+  """
+  shape, rank = _shape(shape), np.asarray(rank)
+  if rank.shape != shape:
+    raise ValueError(
+      f'rank has shape {rank.shape}, but the event has shape {shape}. Give one '
+      'rank for each position, for example order.raster(event_shape).'
+    )
+  if not np.issubdtype(rank.dtype, np.integer):
+    raise ValueError(
+      f'rank must hold integers; got dtype {rank.dtype}. order.groups(labels) '
+      'turns any sortable labels into ranks.'
+    )
+  present = np.unique(rank)
+  if present[0] != 0 or present[-1] != present.size - 1:
+    raise ValueError(
+      'rank is no order: its values must be 0..R-1 without a gap, but it holds '
+      f'{_excerpt(present)}. order.groups(rank) closes the gaps.'
+    )
+  return rank.astype(np.int32)
+
+
+def depth(rank: ArrayLike) -> int:
+  """Number of ranks R: the sequential depth of sampling."""
+  return int(np.max(np.asarray(rank))) + 1
+
+
+def slots(rank: ArrayLike) -> np.ndarray:
+  """Positions in the order they are drawn: int32[D], ties in row-major order.
+
+  Slot k of the generation order is position slots(rank)[k].
+  """
+  return np.argsort(np.asarray(rank).reshape(-1), kind='stable').astype(
+    np.int32
+  )
+
+
+def group_size(rank: ArrayLike) -> int | None:
+  """The common size of all groups, or None when they differ."""
+  counts = np.bincount(np.asarray(rank).reshape(-1))
+  return int(counts[0]) if (counts == counts[0]).all() else None
+
+
+def _excerpt(values: np.ndarray, most: int = 6) -> str:
+  shown = ', '.join(str(v) for v in values[:most])
+  return f'[{shown}{", ..." if values.size > most else ""}]'

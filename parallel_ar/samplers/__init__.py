@@ -1,0 +1,7 @@
+"""Exact samplers: for one key, one sample, whatever the sampler."""
+
+from parallel_ar.samplers.ancestral import ancestral
+from parallel_ar.samplers.fixed_point import fixed_point
+from parallel_ar.samplers.sweep import Sample, SampleInfo, Sampler
+
+__all__ = ['Sample', 'SampleInfo', 'Sampler', 'ancestral', 'fixed_point']

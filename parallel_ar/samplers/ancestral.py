@@ -1,0 +1,50 @@
+"""Ancestral sampling: the definition of the sample of a key."""
+
+import jax.numpy as jnp
+
+from parallel_ar.model import AutoregressiveModel
+from parallel_ar.samplers import sweep
+from parallel_ar.samplers.sweep import Sample, Sampler
+from parallel_ar.types import ArrayLike, Context, Params, PRNGKey
+
+
+def ancestral(model: AutoregressiveModel) -> Sampler:
+  """Draws rank after rank, one full pass for each: exactly R passes.
+
+    x_i = pick(conditionals(x)_i, noise_i)   for rank[i] = 0, 1, ..., R-1
+
+  The returned sampler is called as sampler(params, keys, context=None, *,
+  x=None, known=None), with `keys` key[B]. Positions where `known` is true keep
+  their value from `x`; every other is drawn from its conditional given its
+  predecessors. If the known positions are a prefix of the order this samples
+  p(rest | known) exactly (completion). Otherwise it is in-painting: an unknown
+  position is not informed by known ones of higher rank.
+
+  Args:
+    model: the model.
+
+  Returns:
+    A sampler; its ValueErrors say what did not fit.
+  """
+
+  def sampler(
+    params: Params,
+    keys: PRNGKey,
+    context: Context = None,
+    *,
+    x: ArrayLike | None = None,
+    known: ArrayLike | None = None,
+  ) -> Sample:
+    given, known = sweep.prepare(model, keys, context, x, known)
+    return sweep.sweep(
+      model,
+      params,
+      keys,
+      context,
+      jnp.zeros_like(given),
+      given,
+      known,
+      jnp.array(True),
+    )
+
+  return sampler

@@ -1,0 +1,202 @@
+"""The one compiled loop under the pass-only samplers.
+
+A sample is the solution of x = pick(conditionals(x), noise), a triangular
+system in the ranks. Every sampler here sweeps that equation; they differ only
+in how much of a pass they keep:
+
+  ancestral     keeps the picks of one rank
+  fixed point   keeps all picks
+
+Two XLA programs may round the same network differently and so flip a pick
+whose two best values nearly tie. The rule is therefore an argument of ONE
+compiled program: both samplers run the same instructions, and since a strictly
+causal pass does not let unfinished inputs touch finished outputs, they return
+the same integers by construction and not only most of the time.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from parallel_ar.model import (
+  AutoregressiveModel,
+  over_positions,
+  position_noise,
+)
+from parallel_ar.types import Array, ArrayLike, Context, Params, PRNGKey
+
+
+class SampleInfo(NamedTuple):
+  """What a sample cost.
+
+  Attributes:
+    passes: int32[B], network passes until the example was final.
+    evaluations: int32[], passes that ran for the whole batch: the maximum.
+    accepted: int32[B, R], positions that became final in each pass.
+  """
+
+  passes: Array
+  evaluations: Array
+  accepted: Array
+
+
+class Sample(NamedTuple):
+  """Samples with their exact likelihood.
+
+  Attributes:
+    x: array[B, *event].
+    log_prob: float[B], nats, of the whole event under the model.
+    info: what it cost.
+  """
+
+  x: Array
+  log_prob: Array
+  info: SampleInfo
+
+
+# sampler(params, keys, context=None, *, x=None, known=None) -> Sample
+Sampler = Callable[..., Sample]
+
+
+def prepare(
+  model: AutoregressiveModel,
+  keys: PRNGKey,
+  context: Context,
+  x: ArrayLike | None,
+  known: ArrayLike | None,
+) -> tuple[Array, Array]:
+  """Checks a sampler's arguments; fills in that nothing is known.
+
+  Returns:
+    The given events array[B, *event] and bool[B, E], where they are known.
+
+  Raises:
+    ValueError: keys are not key[B], the context does not fit the model's, or
+      x and known are not given together in matching shapes.
+  """
+  if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.ndim != 1:
+    raise ValueError(
+      f'keys must be typed keys of shape [B], one for each example; got '
+      f'{keys.dtype}{list(keys.shape)}. Use jax.random.split(jax.random.key('
+      'seed), B).'
+    )
+  batch = keys.shape[0]
+  want = jax.tree.map(lambda c: (batch, *c.shape), model.context)
+  have = jax.tree.map(jnp.shape, context)
+  if want != have:
+    raise ValueError(
+      f'{model.name} is conditioned on a context of shapes {want} for this '
+      f'batch of {batch} keys; got {have}.'
+    )
+  if (x is None) != (known is None):
+    raise ValueError(
+      'x and known go together: x holds the given values and known says at '
+      f'which positions. Only {"known" if x is None else "x"} was given.'
+    )
+  if x is None or known is None:
+    x = jnp.zeros((batch, *model.event.shape), model.event.dtype)
+    known = jnp.zeros((batch, *model.rank.shape), bool)
+  x, known = jnp.asarray(x, model.event.dtype), jnp.asarray(known, bool)
+  want = (batch, *model.event.shape), (batch, *model.rank.shape)
+  if (x.shape, known.shape) != want:
+    raise ValueError(
+      f'{model.name}: x and known have shapes {x.shape} and {known.shape}; '
+      f'expected {want[0]} and {want[1]} for {batch} keys.'
+    )
+  return x, known
+
+
+class _State(NamedTuple):
+  x: Array  # [B, *event]
+  log_prob: Array  # [B]
+  frontier: Array  # [B], ranks below it are final
+  passes: Array  # [B]
+  accepted: Array  # [B, R]
+  evaluations: Array  # []
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def sweep(
+  model: AutoregressiveModel,
+  params: Params,
+  keys: PRNGKey,
+  context: Context,
+  start: Array,
+  given: Array,
+  known: Array,
+  one_rank: Array,
+) -> Sample:
+  """Sweeps until every example is final.
+
+  Write y = pick(conditionals(x), noise) and let r be the lowest rank at which
+  y differs from x. If all ranks below f are final in x, then y agrees with x
+  there, r >= f, and the picks of rank r read final values only: ranks up to r
+  are final in y. The frontier moves to r + 1 > f. So an example needs at most
+  R passes from any start, and one pass from the sample itself.
+
+  Args:
+    model: the model.
+    params: its parameters.
+    keys: key[B], one for each example.
+    context: pytree with leading axis B, or None.
+    start: array[B, *event], the first guess.
+    given: array[B, *event], values of the known positions.
+    known: bool[B, E].
+    one_rank: bool[]; keep the picks of one rank a pass (ancestral) or all.
+
+  Returns:
+    The samples.
+  """
+  rank = jnp.asarray(model.rank)[None]
+  axes = tuple(range(1, rank.ndim))
+  batch = start.shape[0]
+  held = over_positions(known, start)
+  conditionals = jax.vmap(model.conditionals, (None, 0, 0))
+  noise = jax.vmap(functools.partial(position_noise, model))(keys)
+
+  def body(state: _State) -> _State:
+    dist = conditionals(params, state.x, context)
+    picked = jax.vmap(model.head.pick)(dist, noise).astype(state.x.dtype)
+    y = jnp.where(held, given, picked)
+    total = jax.vmap(model.head.log_prob)(dist, y).sum(axes)
+    differs = (y != state.x).reshape(*known.shape, -1).any(-1)
+    first = jnp.where(differs, rank, model.depth).min(axes)
+    # A NaN differs from itself; the frontier still moves.
+    first = jnp.maximum(first, state.frontier)
+    last = jnp.where(one_rank, state.frontier, first)
+    frontier = jnp.minimum(last + 1, model.depth)
+
+    running = state.frontier < model.depth
+    column = (batch,) + (1,) * len(axes)
+    low, high = state.frontier.reshape(column), frontier.reshape(column)
+    final = (rank >= low) & (rank < high)
+    keep = jnp.where(one_rank, final, running.reshape(low.shape))
+    return _State(
+      x=jnp.where(over_positions(keep, y), y, state.x),
+      log_prob=jnp.where(running, total, state.log_prob),
+      frontier=jnp.where(running, frontier, state.frontier),
+      passes=state.passes + running,
+      accepted=state.accepted.at[:, state.evaluations].set(
+        jnp.where(running, final.sum(axes), 0)
+      ),
+      evaluations=state.evaluations + 1,
+    )
+
+  zeros = jnp.zeros(batch, jnp.int32)
+  end = jax.lax.while_loop(
+    lambda state: (state.frontier < model.depth).any(),
+    body,
+    _State(
+      x=jnp.where(held, given, start),
+      log_prob=jnp.zeros(batch),
+      frontier=zeros,
+      passes=zeros,
+      accepted=jnp.zeros((batch, model.depth), jnp.int32),
+      evaluations=jnp.zeros((), jnp.int32),
+    ),
+  )
+  info = SampleInfo(end.passes, end.evaluations, end.accepted)
+  return Sample(end.x, end.log_prob, info)

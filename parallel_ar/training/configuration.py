@@ -1,0 +1,291 @@
+"""The configuration of a run: every field, its default and its checks.
+
+A file under configs/ takes `default_config()`, overrides what differs and
+names its model; a flag overrides that. Sections `data` and `model` are open,
+because their fields are the arguments of a data source and a model factory,
+which check them; in the others an unknown field is an error that suggests the
+nearest name.
+"""
+
+import difflib
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from parallel_ar.training import optimizer
+
+OPEN_SECTIONS = ('data', 'model')
+
+
+def default_config() -> ConfigDict:
+  """Every field with its default.
+
+  Returns:
+    A locked ConfigDict whose sections `data` and `model` accept new fields.
+  """
+  config = ConfigDict(
+    {
+      'seed': 0,  # initial parameters, data order and sample grids
+      'data': _data(),
+      'model': _model(),
+      'optimizer': _optimizer(),
+      'train': _train(),
+      'evaluate': _evaluate(),
+    }
+  )
+  config.lock()
+  for section in OPEN_SECTIONS:
+    config[section].unlock()
+  return config
+
+
+def _data() -> dict[str, Any]:
+  return {
+    'name': 'digits',  # source; its own fields may follow
+    'train_split': 'train',
+    'valid_split': 'valid',  # '' for a source without one
+  }
+
+
+def _model() -> dict[str, Any]:
+  return {
+    'name': '',  # family; the arguments of its factory follow
+  }
+
+
+def _optimizer() -> dict[str, Any]:
+  return {
+    'name': 'adam',  # adam, adamw, adagrad, adadelta, sgd
+    'learning_rate': 1e-3,  # the peak of the schedule
+    'schedule': 'constant',  # constant, cosine, linear, exponential
+    'warmup_steps': 0,  # linear rise to the peak, in updates
+    'decay_steps': 0,  # updates of cosine and linear; 0: the rest of the run
+    'end_factor': 0.0,  # last rate / peak, of cosine and linear
+    'decay_rate': 1.0,  # exponential: factor for every decay_steps updates
+    'clip_norm': 0.0,  # largest global norm of the gradient; 0: any
+    'weight_decay': 0.0,  # on leaves of two or more axes
+    'b1': 0.9,  # adam, adamw
+    'b2': 0.999,  # adam, adamw
+    # None: the rule's own (adam and adamw 1e-8, adagrad and adadelta 1e-6).
+    'eps': config_dict.placeholder(float),
+    'rho': 0.95,  # adadelta
+    'initial_accumulator': 0.0,  # adagrad
+    'momentum': 0.0,  # sgd
+    'nesterov': False,  # sgd
+  }
+
+
+def _train() -> dict[str, Any]:
+  return {
+    'batch_size': 64,  # examples of one update
+    'accumulate': 1,  # micro-batches that a batch is cut into
+    'steps': 1000,  # updates of the whole run
+    'ema_decay': 0.0,  # moving average of the parameters; 0: none
+    'log_every': 50,  # steps between records of the training metrics
+    'eval_every': 500,  # steps between validations; 0: never
+    'checkpoint_every': 500,  # steps between checkpoints
+    'keep': 2,  # newest checkpoints kept
+    'keep_best': False,  # keep the best on validation, and end with it
+    'patience': 0,  # validations without a new best before stopping; 0: no stop
+    'sample_every': 0,  # steps between sample grids of images; 0: never
+    'sample_count': 16,  # images of a grid
+    'tensorboard': True,  # also write TensorBoard scalars
+  }
+
+
+def _evaluate() -> dict[str, Any]:
+  return {
+    'batch_size': 100,
+    'split': 'test',  # of experiments.evaluate; training uses valid_split
+    'params': 'auto',  # raw, ema, or auto: the average where one is kept
+  }
+
+
+# field -> (what holds of it, what was expected)
+_Check = tuple[Callable[[Any], bool], str]
+_POSITIVE: _Check = (lambda v: v >= 1, 'a whole number of at least 1')
+_COUNT: _Check = (lambda v: v >= 0, 'a whole number of at least 0')
+_RATE: _Check = (lambda v: 0 < v < math.inf, 'a finite number above 0')
+_AMOUNT: _Check = (lambda v: 0 <= v < math.inf, 'a finite number, at least 0')
+_FRACTION: _Check = (lambda v: 0 <= v < 1, 'a number in [0, 1)')
+_NAME: _Check = (lambda v: bool(v), 'a name')
+
+
+def _one_of(*names: str) -> _Check:
+  return (lambda v: v in names, f'one of {", ".join(names)}')
+
+
+_CHECKS: dict[str, _Check] = {
+  'seed': (lambda v: 0 <= v < 2**32, 'a whole number in [0, 2^32)'),
+  'data.name': _NAME,
+  'data.train_split': _NAME,
+  'model.name': _NAME,
+  'optimizer.name': _one_of(*optimizer.RULES),
+  'optimizer.schedule': _one_of(*optimizer.SCHEDULES),
+  'optimizer.learning_rate': _RATE,
+  'optimizer.warmup_steps': _COUNT,
+  'optimizer.decay_steps': _COUNT,
+  'optimizer.end_factor': _AMOUNT,
+  'optimizer.decay_rate': _RATE,
+  'optimizer.clip_norm': _AMOUNT,
+  'optimizer.weight_decay': _AMOUNT,
+  'optimizer.b1': _FRACTION,
+  'optimizer.b2': _FRACTION,
+  'optimizer.eps': (lambda v: v is None or v > 0, 'a number above 0'),
+  'optimizer.rho': _FRACTION,
+  'optimizer.initial_accumulator': _AMOUNT,
+  'optimizer.momentum': _FRACTION,
+  'train.batch_size': _POSITIVE,
+  'train.accumulate': _POSITIVE,
+  'train.steps': _POSITIVE,
+  'train.ema_decay': _FRACTION,
+  'train.log_every': _POSITIVE,
+  'train.eval_every': _COUNT,
+  'train.checkpoint_every': _POSITIVE,
+  'train.keep': _POSITIVE,
+  'train.patience': _COUNT,
+  'train.sample_every': _COUNT,
+  'train.sample_count': _POSITIVE,
+  'evaluate.batch_size': _POSITIVE,
+  'evaluate.params': _one_of('auto', 'raw', 'ema'),
+}
+
+
+def validate(config: ConfigDict) -> None:
+  """Checks every field's presence, type and value, and how they go together.
+
+  The fields of `data` and `model` beyond the names are checked by the source
+  and the factory that take them.
+
+  Args:
+    config: the configuration of a run.
+
+  Raises:
+    ValueError: names the field, its value, and what was expected.
+  """
+  defaults = default_config()
+  _check_fields(defaults, config, '')
+  for path, (holds, expected) in _CHECKS.items():
+    value = _get(config, path)
+    if not holds(value):
+      raise ValueError(f'config.{path} = {value!r}: expected {expected}.')
+  train = config.train
+  if train.batch_size % train.accumulate:
+    raise ValueError(
+      f'config.train.accumulate = {train.accumulate} does not divide '
+      f'config.train.batch_size = {train.batch_size}. A batch is cut into '
+      'equal micro-batches; change one of the two.'
+    )
+  validated = train.eval_every > 0 and bool(config.data.valid_split)
+  if (train.patience or train.keep_best) and not validated:
+    raise ValueError(
+      'config.train.patience and config.train.keep_best select on the '
+      'validation split. Set config.train.eval_every above 0 and '
+      'config.data.valid_split to the name of a split.'
+    )
+  if config.evaluate.params == 'ema' and not train.ema_decay:
+    raise ValueError(
+      "config.evaluate.params = 'ema', but config.train.ema_decay = 0 keeps no "
+      "average. Set a decay such as 0.999, or evaluate 'raw' parameters."
+    )
+  to_json(config)
+
+
+def to_json(config: ConfigDict) -> dict[str, Any]:
+  """The configuration as JSON data: what is stored and compared.
+
+  Args:
+    config: the configuration of a run.
+
+  Returns:
+    Nested dicts, lists and scalars; tuples become lists.
+
+  Raises:
+    ValueError: a field holds something that JSON has no form for.
+  """
+
+  def refuse(value):
+    raise ValueError(
+      f'A field of the config holds {value!r} of type '
+      f'{type(value).__name__}. Use numbers, strings, booleans, None, and '
+      'tuples or dicts of them, so that the run can be recorded.'
+    )
+
+  return json.loads(json.dumps(config.to_dict(), default=refuse))
+
+
+def differences(old: Any, new: Any, prefix: str = '') -> list[str]:
+  """What changed between two JSON configs.
+
+  Args:
+    old: nested dicts.
+    new: nested dicts.
+    prefix: path of both.
+
+  Returns:
+    Lines such as 'train.steps: 100 -> 200', in the order of the paths.
+  """
+  if not (isinstance(old, dict) and isinstance(new, dict)):
+    same = old == new and type(old) is type(new)
+    shown = f'{json.dumps(old)} -> {json.dumps(new)}'
+    return [] if same else [f'{prefix}: {shown}']
+  lines = []
+  for key in sorted(old.keys() | new.keys()):
+    path = f'{prefix}.{key}' if prefix else key
+    if key not in new:
+      lines.append(f'{path}: {json.dumps(old[key])} -> absent')
+    elif key not in old:
+      lines.append(f'{path}: absent -> {json.dumps(new[key])}')
+    else:
+      lines.extend(differences(old[key], new[key], path))
+  return lines
+
+
+def _check_fields(defaults: ConfigDict, config: Any, prefix: str) -> None:
+  """Presence and types, section by section."""
+  if not isinstance(config, ConfigDict):
+    raise ValueError(
+      f'config{prefix} is a {type(config).__name__}; expected a ConfigDict '
+      'such as default_config() returns.'
+    )
+  for key in config:
+    if key not in defaults and prefix.lstrip('.') not in OPEN_SECTIONS:
+      near = difflib.get_close_matches(key, list(defaults), n=1)
+      hint = f' Did you mean {near[0]!r}?' if near else ''
+      known = ', '.join(sorted(defaults))
+      raise ValueError(
+        f'config{prefix} has no field {key!r}.{hint} Known fields: {known}.'
+      )
+  for key in defaults:
+    path = f'{prefix}.{key}'
+    if key not in config:
+      raise ValueError(
+        f'config{path} is missing. Start from default_config() and override.'
+      )
+    default, value = defaults[key], config[key]
+    if isinstance(default, ConfigDict):
+      _check_fields(default, value, path)
+    else:
+      _check_type(path, default, value)
+
+
+def _check_type(path: str, default: Any, value: Any) -> None:
+  expected = float if default is None else type(default)
+  if default is None and value is None:
+    return
+  accepted = (int, float) if expected is float else (expected,)
+  is_bool = isinstance(value, bool)
+  if not isinstance(value, accepted) or (is_bool and expected is not bool):
+    raise ValueError(
+      f'config{path} = {value!r} is of type {type(value).__name__}; expected '
+      f'{expected.__name__}.'
+    )
+
+
+def _get(config: ConfigDict, path: str) -> Any:
+  for key in path.split('.'):
+    config = config[key]
+  return config

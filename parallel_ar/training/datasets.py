@@ -1,0 +1,88 @@
+"""The datasets of a config, and whether a model fits them."""
+
+import os
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from parallel_ar.data import sources
+from parallel_ar.data.dataset import Dataset
+from parallel_ar.model import AutoregressiveModel
+
+_OWN_FIELDS = ('name', 'train_split', 'valid_split')
+
+
+def load_split(
+  config: ConfigDict,
+  split: str,
+  data_dir: str | os.PathLike[str] | None = None,
+) -> Dataset:
+  """One split of the source that the `data` section names.
+
+  Args:
+    config: configuration of the run; further fields of its `data` section are
+      arguments of the source.
+    split: which part.
+    data_dir: where data files lie.
+
+  Returns:
+    The dataset.
+
+  Raises:
+    ValueError: the source, the split, a field or a file is wrong.
+  """
+  options = {k: v for k, v in config.data.items() if k not in _OWN_FIELDS}
+  return sources.load(config.data.name, split, data_dir=data_dir, **options)
+
+
+def contexts(model: AutoregressiveModel, data: Dataset, count: int) -> Any:
+  """Contexts of `count` examples, cycling; None for unconditional models."""
+  if model.context is None:
+    return None
+  rows = np.arange(count) % len(data)
+  return jax.tree.map(lambda leaf: np.asarray(leaf)[rows], data.context)
+
+
+def check_fit(model: AutoregressiveModel, data: Dataset) -> None:
+  """Checks that a model can read a dataset.
+
+  Args:
+    model: the model.
+    data: the dataset.
+
+  Raises:
+    ValueError: another event, more values than the head has, or no context of
+      the right shape for a conditional model.
+  """
+  what = f'The model {model.name} does not fit {data.name} {data.split}'
+  if data.event != model.event.shape:
+    raise ValueError(
+      f'{what}: its event is {model.event.shape}, the examples have shape '
+      f'{data.event}. Set config.model.event to {data.event}.'
+    )
+  num_values = model.head.num_values
+  if num_values is not None and data.num_values > num_values:
+    raise ValueError(
+      f'{what}: its head {model.head.name} has the values 0..'
+      f'{num_values - 1}, the data has 0..{data.num_values - 1}. Set '
+      f'config.model.num_values to {data.num_values}, or binarize the data.'
+    )
+  if model.context is None:
+    return
+  if data.context is None:
+    raise ValueError(
+      f'{what}: it is conditioned on {_shapes(model.context)}, and the data '
+      'has no context. Choose a source with labels or an unconditional model.'
+    )
+  given = jax.tree.map(lambda leaf: np.asarray(leaf)[0], data.context)
+  if _shapes(given) != _shapes(model.context):
+    raise ValueError(
+      f'{what}: the context of one example has shape {_shapes(given)}, the '
+      f'model expects {_shapes(model.context)}.'
+    )
+
+
+def _shapes(tree: Any) -> str:
+  return str(jax.tree.map(lambda leaf: tuple(leaf.shape), tree))

@@ -1,0 +1,368 @@
+"""The training loop of one process.
+
+Order of a run: check the config and the directory -> data -> models -> their
+fit -> state -> restore -> steps. Order of a step: batch, dispatch, metrics of
+the step BEFORE, then what is due: validation, sample grid, checkpoint. So the
+device always has the next step waiting and the host never runs more than two
+steps ahead.
+
+A run is a function of its config: parameters come from `seed`, the batch of a
+step from (seed, step), and nothing else is drawn. Hence a run that was killed
+and resumed ends with the bits of one that was not.
+"""
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+import sys
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from parallel_ar import model as model_lib
+from parallel_ar import models as models_lib
+from parallel_ar import samplers
+from parallel_ar.data import pipeline
+from parallel_ar.model import AutoregressiveModel
+from parallel_ar.training import (
+  checkpoint,
+  configuration,
+  datasets,
+  evaluate,
+  interrupt,
+  metrics,
+  optimizer,
+  pictures,
+  run_directory,
+  state,
+  step,
+)
+from parallel_ar.training.selection import Selection
+from parallel_ar.training.state import TrainState
+from parallel_ar.types import Array, Params
+
+
+class NonFiniteLoss(RuntimeError):
+  """Training left the finite numbers.
+
+  Attributes:
+    step: the update (counted from 1) whose loss or gradient was not finite.
+  """
+
+  def __init__(self, at: int, reason: str, directory: pathlib.Path):
+    super().__init__(
+      f'Step {at}: {reason}. Training stopped; the checkpoints from before '
+      f'this step in {directory} are good. Lower optimizer.learning_rate, set '
+      'optimizer.clip_norm, add optimizer.warmup_steps, or look at the batch.'
+    )
+    self.step = at
+
+
+class Summary(NamedTuple):
+  """How a run ended.
+
+  Attributes:
+    state: after the last step.
+    models: the models of the config.
+    params: what to evaluate: those of the last step, or of the best
+      validation under train.keep_best; the average where one is kept.
+    params_name: for example 'ema of step 900'.
+    valid_nats: validation of `params`, nats per example; None without one.
+    stopped: 'steps' when all steps are done, 'patience' before that.
+    seconds: time of this process's part.
+  """
+
+  state: TrainState
+  models: tuple[AutoregressiveModel, ...]
+  params: Params
+  params_name: str
+  valid_nats: float | None
+  stopped: str
+  seconds: float
+
+
+def train(
+  config: ConfigDict,
+  workdir: str | os.PathLike[str],
+  *,
+  data_dir: str | os.PathLike[str] | None = None,
+  progress: bool | None = None,
+) -> Summary:
+  """Trains the model of a config, or goes on where a killed run stopped.
+
+  Args:
+    config: see `configuration.default_config`.
+    workdir: directory of this run; see `run_directory` for its files.
+    data_dir: where data files lie, for sources that read files.
+    progress: True for a bar, False for silence, None for a bar on a terminal
+      and plain lines elsewhere.
+
+  Returns:
+    A Summary.
+
+  Raises:
+    ValueError: the config is wrong, the data does not fit the model, or
+      `workdir` belongs to a run of another model.
+    NonFiniteLoss: a loss, gradient norm or parameter is not finite. The
+      metrics of that step are written, its state is not saved.
+    interrupt.Interrupted: SIGTERM or SIGINT; the state is saved.
+    checkpoint.CheckpointError: checkpoints cannot be read or written.
+  """
+  started = time.monotonic()
+  workdir = pathlib.Path(workdir)
+  configuration.validate(config)
+  recorded = configuration.to_json(config)
+  changed = run_directory.changes(workdir, recorded)
+  train_data, valid_data = datasets.load(config, data_dir)
+  models = models_lib.build(config.model)
+  for data in filter(None, (train_data, valid_data)):
+    datasets.check_fit(models[0], data)
+  with contextlib.ExitStack() as stack:
+    checkpoints = checkpoint.Checkpoints(
+      workdir / 'checkpoints', recorded, keep=config.train.keep
+    )
+    stack.callback(checkpoints.close)
+    run = _Run(config, workdir, models, train_data, valid_data, checkpoints)
+    run.restore()
+    run_directory.replace(
+      workdir / 'config.json', json.dumps(recorded, indent=2) + '\n'
+    )
+    run.writer = metrics.MetricWriter(
+      workdir,
+      start=run.start,
+      steps=config.train.steps,
+      tensorboard=config.train.tensorboard,
+      progress=progress,
+    )
+    stack.callback(run.writer.close)
+    run.announce(changed)
+    run.signals = stack.enter_context(interrupt.StopSignals())
+    stopped = run.steps()
+    return run.summary(stopped, time.monotonic() - started)
+
+
+class _Run:
+  """The parts of a run, and its position."""
+
+  writer: metrics.MetricWriter
+  signals: interrupt.StopSignals
+
+  def __init__(
+    self,
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    models: tuple[AutoregressiveModel, ...],
+    train_data: Any,
+    valid_data: Any | None,
+    checkpoints: checkpoint.Checkpoints,
+  ):
+    steps = config.train.steps
+    self.config = config.train
+    self.seed = config.seed
+    self.workdir = workdir
+    self.models = models
+    self.valid_data = valid_data
+    self.valid_batch = config.evaluate.batch_size
+    self.train_data = train_data
+    self.checkpoints = checkpoints
+    self.batches = pipeline.batches(
+      train_data, config.train.batch_size, config.seed
+    )
+    self.transform = optimizer.make(config.optimizer, steps=steps)
+    self.train_step = jax.jit(
+      step.make_train_step(
+        models,
+        self.transform,
+        schedule=optimizer.schedule(config.optimizer, steps=steps),
+        ema_decay=config.train.ema_decay,
+        accumulate=config.train.accumulate,
+      ),
+      donate_argnums=0,
+    )
+    self.log_prob = evaluate.make_log_prob(models)
+    self.sampler = jax.jit(samplers.fixed_point(models[0]))
+    average = config.evaluate.params != 'raw' and config.train.ema_decay > 0
+    self.params_name = 'ema' if average else 'raw'
+    self.selection = Selection()
+    self.start = 0
+    self.state: TrainState
+    self.pending: tuple[int, dict[str, Array]] | None = None
+
+  def restore(self) -> None:
+    """The newest checkpoint, or a fresh state."""
+
+    def create(key):
+      keep_average = self.config.ema_decay > 0
+      return state.create(
+        self.models[0], self.transform, key, ema=keep_average
+      )
+
+    key = jax.random.key(self.seed)
+    found = self.checkpoints.restore_latest(jax.eval_shape(create, key))
+    if found is None:
+      self.state = jax.jit(create)(key)
+      return
+    self.state, extra = found
+    self.selection = Selection(**extra['selection'])
+    self.start = int(self.state.step)
+    if self.config.keep_best:
+      self.checkpoints.best_step = self.selection.best_step
+    if self.start > self.config.steps:
+      raise ValueError(
+        f'{self.workdir} holds a run of {self.start} steps already, beyond '
+        f'config.train.steps = {self.config.steps}. Ask for more steps, or '
+        'choose another working directory.'
+      )
+
+  def announce(self, changed: list[str]) -> None:
+    """Tells what runs, from where, and what differs from the last start."""
+    self.writer.say(model_lib.describe(self.models[0]))
+    if len(self.models) > 1:
+      self.writer.say(f'{len(self.models)} models share the parameters')
+    if self.start:
+      self.writer.say(f'resuming after step {self.start} in {self.workdir}')
+    for line in changed:
+      self.writer.say(f'changed since this run began: {line}')
+
+  def steps(self) -> str:
+    """Trains to the end; returns why it stopped."""
+    config = self.config
+    self._validate_if_due(self.start)  # a signal may have come before it
+    for at in range(self.start + 1, config.steps + 1):
+      if self.selection.exhausted(config.patience):
+        return 'patience'
+      batch = self.batches[at - 1]
+      if at == self.start + 1:
+        model_lib.check_events(self.models[0], batch['x'])
+      self.state, values = self.train_step(self.state, jax.device_put(batch))
+      self._settle()
+      self.pending = (at, values)
+      self._validate_if_due(at)
+      if self._due(at, config.sample_every):
+        self._sample(at)
+      if self._must_save(at):
+        self._save(at)
+      self._leave_if_asked(at)
+    return 'steps'
+
+  def summary(self, stopped: str, seconds: float) -> Summary:
+    """Waits for the last save and picks the parameters to evaluate."""
+    at, nats = int(self.state.step), None
+    params = self._eval_params()
+    if self.selection.evaluated == at:
+      nats = self.selection.nats
+    if self.config.keep_best and self.selection.best_step not in (-1, at):
+      at, nats = self.selection.best_step, self.selection.best_nats
+      self.checkpoints.wait()
+      params, _, _ = self.checkpoints.restore_params(
+        self.state.params, self.params_name, at
+      )
+    name = f'{self.params_name} of step {at}'
+    return Summary(
+      self.state, self.models, params, name, nats, stopped, seconds
+    )
+
+  def _due(self, at: int, every: int) -> bool:
+    return every > 0 and at > 0 and at % every == 0
+
+  def _must_save(self, at: int) -> bool:
+    return (
+      at == self.config.steps
+      or self._due(at, self.config.checkpoint_every)
+      or self.selection.exhausted(self.config.patience)
+      or (self.config.keep_best and self.selection.best_step == at)
+    )
+
+  def _settle(self) -> None:
+    """Fetches the metrics of the pending step, records them, and checks them.
+
+    Raises:
+      NonFiniteLoss: names exactly that step, whatever was dispatched since.
+    """
+    if self.pending is None:
+      return
+    at, values = self.pending
+    self.pending = None
+    values = {k: float(v) for k, v in jax.device_get(values).items()}
+    checked = {k: values[k] for k in ('loss_nats', 'grad_norm')}
+    finite = all(math.isfinite(value) for value in checked.values())
+    logged = self._due(at, self.config.log_every) or at == self.config.steps
+    if at == self.start + 1:
+      self.writer.start_clock(at)
+    if logged or not finite:
+      rate = {'steps_per_second': self.writer.rate(at)}
+      self.writer.write('train', at, values | rate)
+    self.writer.advance(at, values)
+    if not finite:
+      shown = ', '.join(f'{k} = {v}' for k, v in checked.items())
+      raise NonFiniteLoss(at, shown, self.checkpoints.directory)
+
+  def _validate_if_due(self, at: int) -> None:
+    """Validates once, and updates the selection."""
+    due = self._due(at, self.config.eval_every) or at == self.config.steps
+    done = self.selection.evaluated == at
+    if self.valid_data is None or not self.config.eval_every or not due or done:
+      return
+    self._settle()
+    result = evaluate.evaluate(
+      self.models,
+      self._eval_params(),
+      self.valid_data,
+      self.valid_batch,
+      params_name=f'{self.params_name} of step {at}',
+      log_prob=self.log_prob,
+      poll=lambda: self._leave_if_asked(at),
+    )
+    self.selection = self.selection.update(at, result.nats)
+    if self.config.keep_best:
+      self.checkpoints.best_step = self.selection.best_step
+    values = {
+      'nats': result.nats,
+      'standard_error': result.standard_error,
+      'bits_per_dim': result.bits_per_dim,
+    }
+    self.writer.write('valid', at, values)
+
+  def _sample(self, at: int) -> None:
+    """Draws a grid from the same noise every time, so that grids compare."""
+    model = self.models[0]
+    if not pictures.is_image(model.event.shape) or not model.head.num_values:
+      return
+    self._settle()
+    count = self.config.sample_count
+    keys = jax.random.split(jax.random.key(self.seed), count)
+    context = datasets.contexts(model, self.train_data, count)
+    sample = self.sampler(self._eval_params(), keys, context)
+    pictures.save_grid(
+      np.asarray(sample.x),
+      self.workdir / 'samples' / f'step_{at:08d}.png',
+      num_values=model.head.num_values,
+    )
+
+  def _save(self, at: int) -> None:
+    """Saves a state of which every metric has been seen and is finite."""
+    self._settle()
+    extra = {'seed': self.seed, 'selection': self.selection._asdict()}
+    try:
+      self.checkpoints.save(at, self.state, extra)
+    except checkpoint.NonFiniteState as error:
+      directory = self.checkpoints.directory
+      raise NonFiniteLoss(at, 'its new state is not finite', directory) from error
+
+  def _leave_if_asked(self, at: int) -> None:
+    if self.signals.received is None:
+      return
+    self._save(at)
+    self.checkpoints.wait()
+    directory = str(self.checkpoints.directory)
+    stop = interrupt.Interrupted(self.signals.received, at, directory)
+    print(stop.message, file=sys.stderr, flush=True)
+    raise stop
+
+  def _eval_params(self) -> Params:
+    return self.state.ema if self.params_name == 'ema' else self.state.params

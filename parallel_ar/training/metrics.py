@@ -1,0 +1,174 @@
+"""Where the numbers of a run go.
+
+metrics.jsonl is the record: one JSON object a line, written and flushed line
+by line, so it survives a kill. A resumed run first cuts it back to the step it
+resumes from; no step is told twice. TensorBoard scalars are a view of the same
+records, and a progress bar (on a terminal) or plain lines tell a person.
+"""
+
+import json
+import math
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+from parallel_ar.training import run_directory
+
+PathLike = str | os.PathLike[str]
+
+
+class MetricWriter:
+  """Writes the records of a run; close it in `finally`.
+
+  A record is {'step', 'kind', <name>: <number>...}; names carry their units.
+  Numbers that JSON lacks are written as the strings 'NaN', 'Infinity' and
+  '-Infinity', which `float` reads back.
+  """
+
+  def __init__(
+    self,
+    directory: PathLike,
+    *,
+    start: int,
+    steps: int,
+    tensorboard: bool = True,
+    progress: bool | None = None,
+  ):
+    """Opens the files, and cuts back what lies after `start`.
+
+    Args:
+      directory: working directory of the run.
+      start: updates done before this process; 0 for a new run.
+      steps: updates of the whole run.
+      tensorboard: whether to write TensorBoard scalars.
+      progress: True for a bar, False for silence, None for a bar on a
+        terminal and plain lines elsewhere.
+
+    Raises:
+      ImportError: tensorboardX is wanted and not installed.
+    """
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / 'metrics.jsonl'
+    truncate(path, start)
+    self._steps = steps
+    self._lines = progress is None and not sys.stderr.isatty()
+    self._clock = (time.monotonic(), start)
+    self._bar = None
+    self._board = _board(directory, start) if tensorboard else None
+    if progress or (progress is None and not self._lines):
+      self._bar = _bar(start, steps)
+    self._file = path.open('a', buffering=1)
+
+  def write(self, kind: str, step: int, values: dict[str, float]) -> None:
+    """Writes one record.
+
+    Args:
+      kind: 'train' or 'valid'.
+      step: updates done.
+      values: numbers by name.
+    """
+    record = {'step': step, 'kind': kind}
+    record |= {name: _json_number(value) for name, value in values.items()}
+    self._file.write(json.dumps(record) + '\n')
+    if self._board is not None:
+      for name, value in values.items():
+        self._board.add_scalar(f'{kind}/{name}', value, step)
+    if self._lines or kind != 'train':
+      shown = ', '.join(f'{k} {v:.5g}' for k, v in values.items())
+      self.say(f'step {step}/{self._steps} {kind}: {shown}')
+
+  def start_clock(self, step: int) -> None:
+    """Starts the rate after the first step, whose time is compilation."""
+    self._clock = (time.monotonic(), step)
+
+  def rate(self, step: int) -> float:
+    """Steps per second since the last call; nan where nothing was timed."""
+    now, (then, before) = time.monotonic(), self._clock
+    self._clock = (now, step)
+    taken = now - then
+    return (step - before) / taken if step > before and taken > 0 else math.nan
+
+  def advance(self, step: int, values: dict[str, float]) -> None:
+    """Moves the progress bar, if there is one, to `step`."""
+    if self._bar is None:
+      return
+    self._bar.set_postfix_str(
+      f'{values["loss_nats"]:.3f} nats, {values["bits_per_dim"]:.4f} bits/dim',
+      refresh=False,
+    )
+    self._bar.update(step - self._bar.n)
+
+  def say(self, text: str) -> None:
+    """Tells a person one line, above the bar where there is one."""
+    if self._bar is not None:
+      self._bar.write(text, file=sys.stderr)
+    elif self._lines:
+      print(text, file=sys.stderr, flush=True)
+
+  def close(self) -> None:
+    """Flushes and closes everything; safe to call twice."""
+    self._file.close()
+    if self._bar is not None:
+      self._bar.close()
+    if self._board is not None:
+      self._board.close()
+      self._board = None
+
+
+def truncate(path: PathLike, step: int) -> None:
+  """Drops the records after `step`, and a last line that was cut off.
+
+  Args:
+    path: a metrics.jsonl, which need not exist.
+    step: last step to keep.
+  """
+  path = pathlib.Path(path)
+  if not path.exists():
+    return
+  kept = [record for record in read(path) if record['step'] <= step]
+  lines = [json.dumps(record) + '\n' for record in kept]
+  run_directory.replace(path, ''.join(lines))
+
+
+def read(path: PathLike) -> list[dict[str, Any]]:
+  """The records of a metrics.jsonl; a line that was cut off is left out."""
+  records = []
+  for line in pathlib.Path(path).read_text().splitlines():
+    try:
+      records.append(json.loads(line))
+    except ValueError:
+      break  # a kill in the middle of a line: nothing after it can be trusted
+  return records
+
+
+def _json_number(value: float) -> float | str:
+  if isinstance(value, float) and not math.isfinite(value):
+    return {math.inf: 'Infinity', -math.inf: '-Infinity'}.get(value, 'NaN')
+  return value
+
+
+def _board(directory: pathlib.Path, start: int) -> Any:
+  try:
+    import tensorboardX
+  except ImportError as error:
+    raise ImportError(
+      'TensorBoard scalars need tensorboardX: install it, or set '
+      'config.train.tensorboard=False.'
+    ) from error
+  # The suffix keeps two processes that start within one second apart.
+  return tensorboardX.SummaryWriter(
+    str(directory / 'tensorboard'),
+    purge_step=start + 1,
+    filename_suffix=f'.{start}.{os.getpid()}',
+  )
+
+
+def _bar(start: int, steps: int) -> Any:
+  import tqdm
+
+  return tqdm.tqdm(
+    initial=start, total=steps, unit='step', dynamic_ncols=True, smoothing=0.1
+  )

@@ -1,0 +1,134 @@
+r"""Optimizers and learning-rate schedules from the `optimizer` section.
+
+The update of every rule is
+
+  g <- g * min(1, clip_norm / ||g||_2)          (clip_norm > 0)
+  g <- g + weight_decay * p                     (every rule but adamw)
+  p <- p - rate(t) * rule(g)                    (adamw adds weight_decay * p)
+
+where weight decay touches leaves of two or more axes only, so that biases and
+scales keep their freedom. `t` counts optimizer updates from 0; an update of
+accumulated micro-batches is one update.
+"""
+
+from typing import Any
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+RULES = ('adam', 'adamw', 'adagrad', 'adadelta', 'sgd')
+SCHEDULES = ('constant', 'cosine', 'linear', 'exponential')
+
+
+def make(config: ConfigDict, *, steps: int) -> optax.GradientTransformation:
+  """The gradient transformation of an `optimizer` section.
+
+  Args:
+    config: section `optimizer` of `configuration.default_config`.
+    steps: updates of the whole run; the schedule's length where the section
+      does not give one.
+
+  Returns:
+    An optax transformation.
+
+  Raises:
+    ValueError: the rule or the schedule is unknown.
+  """
+  parts = []
+  if config.clip_norm > 0:
+    parts.append(optax.clip_by_global_norm(config.clip_norm))
+  if config.weight_decay > 0 and config.name != 'adamw':
+    parts.append(
+      optax.add_decayed_weights(config.weight_decay, mask=_decayed)
+    )
+  parts.append(_rule(config, schedule(config, steps=steps)))
+  return optax.chain(*parts)
+
+
+def schedule(config: ConfigDict, *, steps: int) -> optax.Schedule:
+  """rate(t): the learning rate of update t = 0, 1, ...
+
+  With W = warmup_steps, L = decay_steps (0: the rest of the run, steps - W),
+  u = t - W and e = end_factor, in units of the peak `learning_rate`:
+
+    warm-up       (t + 1) / W                        t < W
+    constant      1
+    cosine        e + (1 - e) (1 + cos(pi min(u / L, 1))) / 2
+    linear        1 - (1 - e) min(u / L, 1)
+    exponential   decay_rate^(u / L)
+
+  Args:
+    config: section `optimizer`.
+    steps: updates of the whole run.
+
+  Returns:
+    A function from int32[] to float32[].
+
+  Raises:
+    ValueError: the schedule is unknown.
+  """
+  peak = config.learning_rate
+  warmup = config.warmup_steps
+  length = config.decay_steps or max(1, steps - warmup)
+  match config.schedule:
+    case 'constant':
+      body = optax.constant_schedule(peak)
+    case 'cosine':
+      body = optax.cosine_decay_schedule(peak, length, config.end_factor)
+    case 'linear':
+      body = optax.linear_schedule(peak, peak * config.end_factor, length)
+    case 'exponential':
+      body = optax.exponential_decay(peak, length, config.decay_rate)
+    case name:
+      raise ValueError(_unknown('schedule', name, SCHEDULES))
+  if not warmup:
+    return body
+  rise = optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1))
+  return optax.join_schedules([rise, body], [warmup])
+
+
+def _rule(
+  config: ConfigDict, rate: optax.Schedule
+) -> optax.GradientTransformation:
+  """The update rule itself, without clipping and coupled decay."""
+  eps = {} if config.eps is None else {'eps': config.eps}
+  match config.name:
+    case 'adam':
+      return optax.adam(rate, b1=config.b1, b2=config.b2, **eps)
+    case 'adamw':
+      return optax.adamw(
+        rate,
+        b1=config.b1,
+        b2=config.b2,
+        weight_decay=config.weight_decay,
+        mask=_decayed,
+        **eps,
+      )
+    case 'adagrad':
+      # p -= rate * g / sqrt(sum g^2 + eps), as in the authors' code of MADE:
+      # the sum starts at zero there, where optax's default is 0.1.
+      return optax.adagrad(
+        rate,
+        initial_accumulator_value=config.initial_accumulator,
+        **({'eps': 1e-6} | eps),
+      )
+    case 'adadelta':
+      return optax.adadelta(rate, rho=config.rho, **eps)
+    case 'sgd':
+      return optax.sgd(
+        rate, momentum=config.momentum or None, nesterov=config.nesterov
+      )
+    case name:
+      raise ValueError(_unknown('name', name, RULES))
+
+
+def _decayed(params: Any) -> Any:
+  return jax.tree.map(lambda p: p.ndim >= 2, params)
+
+
+def _unknown(field: str, name: str, known: tuple[str, ...]) -> str:
+  return (
+    f'config.optimizer.{field} = {name!r} is unknown. Expected one of '
+    f'{", ".join(known)}.'
+  )

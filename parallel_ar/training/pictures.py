@@ -1,0 +1,84 @@
+"""Sample grids as PNG files."""
+
+import math
+import os
+import pathlib
+
+import numpy as np
+
+
+def is_image(shape: tuple[int, ...]) -> bool:
+  """Whether an event of this shape can be drawn: [H, W] or [H, W, 1 or 3]."""
+  two_axes = len(shape) >= 2 and min(shape[:2]) > 1
+  return two_axes and (len(shape) == 2 or shape[2:] in ((1,), (3,)))
+
+
+def grid(x: np.ndarray, num_values: int, columns: int | None = None):
+  """Tiles images into one, with a line between them.
+
+  Args:
+    x: int[N, H, W] or int[N, H, W, 1 or 3], values 0..num_values - 1.
+    num_values: V; V - 1 becomes white.
+    columns: images in a row; None for a nearly square grid.
+
+  Returns:
+    uint8[height, width, 3].
+
+  Raises:
+    ValueError: `x` is not a batch of images.
+  """
+  x = np.asarray(x)
+  if not x.size or not is_image(x.shape[1:]):
+    raise ValueError(
+      f'A grid needs at least one image [N, H, W] or [N, H, W, 1 or 3]; got '
+      f'shape {x.shape}.'
+    )
+  if x.ndim == 3:
+    x = x[..., None]
+  count, height, width, _ = x.shape
+  scale = max(1, 56 // max(height, width))
+  cells = np.round(x * (255.0 / max(1, num_values - 1))).clip(0, 255)
+  cells = np.broadcast_to(cells, (count, height, width, 3)).astype(np.uint8)
+  cells = cells.repeat(scale, axis=1).repeat(scale, axis=2)
+  columns = columns or math.ceil(math.sqrt(count))
+  rows = math.ceil(count / columns)
+  gap = 2
+  step_h, step_w = height * scale + gap, width * scale + gap
+  canvas = np.full((rows * step_h + gap, columns * step_w + gap, 3), 96)
+  canvas = canvas.astype(np.uint8)
+  for i, cell in enumerate(cells):
+    top, left = gap + i // columns * step_h, gap + i % columns * step_w
+    canvas[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
+  return canvas
+
+
+def save_grid(
+  x: np.ndarray,
+  path: str | os.PathLike[str],
+  *,
+  num_values: int,
+  columns: int | None = None,
+) -> None:
+  """Writes a batch of images as one PNG.
+
+  Args:
+    x: int[N, H, W] or int[N, H, W, 1 or 3], values 0..num_values - 1.
+    path: file to write; its folder is made.
+    num_values: V; V - 1 becomes white.
+    columns: images in a row; None for a nearly square grid.
+
+  Raises:
+    ValueError: `x` is not a batch of images.
+    ImportError: Pillow is not installed.
+  """
+  canvas = grid(x, num_values, columns)
+  try:
+    from PIL import Image
+  except ImportError as error:
+    raise ImportError(
+      'Pictures need Pillow: install parallel_ar[plots], or set '
+      'config.train.sample_every=0.'
+    ) from error
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(canvas).save(path)

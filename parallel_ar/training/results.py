@@ -1,0 +1,131 @@
+"""The record behind a printed number: what, from what, on what."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+from typing import Any
+
+import jax
+
+from parallel_ar.training import run_directory
+
+PACKAGES = (
+  'parallel_ar',
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'numpy',
+)
+
+
+def result_json(
+  numbers: dict[str, tuple[float | int, str]],
+  *,
+  config: dict[str, Any],
+  seed: int,
+  wall_seconds: float,
+  command: list[str] | None = None,
+  details: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+  """The record of one run, as JSON data.
+
+  Args:
+    numbers: name -> (value, unit), for example {'test': (88.4, 'nats')}.
+    config: JSON form of the configuration.
+    seed: seed of the run.
+    wall_seconds: time of the run.
+    command: argument vector; None for that of this process.
+    details: further named facts: split, binarization, parameters, step.
+
+  Returns:
+    A dict with keys command, config, commit, seed, versions, hardware,
+    wall_seconds, date, numbers, details.
+  """
+  return {
+    'command': shlex.join(sys.argv if command is None else command),
+    'commit': commit(),
+    'date': datetime.date.today().isoformat(),
+    'seed': seed,
+    'wall_seconds': round(wall_seconds, 3),
+    'numbers': {
+      name: {'value': value, 'unit': unit}
+      for name, (value, unit) in numbers.items()
+    },
+    'details': details or {},
+    'hardware': hardware(),
+    'versions': versions(),
+    'config': config,
+  }
+
+
+def save(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
+  """Writes a record as indented JSON, whole or not at all."""
+  run_directory.replace(path, json.dumps(record, indent=2) + '\n')
+
+
+def commit() -> str:
+  """The commit of this source tree, '-dirty' where it has changes.
+
+  Returns:
+    40 hex digits with or without the mark; 'unknown' outside a checkout.
+  """
+  root = pathlib.Path(__file__).parent
+
+  def git(*arguments):
+    done = subprocess.run(
+      ('git', '-C', str(root), *arguments),
+      capture_output=True,
+      text=True,
+      check=True,
+    )
+    return done.stdout.strip()
+
+  try:
+    head = git('rev-parse', 'HEAD')
+    return head + ('-dirty' if git('status', '--porcelain') else '')
+  except (OSError, subprocess.CalledProcessError):
+    return 'unknown'
+
+
+def hardware() -> dict[str, Any]:
+  """CPU model, usable cores, and the devices jax computes on."""
+  if hasattr(os, 'sched_getaffinity'):
+    cores = len(os.sched_getaffinity(0))
+  else:
+    cores = os.cpu_count()
+  devices = jax.devices()
+  return {
+    'cpu': _cpu_model(),
+    'cores': cores,
+    'device_kind': devices[0].device_kind,
+    'num_devices': len(devices),
+  }
+
+
+def versions() -> dict[str, str]:
+  """Python and the packages that decide a run's bits."""
+  found = {'python': platform.python_version()}
+  for name in PACKAGES:
+    try:
+      found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  return found
+
+
+def _cpu_model() -> str:
+  try:
+    for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines():
+      if line.startswith('model name'):
+        return line.partition(':')[2].strip()
+  except OSError:
+    pass
+  return platform.processor() or platform.machine()

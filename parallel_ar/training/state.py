@@ -1,0 +1,68 @@
+"""What training carries from one step to the next.
+
+Everything a resumed run needs is in this record; what is only looked at (loss,
+norms, rates) travels apart from it, in the metrics of the step.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from parallel_ar.model import AutoregressiveModel
+from parallel_ar.types import Array, Params, PRNGKey
+
+
+class TrainState(NamedTuple):
+  """The whole state of a run; a pytree.
+
+  Attributes:
+    step: int32[], optimizer updates done so far.
+    params: trainable parameters.
+    ema: moving average of `params` with the same structure, or None.
+    opt_state: state of the optimizer.
+  """
+
+  step: Array
+  params: Params
+  ema: Params | None
+  opt_state: Any
+
+
+def create(
+  model: AutoregressiveModel,
+  optimizer: optax.GradientTransformation,
+  key: PRNGKey,
+  *,
+  ema: bool = False,
+) -> TrainState:
+  """State before the first step.
+
+  The average starts as a copy of the parameters; `step.make_train_step` says
+  how fast it forgets that start.
+
+  Args:
+    model: model whose `init` makes the parameters.
+    optimizer: transformation whose `init` makes the optimizer's state.
+    key: PRNG key of the initial parameters.
+    ema: whether to keep a moving average.
+
+  Returns:
+    A TrainState at step 0.
+  """
+  params = model.init(key)
+  average = jax.tree.map(jnp.copy, params) if ema else None
+  return TrainState(
+    jnp.zeros((), jnp.int32), params, average, optimizer.init(params)
+  )
+
+
+def all_finite(tree: Any) -> Array:
+  """bool[]: whether no inexact leaf of `tree` holds a nan or an infinity."""
+  leaves = [
+    jnp.all(jnp.isfinite(leaf))
+    for leaf in jax.tree.leaves(tree)
+    if jnp.issubdtype(leaf.dtype, jnp.inexact)
+  ]
+  return jnp.all(jnp.stack(leaves)) if leaves else jnp.array(True)

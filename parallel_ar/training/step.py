@@ -1,0 +1,152 @@
+"""One training step: a pure function of the state and a batch.
+
+  loss(params) = -(1/B) sum_b log p(x_b)                       nats per example
+
+Every log p(x_b) is one pass of the network. Loss, metrics, gradients and
+averages are float32 or wider, whatever the network computes in.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from parallel_ar import likelihood
+from parallel_ar.model import AutoregressiveModel
+from parallel_ar.training.state import TrainState
+from parallel_ar.types import Array, Params
+
+Batch = dict[str, Any]
+Loss = Callable[[Params, Batch, Array], Array]
+TrainStep = Callable[
+  [TrainState, Batch], tuple[TrainState, dict[str, Array]]
+]
+
+
+def make_loss(models: Sequence[AutoregressiveModel]) -> Loss:
+  """Mean negative log-likelihood of a batch.
+
+  K models are K masks or orders over one params tree; step t trains model
+  t mod K, so each gets the same share of the updates.
+
+  Args:
+    models: K >= 1 models of the same event.
+
+  Returns:
+    loss(params, batch, step) -> float[], nats per example. `batch` holds
+    'x' [B, *event] and 'context' (ignored by unconditional models).
+
+  Raises:
+    ValueError: no models.
+  """
+  if not models:
+    raise ValueError('Training needs at least one model; got none.')
+  branches = [_mean_nats(model) for model in models]
+
+  def loss(params, batch, step):
+    conditional = models[0].context is not None
+    context = batch['context'] if conditional else None
+    if len(branches) == 1:
+      return branches[0](params, batch['x'], context)
+    index = step % len(branches)
+    return jax.lax.switch(index, branches, params, batch['x'], context)
+
+  return loss
+
+
+def make_train_step(
+  models: Sequence[AutoregressiveModel],
+  optimizer: optax.GradientTransformation,
+  *,
+  schedule: optax.Schedule,
+  ema_decay: float = 0.0,
+  accumulate: int = 1,
+) -> TrainStep:
+  """The update of one step; the caller jits it and donates the state.
+
+  With d = min(ema_decay, (1 + t) / (10 + t)) at step t,
+
+    ema <- d * ema + (1 - d) * params
+
+  so that the average forgets the initial parameters within a few dozen steps
+  however slow the decay is.
+
+  The batch may be cut into `accumulate` micro-batches whose gradients are
+  averaged: the result is that of the whole batch, in the memory of one
+  micro-batch. They are unrolled and chained by optimization barriers instead
+  of scanned, because the gradient of a convolution inside a loop is some 20
+  times slower on a CPU; so compile time grows with `accumulate`.
+
+  Args:
+    models: K >= 1 models that share one params tree.
+    optimizer: optax transformation, which includes the learning rate.
+    schedule: the learning rate, for the metrics only.
+    ema_decay: decay of the moving average; 0 keeps none.
+    accumulate: number of micro-batches of a step.
+
+  Returns:
+    train_step(state, batch) -> (state, metrics); the metrics are float[]:
+    'loss_nats' (per example), 'bits_per_dim', 'grad_norm' (before clipping),
+    'learning_rate'.
+
+  Raises:
+    ValueError: no models; when traced, a batch that `accumulate` does not
+      divide.
+  """
+  gradient = jax.value_and_grad(make_loss(models))
+  num_dims = models[0].num_dims
+
+  def train_step(state, batch):
+    loss, grads = _accumulated(gradient, state, batch, accumulate)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = state.ema
+    if ema_decay > 0:
+      t = state.step.astype(jnp.float32)
+      decay = jnp.minimum(ema_decay, (1 + t) / (10 + t))
+      ema = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), ema, params)
+    metrics = {
+      'loss_nats': loss,
+      'bits_per_dim': likelihood.bits_per_dim(loss, num_dims),
+      'grad_norm': optax.tree.norm(grads),
+      'learning_rate': jnp.asarray(schedule(state.step), jnp.float32),
+    }
+    return TrainState(state.step + 1, params, ema, opt_state), metrics
+
+  return train_step
+
+
+def _mean_nats(model: AutoregressiveModel) -> Callable[..., Array]:
+  def mean_nats(params, x, context):
+    nats = -likelihood.log_prob(model, params, x, context)
+    wide = jnp.promote_types(nats.dtype, jnp.float32)
+    return jnp.mean(nats.astype(wide))
+
+  return mean_nats
+
+
+def _accumulated(
+  gradient: Callable[..., tuple[Array, Params]],
+  state: TrainState,
+  batch: Batch,
+  count: int,
+) -> tuple[Array, Params]:
+  """Loss and gradient of the batch, from `count` micro-batches in turn."""
+  if count == 1:
+    return gradient(state.params, batch, state.step)
+  size = batch['x'].shape[0]
+  if size % count:
+    raise ValueError(
+      f'A batch of {size} examples cannot be cut into {count} equal '
+      'micro-batches. Make train.batch_size a multiple of train.accumulate.'
+    )
+  params, total = state.params, None
+  for i in range(count):
+    start = i * (size // count)
+    micro = jax.tree.map(lambda a, s=start: a[s : s + size // count], batch)
+    part = gradient(params, micro, state.step)
+    total = part if total is None else jax.tree.map(jnp.add, total, part)
+    params, total = jax.lax.optimization_barrier((params, total))
+  return jax.tree.map(lambda leaf: leaf / count, total)
