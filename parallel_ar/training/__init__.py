@@ -1,14 +1,11 @@
-"""Training: pure steps, and the loop that runs, saves and resumes them."""
+"""Training: a pure step, and the loop that runs it, saves it and resumes it.
 
-from parallel_ar.training.configuration import default_config
-from parallel_ar.training.evaluate import Evaluation, evaluate
-from parallel_ar.training.loop import NonFiniteLoss, Summary, train
-
-__all__ = [
-  'Evaluation',
-  'NonFiniteLoss',
-  'Summary',
-  'default_config',
-  'evaluate',
-  'train',
-]
+configuration  every field of a config, and its checks
+state, step    what a step carries, and the step
+optimizer      optimizers and schedules of a config
+loop           the run of one process
+evaluate       the likelihood of a whole split
+trained        the parameters of a finished or running run
+checkpoint, metrics, pictures, run_directory   the files of a run
+results        the record behind a printed number
+"""

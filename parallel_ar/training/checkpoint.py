@@ -77,9 +77,7 @@ class Checkpoints:
       options=ocp.CheckpointManagerOptions(
         preservation_policy=self,
         create=not read_only,
-        read_only=read_only,
         cleanup_tmp_directories=not read_only,
-        enable_async_checkpointing=not read_only,
       ),
     )
 
@@ -166,6 +164,16 @@ class Checkpoints:
     )
     return restored, extra
 
+  def latest_extra(self) -> Json:
+    """What the loop saved beside the newest state; see `save`.
+
+    Raises:
+      ValueError: there is no checkpoint.
+      CheckpointError: nothing can be read.
+    """
+    self._need()
+    return self._newest(self._meta)[1]['extra']
+
   def restore_params(
     self, template: Params, which: str = 'auto', step: int | None = None
   ) -> tuple[Params, str, int]:
@@ -184,13 +192,7 @@ class Checkpoints:
       OtherRunError: the checkpoint is of another model.
       CheckpointError: nothing can be read.
     """
-    steps = self.steps()
-    if not steps or (step is not None and step not in steps):
-      wanted = 'checkpoint' if step is None else f'checkpoint of step {step}'
-      raise ValueError(
-        f'{self.directory} holds no {wanted} (steps there: {steps}). Train '
-        'first, or name a step that is there.'
-      )
+    self._need(step)
 
     def read(at):
       meta = self._meta(at)
@@ -225,6 +227,15 @@ class Checkpoints:
       self.wait()
     finally:
       self._manager.close()
+
+  def _need(self, step: int | None = None) -> None:
+    steps = self.steps()
+    if not steps or (step is not None and step not in steps):
+      wanted = 'checkpoint' if step is None else f'checkpoint of step {step}'
+      raise ValueError(
+        f'{self.directory} holds no {wanted} (steps there: {steps}). Train '
+        'first, or name a step that is there.'
+      )
 
   def _meta(self, step: int) -> Json:
     args = ocp.args.Composite(meta=ocp.args.JsonRestore())

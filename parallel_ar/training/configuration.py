@@ -217,6 +217,17 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
   return json.loads(json.dumps(config.to_dict(), default=refuse))
 
 
+def from_json(data: dict[str, Any]) -> ConfigDict:
+  """The configuration that `to_json` recorded; lists become tuples."""
+
+  def restore(value):
+    if isinstance(value, dict):
+      return {key: restore(item) for key, item in value.items()}
+    return tuple(map(restore, value)) if isinstance(value, list) else value
+
+  return ConfigDict(restore(data))
+
+
 def differences(old: Any, new: Any, prefix: str = '') -> list[str]:
   """What changed between two JSON configs.
 

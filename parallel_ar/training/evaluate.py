@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from parallel_ar import likelihood, model
+from parallel_ar import likelihood
 from parallel_ar.data import dataset as data_lib
+from parallel_ar.data import pipeline
 from parallel_ar.data.dataset import Dataset
 from parallel_ar.model import AutoregressiveModel
+from parallel_ar.training import datasets
 from parallel_ar.types import Array, Params
 
 LogProb = Callable[[Params, Array, Any], Array]
@@ -117,30 +119,30 @@ def evaluate(
   Raises:
     ValueError: the dataset does not fit the model, or a log-likelihood is nan.
   """
+  datasets.check_fit(models[0], dataset)
   log_prob = log_prob or make_log_prob(models)
   drawn = dataset.binarize is not None
-  dataset = data_lib.binarize_once(dataset)
-  x, context = np.asarray(dataset.x), _context(models[0], dataset)
-  count = len(x)
-  model.check_events(models[0], x)
-  x = x.astype(models[0].event.dtype)
-  parts = []
-  for start in range(0, count, batch_size):
+  parts, masks = [], []
+  for batch, mask in pipeline.padded_batches(dataset, batch_size):
     if poll is not None:
       poll()
-    rows = np.minimum(np.arange(start, start + batch_size), count - 1)
-    batch = jax.device_put(jax.tree.map(lambda a, r=rows: a[r], (x, context)))
-    parts.append(log_prob(params, *batch))
-  per_example = -np.concatenate(jax.device_get(parts))[:count]
+    if models[0].context is None:
+      batch['context'] = None
+    batch = jax.device_put(batch)
+    parts.append(log_prob(params, batch['x'], batch['context']))
+    masks.append(mask)
+    if len(parts) > 1:
+      jax.block_until_ready(parts[-2])  # at most two batches in flight
+  per_example = -np.concatenate(jax.device_get(parts))[np.concatenate(masks)]
   per_example = per_example.astype(np.float64)
   broken = np.flatnonzero(np.isnan(per_example))
   if broken.size:
     raise ValueError(
       f'The log-likelihood of example {broken[0]} of {dataset.name} '
-      f'{dataset.split} is nan ({broken.size} of {count} are). The parameters '
-      'are broken, or the network overflows on this input.'
+      f'{dataset.split} is nan ({broken.size} of {len(per_example)} are). '
+      'The parameters are broken, or the network overflows on this input.'
     )
-  num_dims = models[0].num_dims
+  count, num_dims = len(per_example), models[0].num_dims
   nats = float(per_example.mean())
   deviation = per_example.std(ddof=1) if count > 1 else np.nan
   return Evaluation(
@@ -156,10 +158,3 @@ def evaluate(
     params=params_name,
     num_models=len(models),
   )
-
-
-def _context(reference: AutoregressiveModel, dataset: Dataset) -> Any:
-  """The dataset's context where the model reads one."""
-  if reference.context is None:
-    return None
-  return jax.tree.map(np.asarray, dataset.context)

@@ -118,7 +118,10 @@ def train(
   configuration.validate(config)
   recorded = configuration.to_json(config)
   changed = run_directory.changes(workdir, recorded)
-  train_data, valid_data = datasets.load(config, data_dir)
+  train_data = datasets.load_split(config, config.data.train_split, data_dir)
+  valid_data = None
+  if config.data.valid_split and config.train.eval_every:
+    valid_data = datasets.load_split(config, config.data.valid_split, data_dir)
   models = models_lib.build(config.model)
   for data in filter(None, (train_data, valid_data)):
     datasets.check_fit(models[0], data)
@@ -198,9 +201,7 @@ class _Run:
 
     def create(key):
       keep_average = self.config.ema_decay > 0
-      return state.create(
-        self.models[0], self.transform, key, ema=keep_average
-      )
+      return state.create(self.models[0], self.transform, key, ema=keep_average)
 
     key = jax.random.key(self.seed)
     found = self.checkpoints.restore_latest(jax.eval_shape(create, key))
@@ -237,8 +238,6 @@ class _Run:
       if self.selection.exhausted(config.patience):
         return 'patience'
       batch = self.batches[at - 1]
-      if at == self.start + 1:
-        model_lib.check_events(self.models[0], batch['x'])
       self.state, values = self.train_step(self.state, jax.device_put(batch))
       self._settle()
       self.pending = (at, values)
@@ -288,7 +287,8 @@ class _Run:
       return
     at, values = self.pending
     self.pending = None
-    values = {k: float(v) for k, v in jax.device_get(values).items()}
+    values = jax.device_get(values)
+    values = {name: float(values[name]) for name in step.METRICS}
     checked = {k: values[k] for k in ('loss_nats', 'grad_norm')}
     finite = all(math.isfinite(value) for value in checked.values())
     logged = self._due(at, self.config.log_every) or at == self.config.steps
@@ -309,15 +309,16 @@ class _Run:
     if self.valid_data is None or not self.config.eval_every or not due or done:
       return
     self._settle()
-    result = evaluate.evaluate(
-      self.models,
-      self._eval_params(),
-      self.valid_data,
-      self.valid_batch,
-      params_name=f'{self.params_name} of step {at}',
-      log_prob=self.log_prob,
-      poll=lambda: self._leave_if_asked(at),
-    )
+    with self.writer.paused():
+      result = evaluate.evaluate(
+        self.models,
+        self._eval_params(),
+        self.valid_data,
+        self.valid_batch,
+        params_name=f'{self.params_name} of step {at}',
+        log_prob=self.log_prob,
+        poll=lambda: self._leave_if_asked(at),
+      )
     self.selection = self.selection.update(at, result.nats)
     if self.config.keep_best:
       self.checkpoints.best_step = self.selection.best_step
@@ -337,22 +338,26 @@ class _Run:
     count = self.config.sample_count
     keys = jax.random.split(jax.random.key(self.seed), count)
     context = datasets.contexts(model, self.train_data, count)
-    sample = self.sampler(self._eval_params(), keys, context)
-    pictures.save_grid(
-      np.asarray(sample.x),
-      self.workdir / 'samples' / f'step_{at:08d}.png',
-      num_values=model.head.num_values,
-    )
+    with self.writer.paused():
+      sample = self.sampler(self._eval_params(), keys, context)
+      pictures.save_grid(
+        np.asarray(sample.x),
+        self.workdir / 'samples' / f'step_{at:08d}.png',
+        num_values=model.head.num_values,
+      )
 
   def _save(self, at: int) -> None:
     """Saves a state of which every metric has been seen and is finite."""
     self._settle()
     extra = {'seed': self.seed, 'selection': self.selection._asdict()}
     try:
-      self.checkpoints.save(at, self.state, extra)
+      with self.writer.paused():
+        self.checkpoints.save(at, self.state, extra)
     except checkpoint.NonFiniteState as error:
       directory = self.checkpoints.directory
-      raise NonFiniteLoss(at, 'its new state is not finite', directory) from error
+      raise NonFiniteLoss(
+        at, 'its new state is not finite', directory
+      ) from error
 
   def _leave_if_asked(self, at: int) -> None:
     if self.signals.received is None:

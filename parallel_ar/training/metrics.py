@@ -6,12 +6,15 @@ resumes from; no step is told twice. TensorBoard scalars are a view of the same
 records, and a progress bar (on a terminal) or plain lines tell a person.
 """
 
+import contextlib
+import datetime
 import json
 import math
 import os
 import pathlib
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from parallel_ar.training import run_directory
@@ -56,6 +59,7 @@ class MetricWriter:
     self._steps = steps
     self._lines = progress is None and not sys.stderr.isatty()
     self._clock = (time.monotonic(), start)
+    self._rate = math.nan
     self._bar = None
     self._board = _board(directory, start) if tensorboard else None
     if progress or (progress is None and not self._lines):
@@ -78,18 +82,36 @@ class MetricWriter:
         self._board.add_scalar(f'{kind}/{name}', value, step)
     if self._lines or kind != 'train':
       shown = ', '.join(f'{k} {v:.5g}' for k, v in values.items())
-      self.say(f'step {step}/{self._steps} {kind}: {shown}')
+      self.say(f'step {step}/{self._steps} {kind}: {shown}{self._left(step)}')
+
+  def _left(self, step: int) -> str:
+    """', ETA h:mm:ss' from the last rate, where there is one."""
+    if not self._rate > 0 or step >= self._steps:
+      return ''
+    seconds = round((self._steps - step) / self._rate)
+    return f', ETA {datetime.timedelta(seconds=seconds)}'
 
   def start_clock(self, step: int) -> None:
     """Starts the rate after the first step, whose time is compilation."""
     self._clock = (time.monotonic(), step)
 
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Leaves the time of what is done inside out of the rate."""
+    begin = time.monotonic()
+    try:
+      yield
+    finally:
+      then, step = self._clock
+      self._clock = (then + time.monotonic() - begin, step)
+
   def rate(self, step: int) -> float:
     """Steps per second since the last call; nan where nothing was timed."""
     now, (then, before) = time.monotonic(), self._clock
     self._clock = (now, step)
-    taken = now - then
-    return (step - before) / taken if step > before and taken > 0 else math.nan
+    timed = step > before and now > then
+    self._rate = (step - before) / (now - then) if timed else math.nan
+    return self._rate
 
   def advance(self, step: int, values: dict[str, float]) -> None:
     """Moves the progress bar, if there is one, to `step`."""

@@ -39,9 +39,7 @@ def make(config: ConfigDict, *, steps: int) -> optax.GradientTransformation:
   if config.clip_norm > 0:
     parts.append(optax.clip_by_global_norm(config.clip_norm))
   if config.weight_decay > 0 and config.name != 'adamw':
-    parts.append(
-      optax.add_decayed_weights(config.weight_decay, mask=_decayed)
-    )
+    parts.append(optax.add_decayed_weights(config.weight_decay, mask=_decayed))
   parts.append(_rule(config, schedule(config, steps=steps)))
   return optax.chain(*parts)
 

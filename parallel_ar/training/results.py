@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from parallel_ar.training import run_directory
+from parallel_ar.training import configuration, run_directory
 
 PACKAGES = (
   'parallel_ar',
@@ -64,6 +64,33 @@ def result_json(
     'versions': versions(),
     'config': config,
   }
+
+
+def of_evaluation(
+  evaluation: Any, config: Any, wall_seconds: float, **details: Any
+) -> dict[str, Any]:
+  """The record of an `evaluate.Evaluation`.
+
+  Args:
+    evaluation: what was measured.
+    config: ConfigDict of the run.
+    wall_seconds: time of the run.
+    **details: further facts.
+
+  Returns:
+    As `result_json`.
+  """
+  facts = evaluation._asdict()
+  units = {'nats': 'nats', 'standard_error': 'nats', 'bits_per_dim': 'bits/dim'}
+  numbers = {name: (facts.pop(name), unit) for name, unit in units.items()}
+  facts.pop('per_example')
+  return result_json(
+    numbers,
+    config=configuration.to_json(config),
+    seed=config.seed,
+    wall_seconds=wall_seconds,
+    details=facts | details,
+  )
 
 
 def save(path: str | os.PathLike[str], record: dict[str, Any]) -> None:

@@ -1,10 +1,10 @@
 """The directory of one run: who owns it, and how files in it are replaced.
 
-  config.json       the configuration of the run
-  metrics.jsonl     one record a line
-  checkpoints/      one directory a step
-  tensorboard/      scalars
-  samples/          grids, one PNG a step
+config.json       the configuration of the run
+metrics.jsonl     one record a line
+checkpoints/      one directory a step
+tensorboard/      scalars
+samples/          grids, one PNG a step
 """
 
 import json

@@ -20,9 +20,8 @@ from parallel_ar.types import Array, Params
 
 Batch = dict[str, Any]
 Loss = Callable[[Params, Batch, Array], Array]
-TrainStep = Callable[
-  [TrainState, Batch], tuple[TrainState, dict[str, Array]]
-]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+METRICS = ('loss_nats', 'bits_per_dim', 'grad_norm', 'learning_rate')
 
 
 def make_loss(models: Sequence[AutoregressiveModel]) -> Loss:

@@ -1,0 +1,1 @@
+"""Runs worth repeating, one file each: data, model, and what to expect."""

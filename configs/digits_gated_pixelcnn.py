@@ -1,0 +1,36 @@
+"""Gated PixelCNN on scikit-learn's 8x8 digits: the quickstart's run.
+
+Data: 1297 / 200 / 300 images of 17 grey levels, inside scikit-learn.
+Hardware: 2 CPU cores, about two minutes.
+Expect: see results/quickstart.json (bits/dim on the 300 test images).
+Command: ./run.sh train --config=configs/digits_gated_pixelcnn.py
+"""
+
+from ml_collections import ConfigDict
+
+from parallel_ar.training import configuration
+
+
+def get_config() -> ConfigDict:
+  """The config."""
+  config = configuration.default_config()
+  config.data.name = 'digits'
+  config.model.name = 'gated_pixelcnn'
+  config.model.event = (8, 8, 1)
+  config.model.num_values = 17
+  config.model.features = 24
+  config.model.layers = 6
+  config.model.first_size = 5
+  config.model.head_features = 48
+  config.optimizer.learning_rate = 3e-3
+  config.optimizer.schedule = 'cosine'
+  config.optimizer.warmup_steps = 50
+  config.optimizer.clip_norm = 10.0
+  config.train.batch_size = 64
+  config.train.steps = 1200
+  config.train.ema_decay = 0.99
+  config.train.eval_every = 100
+  config.train.checkpoint_every = 300
+  config.train.keep_best = True
+  config.train.sample_every = 400
+  return config

@@ -1,0 +1,1 @@
+"""Scripts that a researcher launches: `./run.sh <name> --help`."""

@@ -1,0 +1,90 @@
+"""How every script starts and how it fails.
+
+A mistake in a flag, a config, a file or a checkpoint ends with one paragraph on
+stderr and exit code 1, and no traceback; `--traceback` shows where it arose.
+"""
+
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+
+import jax
+from absl import app, flags, logging
+
+_TRACEBACK = flags.DEFINE_bool(
+  'traceback', False, 'Show where an error arose, and not only what it says.'
+)
+
+# What the library raises on purpose; anything else is a bug and shows itself.
+_TAUGHT = (
+  ValueError,
+  OSError,
+  RuntimeError,
+  ModuleNotFoundError,
+  app.UsageError,
+)
+# ml_collections raises these for a wrong field or type in --config.
+_PARSING = (*_TAUGHT, AttributeError, KeyError, TypeError, flags.Error)
+
+
+def run(main: Callable[[], None]) -> None:
+  """Parses the flags, calls `main` and ends the process.
+
+  Args:
+    main: the script; takes no arguments, since flags are global.
+  """
+
+  def guarded(argv: Sequence[str]) -> None:
+    if len(argv) > 1:
+      _fail(
+        ValueError(
+          f'Unexpected arguments {" ".join(argv[1:])}: every option is a flag, '
+          '--name=value. --help lists them.'
+        )
+      )
+    if not flags.FLAGS['verbosity'].present:
+      logging.set_verbosity(logging.WARNING)  # orbax tells every file it moves
+    try:
+      main()
+    except _TAUGHT as error:
+      if _TRACEBACK.value or isinstance(error, jax.errors.JaxRuntimeError):
+        raise
+      _fail(error)
+
+  app.run(guarded, flags_parser=_parse)
+
+
+def require(flag: flags.FlagHolder) -> str:
+  """The value of a flag that has no sensible default.
+
+  Raises:
+    ValueError: it was not given.
+  """
+  if flag.value is None:
+    raise ValueError(f'--{flag.name} is needed. --help explains it.')
+  return flag.value
+
+
+def _parse(argv: list[str]) -> list[str]:
+  try:
+    return app.parse_flags_with_usage(argv)
+  except _PARSING as error:
+    if any(a.lstrip('-').startswith('traceback') for a in argv):
+      raise
+    _fail(error)
+    raise  # not reached: _fail leaves
+
+
+def _fail(error: Exception) -> None:
+  text = str(error.args[0] if isinstance(error, KeyError) else error)
+  if isinstance(error, AttributeError | KeyError | TypeError):
+    text = f'the flag --config names a field or value that does not fit: {text}'
+  name = sys.argv[0].rpartition('/')[2].removesuffix('.py')
+  paragraph = textwrap.fill(
+    f'{name}: {text or type(error).__name__}',
+    width=80,
+    break_long_words=False,
+    break_on_hyphens=False,
+  )
+  print(paragraph, file=sys.stderr, flush=True)
+  sys.exit(1)

@@ -1,0 +1,113 @@
+"""Exact likelihood of a whole split under a trained run.
+
+  ./run.sh evaluate --workdir=runs/digits_gated_pixelcnn --split=test
+  ./run.sh evaluate --workdir=runs/digits_gated_pixelcnn --oracle=8 \
+      --dump=per_example.csv
+
+Every example counts once: the last batch is padded and the padding masked.
+"""
+
+import csv
+import dataclasses
+import time
+
+import jax
+import numpy as np
+from absl import flags
+
+from experiments import entry
+from parallel_ar import describe, likelihood
+from parallel_ar.data import dataset
+from parallel_ar.training import datasets, evaluate, results, trained
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
+_SPLIT = flags.DEFINE_string(
+  'split', None, 'train, valid or test; without it that of the config.'
+)
+_DATA_DIR = flags.DEFINE_string(
+  'data_dir', None, 'Directory of the data files; ./data without it.'
+)
+_PARAMS = flags.DEFINE_enum(
+  'params',
+  'auto',
+  ['auto', 'raw', 'ema'],
+  'Which parameters: the last ones, their moving average, or what the run '
+  'itself validates.',
+)
+_STEP = flags.DEFINE_integer(
+  'step', None, 'Step of the checkpoint; without it the best, or the newest.'
+)
+_BATCH = flags.DEFINE_integer(
+  'batch_size', None, 'Examples of one pass; without it that of the config.'
+)
+_DUMP = flags.DEFINE_string(
+  'dump', None, 'Write the nats of every example to this CSV file.'
+)
+_ORACLE = flags.DEFINE_integer(
+  'oracle', 0, 'Also evaluate this many examples one rank after another.'
+)
+_RESULT = flags.DEFINE_string('result', None, 'Write the result here, as JSON.')
+
+
+def main() -> None:
+  """Runs the script."""
+  started = time.monotonic()
+  run = trained.load(
+    entry.require(_WORKDIR), which=_PARAMS.value, step=_STEP.value
+  )
+  split = _SPLIT.value or run.config.evaluate.split
+  data = datasets.load_split(run.config, split, _DATA_DIR.value)
+  datasets.check_fit(run.models[0], data)
+  evaluation = evaluate.evaluate(
+    run.models,
+    run.params,
+    data,
+    _BATCH.value or run.config.evaluate.batch_size,
+    params_name=run.params_name,
+  )
+  print(describe(run.models[0]))
+  print(evaluation)
+  if data.entropy is not None:
+    excess = evaluation.nats - data.entropy
+    print(
+      f'entropy of the source {data.entropy:.4f} nats: '
+      f'KL estimate {excess:.4f} nats ({excess / data.entropy:.2%})'
+    )
+  if _ORACLE.value:
+    _check_oracle(run, data, evaluation)
+  if _DUMP.value:
+    with open(_DUMP.value, 'w', newline='') as file:
+      writer = csv.writer(file)
+      writer.writerow(['example', 'nats'])
+      writer.writerows(enumerate(evaluation.per_example.tolist()))
+    print(f'per example: {_DUMP.value}')
+  if _RESULT.value:
+    seconds = time.monotonic() - started
+    record = results.of_evaluation(evaluation, run.config, seconds)
+    results.save(_RESULT.value, record)
+    print(f'result: {_RESULT.value}')
+
+
+def _check_oracle(
+  run: trained.Trained, data: dataset.Dataset, evaluation: evaluate.Evaluation
+) -> None:
+  """Prints how far one pass is from the sequential oracle."""
+  if len(run.models) > 1:
+    raise ValueError(
+      f'--oracle takes one model; this run is a mixture of {len(run.models)}.'
+    )
+  count = min(_ORACLE.value, len(data))
+  head = dataset.binarize_once(dataclasses.replace(data, x=data.x[:count]))
+  context = datasets.contexts(run.models[0], data, count)
+  oracle = jax.jit(likelihood.sequential_log_prob, static_argnums=0)
+  x = jax.numpy.asarray(head.x, run.models[0].event.dtype)
+  sequential = -np.asarray(oracle(run.models[0], run.params, x, context))
+  gap = np.abs(sequential - evaluation.per_example[:count]).max()
+  print(
+    f'sequential oracle, {run.models[0].depth} passes on {count} examples: '
+    f'{sequential.mean():.6f} nats, largest difference {gap:.2e} nats'
+  )
+
+
+if __name__ == '__main__':
+  entry.run(main)

@@ -1,0 +1,67 @@
+"""Trains the model of a config, resumes a stopped run, evaluates at the end.
+
+  ./run.sh train --config=configs/digits_gated_pixelcnn.py
+  ./run.sh train --config=configs/digits_gated_pixelcnn.py \
+      --config.train.steps=200 --config.model.features=16 --workdir=runs/small
+
+The same command goes on where a killed run stopped. The working directory
+holds config.json, metrics.jsonl, checkpoints/, tensorboard/, samples/ and, at
+the end, result.json.
+"""
+
+import pathlib
+import time
+
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import entry
+from parallel_ar import describe
+from parallel_ar.training import datasets, evaluate, loop, results
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'Config file; --config.section.field=value overrides it.'
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Directory of the run; runs/<name of the config> without it.'
+)
+_DATA_DIR = flags.DEFINE_string(
+  'data_dir', None, 'Directory of the data files; ./data without it.'
+)
+_RESULT = flags.DEFINE_string(
+  'result', None, 'Also write the result here, e.g. results/bmnist_made.json.'
+)
+
+
+def main() -> None:
+  """Runs the script."""
+  started = time.monotonic()
+  config = entry.require(_CONFIG)
+  file = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config']))
+  workdir = pathlib.Path(_WORKDIR.value or f'runs/{file.stem}')
+  summary = loop.train(config, workdir, data_dir=_DATA_DIR.value)
+  print(describe(summary.models[0]))
+  test = datasets.load_split(config, config.evaluate.split, _DATA_DIR.value)
+  evaluation = evaluate.evaluate(
+    summary.models,
+    summary.params,
+    test,
+    config.evaluate.batch_size,
+    params_name=summary.params_name,
+  )
+  print(evaluation)
+  record = results.of_evaluation(
+    evaluation,
+    config,
+    time.monotonic() - started,
+    model=describe(summary.models[0]),
+    valid_nats=summary.valid_nats,
+    stopped=summary.stopped,
+  )
+  for path in filter(None, (workdir / 'result.json', _RESULT.value)):
+    results.save(path, record)
+    print(f'result: {path}')
+
+
+if __name__ == '__main__':
+  entry.run(main)

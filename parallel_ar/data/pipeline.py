@@ -1,0 +1,176 @@
+"""Batches of a dataset: a pure function of (seed, step) for training, and
+padded with a mask for evaluation.
+
+Training order. Epoch e is the permutation pi_e of the N examples that (seed,
+e) gives; the stream pi_0, pi_1, ... is cut into batches of B, so batch `step`
+holds the positions step*B .. step*B + B - 1 of the stream. Nothing is dropped,
+an epoch's end may fall inside a batch, every example is seen once an epoch,
+and there is no state to save: to resume, ask for the next step.
+"""
+
+import functools
+import math
+import operator
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+import numpy as np
+
+from parallel_ar.data import dataset
+from parallel_ar.data.dataset import Dataset
+
+Batch = dict[str, Any]
+
+
+class Batches:
+  """Training batches; `batches[step]` is a pure function of (seed, step).
+
+  Attributes:
+    dataset: where the examples come from.
+    batch_size: B.
+    seed: of the order and of the dynamic binarization.
+  """
+
+  def __init__(self, source: Dataset, batch_size: int, seed: int):
+    self.dataset = source
+    self.batch_size = batch_size
+    self.seed = seed
+    # The elements of the grain dataset are whole batches of indices, not
+    # examples. Its own shuffle and batch run Python code for each example:
+    # 1.2 to 2.2 ms for 100 images of MNIST, on 2 cores; a permutation and one
+    # gather take 0.05 ms, and are just as stateless.
+    self._batches = grain.MapDataset.source(
+      _Indices(len(source), batch_size, seed)
+    ).map_with_index(self._gather)
+
+  def __getitem__(self, step: int) -> Batch:
+    """{'x': int32[B, *E], 'context': [B, ...] or None} of a step >= 0."""
+    step = operator.index(step)
+    if step < 0:
+      raise ValueError(f'Training batches have steps >= 0, got {step}.')
+    return self._batches[step]
+
+  def __iter__(self) -> Iterator[Batch]:
+    return self.starting_at(0)
+
+  def starting_at(self, step: int) -> Iterator[Batch]:
+    """Batches step, step + 1, ... made ahead of time by one thread."""
+    if step < 0:
+      raise ValueError(f'Training batches have steps >= 0, got {step}.')
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+    return iter(self._batches[step:].to_iter_dataset(options))
+
+  def _gather(self, step: int, rows: np.ndarray) -> Batch:
+    x = self.dataset.x[rows]
+    if self.dataset.binarize:
+      random = dataset.random_state('bits', self.seed, step)
+      x = dataset.bernoulli(x, random)
+    context = self.dataset.context
+    return {
+      'x': x.astype(np.int32),
+      'context': None if context is None else context[rows],
+    }
+
+
+def batches(source: Dataset, batch_size: int, seed: int = 0) -> Batches:
+  """Training batches of a dataset, for ever.
+
+  Args:
+    source: the dataset; one with binarize='dynamic' gets fresh bits, keyed by
+      (seed, step), in every batch.
+    batch_size: B, at most the number of examples.
+    seed: of the order, reshuffled every epoch, and of the bits.
+
+  Returns:
+    Batches.
+
+  Raises:
+    ValueError: a batch size that is not in 1..N, or a negative seed.
+  """
+  if not 1 <= batch_size <= len(source):
+    raise ValueError(
+      f'The {source.split!r} split of {source.name!r} has {len(source)} '
+      f'examples, so a batch must have 1 to {len(source)} of them, got '
+      f'{batch_size}. Choose a smaller batch or a larger source.'
+    )
+  if seed < 0:
+    raise ValueError(f'The seed of the data must be >= 0, got {seed}.')
+  return Batches(source, batch_size, seed)
+
+
+def padded_batches(
+  source: Dataset, batch_size: int
+) -> Iterator[tuple[Batch, np.ndarray]]:
+  """The whole split once, in its own order, in batches of one shape.
+
+  Args:
+    source: the dataset; one with binarize='dynamic' is drawn once, from
+      `dataset.EVALUATION_SEED`.
+    batch_size: B >= 1.
+
+  Returns:
+    An iterator of ({'x': int32[B, *E], 'context': [B, ...] or None}, mask),
+    mask bool[B]. The last batch is filled with copies of the last example,
+    where mask is False.
+
+  Raises:
+    ValueError: a batch size below 1.
+  """
+  if batch_size < 1:
+    raise ValueError(f'A batch must have at least 1 example, got {batch_size}.')
+  return _padded(dataset.binarize_once(source), batch_size)
+
+
+def _padded(
+  source: Dataset, batch_size: int
+) -> Iterator[tuple[Batch, np.ndarray]]:
+  for start in range(0, len(source), batch_size):
+    rows = np.arange(start, start + batch_size)
+    mask = rows < len(source)
+    rows = np.minimum(rows, len(source) - 1)
+    context = source.context
+    batch = {
+      'x': source.x[rows].astype(np.int32),
+      'context': None if context is None else context[rows],
+    }
+    yield batch, mask
+
+
+def steps_per_epoch(source: Dataset, batch_size: int) -> float:
+  """N / B: how many batches, and which part of one, show each example once."""
+  return len(source) / batch_size
+
+
+def num_steps(source: Dataset, batch_size: int, epochs: float) -> int:
+  """Fewest steps that show at least `epochs` times N examples."""
+  return math.ceil(epochs * len(source) / batch_size)
+
+
+class _Indices:
+  """Batch `step` of the shuffled stream, as indices: int64[B].
+
+  A random access source in the sense of grain, of unlimited length.
+  """
+
+  def __init__(self, num_examples: int, batch_size: int, seed: int):
+    self._num_examples = num_examples
+    self._batch_size = batch_size
+    # Two epochs are kept: a batch may lie across the border of two.
+    self._order = functools.lru_cache(maxsize=2)(
+      lambda epoch: dataset.random_state('order', seed, epoch).permutation(
+        num_examples
+      )
+    )
+
+  def __len__(self) -> int:
+    return sys.maxsize
+
+  def __getitem__(self, step: int) -> np.ndarray:
+    epoch, first = divmod(step * self._batch_size, self._num_examples)
+    rows = self._order(epoch)[first : first + self._batch_size]
+    missing = self._batch_size - len(rows)
+    if missing:
+      rows = np.concatenate([rows, self._order(epoch + 1)[:missing]])
+    return rows

@@ -1,0 +1,65 @@
+"""Every source of data by its name.
+
+A new source is one line here: a function (split, data_dir, **options) that
+returns a Dataset.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from parallel_ar.data import binary, dataset, images, synthetic, text
+from parallel_ar.data.dataset import Dataset
+from parallel_ar.data.files import PathLike
+
+SOURCES: dict[str, Callable[..., Dataset]] = {
+  'digits': images.digits,
+  'mnist': images.mnist,
+  'fashion_mnist': images.fashion_mnist,
+  'mnist_static': images.mnist_static,
+  'mnist_dynamic': images.mnist_dynamic,
+  'bmnist_fixed': binary.bmnist_fixed,
+  'text': text.text,
+  'kjv': text.kjv,
+  'markov': synthetic.markov,
+  'lattice': synthetic.lattice,
+}
+
+
+def load(
+  name: str, split: str, data_dir: PathLike | None = None, **options: Any
+) -> Dataset:
+  """One split of a source.
+
+  Args:
+    name: a key of SOURCES.
+    split: 'train', 'valid', 'test'; 'train+valid' where the data are files.
+    data_dir: directory of the data files, by default ./data; sources without
+      files do not look at it.
+    **options: of the source, such as labels=True or length=128.
+
+  Returns:
+    A Dataset.
+
+  Raises:
+    ValueError: an unknown name, split or option, or a wrong file.
+    FileNotFoundError: a missing file.
+  """
+  if name not in SOURCES:
+    raise ValueError(
+      f'There is no data source {name!r}; expected one of '
+      f'{", ".join(SOURCES)}.{dataset.suggest(name, SOURCES)}'
+    )
+  source = SOURCES[name]
+  known = [
+    p.name
+    for p in inspect.signature(source).parameters.values()
+    if p.kind is p.KEYWORD_ONLY
+  ]
+  for option in options:
+    if option not in known:
+      raise ValueError(
+        f'The data source {name!r} has no option {option!r}; it has '
+        f'{", ".join(known) or "none"}.{dataset.suggest(option, known)}'
+      )
+  return source(split, data_dir, **options)

@@ -1,0 +1,79 @@
+"""What a run has learnt, read from its directory."""
+
+import json
+import os
+import pathlib
+from typing import NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from parallel_ar import models as models_lib
+from parallel_ar.model import AutoregressiveModel
+from parallel_ar.training import checkpoint, configuration
+from parallel_ar.types import Params
+
+
+class Trained(NamedTuple):
+  """Models and parameters of a run.
+
+  Attributes:
+    config: the run's own configuration.
+    models: its models, which share `params`.
+    params: the parameters.
+    params_name: for example 'ema of step 900'.
+    step: updates that made them.
+  """
+
+  config: ConfigDict
+  models: tuple[AutoregressiveModel, ...]
+  params: Params
+  params_name: str
+  step: int
+
+
+def load(
+  workdir: str | os.PathLike[str],
+  *,
+  which: str = 'auto',
+  step: int | None = None,
+) -> Trained:
+  """Loads a finished, stopped or running run; changes nothing there.
+
+  Args:
+    workdir: the working directory that `loop.train` was given.
+    which: 'raw', 'ema', or 'auto' for what the run itself validates.
+    step: a step with a checkpoint; None for the best on validation where the
+      run keeps it, else the newest.
+
+  Returns:
+    A Trained.
+
+  Raises:
+    ValueError: there is no run or no such checkpoint.
+    checkpoint.CheckpointError: no checkpoint can be read.
+  """
+  workdir = pathlib.Path(workdir)
+  try:
+    recorded = json.loads((workdir / 'config.json').read_text())
+  except FileNotFoundError as error:
+    raise ValueError(
+      f'{workdir} holds no run: there is no config.json. Name the working '
+      'directory that experiments.train was given.'
+    ) from error
+  config = configuration.from_json(recorded)
+  models = models_lib.build(config.model)
+  if which == 'auto':
+    which = config.evaluate.params
+  template = jax.eval_shape(models[0].init, jax.random.key(0))
+  checkpoints = checkpoint.Checkpoints(
+    workdir / 'checkpoints', recorded, read_only=True
+  )
+  try:
+    if step is None and config.train.keep_best:
+      best = checkpoints.latest_extra()['selection']['best_step']
+      step = None if best < 0 else best
+    params, name, step = checkpoints.restore_params(template, which, step)
+  finally:
+    checkpoints.close()
+  return Trained(config, models, params, f'{name} of step {step}', step)

@@ -1,0 +1,207 @@
+"""The training step: its loss, its averages, its accumulation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from parallel_ar import heads, likelihood, model, models, order
+from parallel_ar.training import state, step
+from tests.training import tiny
+
+EVENT = (4, 3)
+
+
+def _net(**fields):
+  return tiny.fvsbn(EVENT, init_scale=0.3, **fields)
+
+
+def _batch(count=8, seed=0):
+  x = np.random.RandomState(seed).randint(0, 2, (count, *EVENT))
+  return {'x': jnp.asarray(x, jnp.int32), 'context': None}
+
+
+def _start(models_, optimizer, ema=False, seed=0):
+  create = jax.jit(
+    lambda key: state.create(models_[0], optimizer, key, ema=ema)
+  )
+  return create(jax.random.key(seed))
+
+
+def _flat(tree):
+  return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+class TestLoss:
+  def test_is_the_mean_of_the_one_pass(self):
+    net = _net()
+    params, batch = net.init(jax.random.key(1)), _batch()
+    loss = step.make_loss([net])(params, batch, 0)
+    expected = -likelihood.log_prob(net, params, batch['x']).mean()
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+  def test_step_t_trains_model_t_mod_k(self):
+    members = [_net(rank=order.random(EVENT, seed)) for seed in range(3)]
+    params, batch = members[0].init(jax.random.key(1)), _batch()
+    loss = jax.jit(step.make_loss(members))
+    for t in range(5):
+      alone = step.make_loss([members[t % 3]])(params, batch, 0)
+      np.testing.assert_allclose(loss(params, batch, t), alone, rtol=1e-6)
+
+  def test_context_reaches_a_conditional_model(self):
+    net = _net(num_classes=3)
+    params = net.init(jax.random.key(1))
+    batch = _batch() | {'context': jnp.arange(8, dtype=jnp.int32) % 3}
+    loss = step.make_loss([net])(params, batch, 0)
+    expected = -likelihood.log_prob(
+      net, params, batch['x'], batch['context']
+    ).mean()
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+  def test_unconditional_model_ignores_labels(self):
+    net = _net()
+    params = net.init(jax.random.key(1))
+    labels = {'context': jnp.zeros(8, jnp.int32)}
+    loss = step.make_loss([net])
+    assert loss(params, _batch() | labels, 0) == loss(params, _batch(), 0)
+
+  def test_no_models_is_an_error(self):
+    with pytest.raises(ValueError, match='at least one model'):
+      step.make_loss([])
+
+
+class TestTrainStep:
+  def test_metrics_have_their_units(self):
+    net, optimizer = _net(), optax.sgd(0.1)
+    train_step = step.make_train_step(
+      [net], optimizer, schedule=optax.constant_schedule(0.1)
+    )
+    before = _start([net], optimizer)
+    after, metrics = jax.jit(train_step)(before, _batch())
+    grads = jax.grad(step.make_loss([net]))(before.params, _batch(), 0)
+    assert int(after.step) == 1
+    np.testing.assert_allclose(
+      metrics['grad_norm'], np.linalg.norm(_flat(grads)), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+      metrics['bits_per_dim'],
+      metrics['loss_nats'] / (12 * np.log(2)),
+      rtol=1e-6,
+    )
+    np.testing.assert_allclose(metrics['learning_rate'], 0.1, rtol=1e-6)
+
+  def test_average_follows_its_formula(self):
+    net, optimizer = _net(), optax.sgd(0.5)
+    train_step = jax.jit(
+      step.make_train_step(
+        [net],
+        optimizer,
+        schedule=optax.constant_schedule(0.5),
+        ema_decay=0.25,
+      )
+    )
+    carried = _start([net], optimizer, ema=True)
+    expected = _flat(carried.ema)
+    for t in range(6):
+      carried, _ = train_step(carried, _batch(seed=t))
+      decay = min(0.25, (1 + t) / (10 + t))
+      expected = decay * expected + (1 - decay) * _flat(carried.params)
+    np.testing.assert_allclose(_flat(carried.ema), expected, rtol=1e-5)
+
+  def test_without_decay_there_is_no_average(self):
+    net, optimizer = _net(), optax.sgd(0.5)
+    train_step = step.make_train_step(
+      [net], optimizer, schedule=optax.constant_schedule(0.5)
+    )
+    after, _ = train_step(_start([net], optimizer), _batch())
+    assert after.ema is None
+
+  def test_bfloat16_compute_keeps_everything_else_float32(self):
+    net, optimizer = _net(dtype=jnp.bfloat16), optax.adam(1e-3)
+    train_step = step.make_train_step(
+      [net],
+      optimizer,
+      schedule=optax.constant_schedule(1e-3),
+      ema_decay=0.9,
+    )
+    before = _start([net], optimizer, ema=True)
+    after, metrics = jax.jit(train_step)(before, _batch())
+    for leaf in jax.tree.leaves((after, metrics)):
+      assert leaf.dtype in (jnp.float32, jnp.int32)
+
+  def test_low_precision_terms_are_averaged_in_float32(self):
+    bernoulli = heads.bernoulli()
+    coarse = bernoulli._replace(
+      log_prob=lambda dist, x: bernoulli.log_prob(dist, x).astype(jnp.bfloat16)
+    )
+    coin = model.from_function(
+      lambda params, x, context: jnp.broadcast_to(params['logit'], x.shape),
+      event=(3,),
+      rank=order.raster((3,)),
+      head=coarse,
+      init=lambda key: {'logit': jnp.zeros(())},
+    )
+    x = {'x': jnp.zeros((2, 3), jnp.int32)}
+    loss = step.make_loss([coin])(coin.init(jax.random.key(0)), x, 0)
+    assert loss.dtype == jnp.float32
+
+  def test_second_call_does_not_compile(self):
+    net, optimizer = _net(), optax.adam(1e-3)
+    train_step = jax.jit(
+      step.make_train_step(
+        [net], optimizer, schedule=optax.constant_schedule(1e-3)
+      ),
+      donate_argnums=0,
+    )
+    carried = _start([net], optimizer)
+    for t in range(3):
+      carried, _ = train_step(carried, _batch(seed=t))
+    assert train_step._cache_size() == 1
+
+
+class TestAccumulation:
+  @pytest.mark.parametrize(
+    ('family', 'count'), [('fvsbn', 2), ('fvsbn', 8), ('pixelcnn', 2)]
+  )
+  def test_equals_one_big_batch(self, family, count):
+    if family == 'fvsbn':
+      net = _net()
+    else:
+      net = models.pixelcnn(
+        event=(4, 3, 1), features=4, layers=1, first_size=3, head_features=4
+      )
+    batch = _batch()
+    batch['x'] = batch['x'].reshape(8, *net.event.shape)
+    optimizer = optax.adagrad(0.01, initial_accumulator_value=0.0, eps=1e-6)
+    results = []
+    for accumulate in (1, count):
+      train_step = step.make_train_step(
+        [net],
+        optimizer,
+        schedule=optax.constant_schedule(0.01),
+        accumulate=accumulate,
+      )
+      carried = _start([net], optimizer)
+      for _ in range(2):
+        carried, metrics = jax.jit(train_step)(carried, batch)
+      results.append((carried, metrics))
+    (whole, whole_metrics), (parts, parts_metrics) = results
+    np.testing.assert_allclose(
+      _flat(whole.params), _flat(parts.params), atol=1e-5
+    )
+    for name in whole_metrics:
+      np.testing.assert_allclose(
+        whole_metrics[name], parts_metrics[name], rtol=1e-5
+      )
+
+  def test_indivisible_batch_is_an_error(self):
+    net, optimizer = _net(), optax.sgd(0.1)
+    train_step = step.make_train_step(
+      [net],
+      optimizer,
+      schedule=optax.constant_schedule(0.1),
+      accumulate=3,
+    )
+    with pytest.raises(ValueError, match='train.accumulate'):
+      train_step(_start([net], optimizer), _batch())
