@@ -27,10 +27,10 @@ def get_config() -> ConfigDict:
   config.optimizer.warmup_steps = 50
   config.optimizer.clip_norm = 10.0
   config.train.batch_size = 64
-  config.train.steps = 1200
+  config.train.steps = 600
   config.train.ema_decay = 0.99
   config.train.eval_every = 100
-  config.train.checkpoint_every = 300
+  config.train.checkpoint_every = 200
   config.train.keep_best = True
-  config.train.sample_every = 400
+  config.train.sample_every = 300
   return config

@@ -243,28 +243,22 @@ def _parse_matlab(path: PathLike, content: bytes) -> np.ndarray:
 
 
 def _parse_bits(path: PathLike, content: bytes, columns: int) -> np.ndarray:
-  characters = np.frombuffer(content, np.uint8)
-  is_bit = (characters == ord('0')) | (characters == ord('1'))
-  is_blank = np.isin(characters, np.frombuffer(b' \t\r\n', np.uint8))
-  joined = is_bit[1:] & is_bit[:-1]
-  strange = np.flatnonzero(~(is_bit | is_blank))
-  if strange.size or joined.any() or not is_bit.any():
-    where = int(strange[0]) if strange.size else int(joined.argmax())
-    raise WrongFileError(
-      f'{path} is no .amat file of bits: expected a MATLAB 5.0 file, or text '
-      'made of the single characters 0 and 1 with blanks between them; found '
-      f'{bytes(content[where : where + 12])!r} at byte {where} of '
-      f'{len(content)}. Delete it and fetch it again.'
-    )
-  ends = np.flatnonzero(characters == ord('\n'))
-  if not ends.size or ends[-1] != len(characters) - 1:
-    ends = np.append(ends, len(characters) - 1)
-  counts = np.diff(np.cumsum(is_bit)[ends], prepend=0)
-  wrong = np.flatnonzero((counts != columns) & (counts != 0))
-  if wrong.size:
-    raise WrongFileError(
-      f'{path} is truncated or has rows of another length: line '
-      f'{wrong[0] + 1} of {len(counts)} has {counts[wrong[0]]} bits, expected '
-      f'{columns}. Delete it and fetch it again.'
-    )
-  return (characters[is_bit] - ord('0')).reshape(-1, columns)
+  rows = []
+  for number, line in enumerate(content.split(b'\n'), 1):
+    bits = line.translate(None, b' \t\r')
+    if bits.strip(b'01'):
+      raise WrongFileError(
+        f'{path} is no .amat file of bits: expected a MATLAB 5.0 file, or text '
+        'made of the characters 0 and 1 with blanks between them; found '
+        f'{line[:24]!r} in line {number} of {len(content)} bytes. Delete it '
+        'and fetch it again.'
+      )
+    if bits and len(bits) != columns:
+      raise WrongFileError(
+        f'{path} is truncated or has rows of another length: line {number} '
+        f'has {len(bits)} bits, expected {columns}. Delete it and fetch it '
+        'again.'
+      )
+    rows.append(bits)
+  x = np.frombuffer(b''.join(rows), np.uint8) - ord('0')
+  return x.reshape(-1, columns)

@@ -133,6 +133,7 @@ def mnist_static(
   Its likelihoods are far better than those of the other binarizations and
   cannot be compared with them.
   """
+  dataset.check_split('mnist_static', split)
   grey = mnist(split, data_dir, labels=labels, verify=verify)
   x = dataset.threshold(grey.x)
   return Dataset('mnist_static', split, x, 2, grey.context)
@@ -160,6 +161,7 @@ def mnist_dynamic(
   Returns:
     A Dataset with event (28, 28, 1) and 2 values.
   """
+  dataset.check_split('mnist_dynamic', split)
   grey = mnist(split, data_dir, labels=labels, verify=verify)
   result = Dataset(
     'mnist_dynamic', split, grey.x, 2, grey.context, binarize='dynamic'

@@ -14,13 +14,19 @@ import pytest
 from parallel_ar.training import interrupt, metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
-STEPS = 120
+STEPS = 60
 
 
 @pytest.fixture
-def start():
+def start(tmp_path):
   """Starts a run in its own process; all are dead after the test."""
   processes = []
+  # Later processes read what the first compiled: faster, and one more way in
+  # which a resumed run could differ but must not.
+  cache = {
+    'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache'),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+  }
 
   def start(workdir):
     workdir.mkdir(exist_ok=True)
@@ -28,7 +34,7 @@ def start():
       [sys.executable, '-W', 'error', '-m', 'tests.training.tiny_run']
       + [str(workdir), str(STEPS)],
       cwd=ROOT,
-      env=os.environ | {'PYTHONPATH': str(ROOT)},
+      env=os.environ | cache | {'PYTHONPATH': str(ROOT)},
       stderr=subprocess.PIPE,
       text=True,
     )
@@ -77,13 +83,13 @@ def test_kill_and_terminate_then_resume_bit_for_bit(start, tmp_path):
   uninterrupted = start(whole)
 
   first = start(broken)
-  _wait_for(first, broken, 20)
+  _wait_for(first, broken, 10)
   first.kill()
   first.wait()
   assert not (broken / 'final.npz').exists()
 
   second = start(broken)
-  _wait_for(second, broken, 50)
+  _wait_for(second, broken, 25)
   second.send_signal(signal.SIGTERM)
   _, message = second.communicate(timeout=100)
   assert second.returncode == interrupt.EXIT_CODE, message

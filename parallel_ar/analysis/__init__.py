@@ -1,0 +1,1 @@
+"""Measurements of models: causality, cost and time."""

@@ -1,0 +1,55 @@
+"""The conformance suite: every model against every law.
+
+  1  causality           the D x D dependency matrix, bit for bit
+  2  normalisation       the probabilities of all events sum to 1
+  3  one_pass            one pass equals the sequential oracle
+  4  decode_agreement    `extend` over any blocks equals the pass
+  5  same_integers       every sampler returns the ancestral sample of a key
+     completion          also where positions are given
+     eight_devices       also when the batch is spread over devices
+  7  known_entropy       a trained model reaches the entropy of its source
+
+Law 6, of coding, joins with the coder; law 7 takes a source instead of a case.
+Every law returns one line that says what it measured, or raises LawBroken.
+
+What floating point may do. XLA compiles one program for each batch size and
+each number of devices, and these round the same network differently. Inside a
+program equality is exact, and no law forgives anything. Between programs two
+values of a pick may nearly tie and the tie fall otherwise; such a sample is
+forgiven only if `oracles.near_tie` shows the tie, and it is counted in the
+line. Under jax.enable_x64 nothing is forgiven.
+"""
+
+from collections.abc import Callable
+
+from parallel_ar.testing import decode_laws, likelihood_laws, sampling_laws
+from parallel_ar.testing.case import Case, LawBroken, make_case
+from parallel_ar.testing.entropy_laws import known_entropy
+
+__all__ = ['LAWS', 'Case', 'LawBroken', 'check', 'known_entropy', 'make_case']
+
+LAWS: dict[str, Callable[[Case], str]] = {
+  'causality': likelihood_laws.causality,
+  'normalisation': likelihood_laws.normalisation,
+  'one_pass': likelihood_laws.one_pass,
+  'decode_agreement': decode_laws.decode_agreement,
+  'same_integers': sampling_laws.same_integers,
+  'completion': sampling_laws.completion,
+  'eight_devices': sampling_laws.eight_devices,
+}
+
+
+def check(case: Case) -> list[str]:
+  """Tries a case on all laws.
+
+  Args:
+    case: a tiny case: law 2 enumerates V^D <= 4096 events, and the last law
+      needs 8 devices (virtual ones will do).
+
+  Returns:
+    One line for each law.
+
+  Raises:
+    LawBroken: with the law, the case and what was found.
+  """
+  return [f'{name}: {law(case)}' for name, law in LAWS.items()]

@@ -1,0 +1,224 @@
+"""Law 5: same key, same integers, whatever the sampler, batch or device."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from parallel_ar import samplers
+from parallel_ar.samplers import Sample, Sampler
+from parallel_ar.testing import case as cases
+from parallel_ar.testing import likelihood_laws, oracles
+from parallel_ar.testing.case import Case, LawBroken
+from parallel_ar.types import Array
+
+SamplerFactory = Callable[..., Sampler]  # (model, forecast) -> Sampler
+
+
+def same_integers(
+  case: Case, sampler: SamplerFactory = samplers.fixed_point
+) -> str:
+  """Law 5. Same key, same integers.
+
+  The sampler is started from several forecasts, the right answer and one that
+  is wrong everywhere among them. It returns the integers of `ancestral` (bit
+  for bit: one program), in at most R passes (one from the right answer), with
+  the exact log p(x), and says of every position when it became final. The
+  oracle's host loop finds the same integers, and each example of the batch is
+  the one that its key gives alone, at the same cost.
+
+  Args:
+    case: the case.
+    sampler: called as `samplers.fixed_point`.
+
+  Returns:
+    What was measured.
+  """
+  model, law = case.model, 'Law 5, same integers'
+  want = samplers.ancestral(model)(case.params, case.keys, case.context)
+  passes = {}
+  for name, start in _forecasts(case, want.x).items():
+    forecast = lambda params, keys, context, start=start: start
+    got = sampler(model, forecast)(case.params, case.keys, case.context)
+    what = f'{getattr(sampler, "__name__", "sampler")} from {name}'
+    if not np.array_equal(got.x, want.x):
+      raise LawBroken(
+        f'{law}. {case.name}: {cases.difference(what, got.x, want.x)}'
+      )
+    _check_cost(case, law, what, got)
+    passes[name] = np.asarray(got.info.passes)
+    nats = np.asarray(
+      likelihood_laws.log_prob(model, case.params, got.x, case.context)
+    )
+    scale = np.abs(nats).max() + model.num_positions
+    if not np.abs(nats - got.log_prob).max() <= case.tolerance * scale:
+      raise LawBroken(
+        f'{law}. {case.name}: {what} says log p(x) = {got.log_prob}, but the '
+        f'model gives {nats}.'
+      )
+  if not (passes['the right answer'] == 1).all():
+    raise LawBroken(
+      f'{law}. {case.name}: the right answer is proved by one pass, but it '
+      f'took {passes["the right answer"]}.'
+    )
+  drawn = oracles.sample(model, case.params, case.keys, case.context)
+  ties = cases.agree(case, law, 'the host-loop oracle', want.x, drawn)
+  for b in range(len(case.keys)):
+    alone = sampler(model)(
+      case.params,
+      case.keys[b : b + 1],
+      jax.tree.map(lambda c, b=b: c[b : b + 1], case.context),
+    )
+    ties += cases.agree(case, law, 'batch 1', want.x[b : b + 1], alone.x, b)
+    same = np.array_equal(alone.x[0], want.x[b])
+    if same and alone.info.passes[0] != passes['zeros'][b]:
+      raise LawBroken(
+        f'{law}. {case.name}: example {b} took {alone.info.passes[0]} passes '
+        f'alone, but {passes["zeros"][b]} in a batch: others delayed it.'
+      )
+  most = {name: int(p.max()) for name, p in passes.items()}
+  return f'equal in at most {most} of {model.depth} passes{cases.count(ties)}'
+
+
+def completion(
+  case: Case, sampler: SamplerFactory = samplers.fixed_point
+) -> str:
+  """Law 5 where positions are given.
+
+  A prefix of the sample itself is completed to the same sample; with positions
+  given at random (in-painting) the sampler equals `ancestral` and the host
+  loop, and keeps what is given; with everything given the event is returned
+  with its likelihood.
+  """
+  model, law = case.model, 'Law 5, completion'
+  ancestral, other = samplers.ancestral(model), sampler(model)
+  args = case.params, case.keys, case.context
+  own = np.asarray(ancestral(*args).x)
+  shape = (len(case.keys), *model.rank.shape)
+  prefix = np.broadcast_to(model.rank < model.depth // 2, shape)
+  holes = np.random.default_rng(1).random(shape) < 0.5
+  values = {'a prefix': (own, prefix), 'random positions': (case.x, holes)}
+  ties = 0
+  for name, (x, known) in values.items():
+    want = np.asarray(ancestral(*args, x=x, known=known).x)
+    got = other(*args, x=x, known=known)
+    if not np.array_equal(got.x, want):
+      what = cases.difference(f'given {name}, the sampler', got.x, want)
+      raise LawBroken(f'{law}. {case.name}: {what}')
+    if (want != x)[known].any():
+      raise LawBroken(
+        f'{law}. {case.name}: given {name}, values that were given changed.'
+      )
+    drawn = oracles.sample(model, *args, x=x, known=known)
+    ties += cases.agree(case, law, f'the oracle, given {name},', want, drawn)
+    if x is own and not np.array_equal(want, own):
+      what = cases.difference('completion of its own prefix', want, own)
+      raise LawBroken(f'{law}. {case.name}: {what}')
+  _everything_given(case, law, other)
+  return f'prefix, in-painting and everything given{cases.count(ties)}'
+
+
+def _everything_given(case: Case, law: str, sampler: Sampler) -> None:
+  known = np.ones((len(case.keys), *case.model.rank.shape), bool)
+  args = case.params, case.keys, case.context
+  got = sampler(*args, x=case.x, known=known)
+  nats = likelihood_laws.log_prob(case.model, case.params, case.x, case.context)
+  scale = np.abs(nats).max() + case.model.num_positions
+  error = np.abs(got.log_prob - nats).max()
+  if (got.x != case.x).any() or not error <= case.tolerance * scale:
+    raise LawBroken(
+      f'{law}. {case.name}: with every position given, the event or its '
+      f'likelihood changed (log p(x) is {got.log_prob}, should be {nats}).'
+    )
+
+
+def eight_devices(
+  case: Case, sampler: SamplerFactory = samplers.fixed_point
+) -> str:
+  """Law 5 on several devices: the batch spread over 8 of them.
+
+  16 keys are sharded over the axis `data` of a mesh; each sample, and what it
+  cost, is that of its key alone on one device.
+
+  Raises:
+    ValueError: fewer than 8 devices.
+  """
+  model, law = case.model, 'Law 5, eight devices'
+  if jax.device_count() < 8:
+    raise ValueError(
+      f'This law needs 8 devices; there are {jax.device_count()}. Virtual ones '
+      'will do: XLA_FLAGS=--xla_force_host_platform_device_count=8, set before '
+      'jax is imported.'
+    )
+  num = 16
+  index = np.arange(num) % len(case.keys)
+  context = jax.tree.map(lambda c: np.asarray(c)[index], case.context)
+  wide = dataclasses.replace(
+    case,
+    keys=jax.random.split(case.keys[0], num),
+    context=context,
+    x=case.x[index],
+  )
+  mesh = jax.make_mesh(
+    (8,),
+    ('data',),
+    axis_types=(AxisType.Auto,),
+    devices=jax.devices()[:8],
+  )
+  with jax.set_mesh(mesh):
+    spread = NamedSharding(mesh, PartitionSpec('data'))
+    keys, context = jax.device_put((wide.keys, wide.context), spread)
+    got = jax.device_get(
+      sampler(model)(case.params, keys, context)._replace(info=None)
+    )
+  ties = 0
+  for b in range(num):
+    one = slice(b, b + 1)
+    alone = sampler(model)(
+      case.params,
+      wide.keys[one],
+      jax.tree.map(lambda c, one=one: c[one], wide.context),
+    )
+    ties += cases.agree(wide, law, '8 devices', alone.x, got.x[one], b)
+  return f'{num} samples on 8 devices are those of one{cases.count(ties)}'
+
+
+def _forecasts(case: Case, answer: Array) -> dict[str, Array]:
+  """First guesses: array[B, *event] each."""
+  answer = np.asarray(answer)
+  num_values = case.model.head.num_values
+  if num_values is None:
+    wrong = answer + np.asarray(1e3, answer.dtype)
+  else:
+    wrong = (answer + 1) % num_values
+  return {
+    'zeros': np.zeros_like(answer),
+    'random events': case.x,
+    'the right answer': answer,
+    'a guess that is wrong everywhere': wrong,
+  }
+
+
+def _check_cost(case: Case, law: str, what: str, got: Sample) -> None:
+  """Passes within the bound, and every position accepted once."""
+  depth, size = case.model.depth, case.model.num_positions
+  passes, accepted = np.asarray(got.info.passes), np.asarray(got.info.accepted)
+  if passes.min() < 1 or passes.max() > depth:
+    raise LawBroken(
+      f'{law}. {case.name}: {what} took {passes} passes; the bound is the '
+      f'depth, {depth}.'
+    )
+  if int(got.info.evaluations) != passes.max():
+    raise LawBroken(
+      f'{law}. {case.name}: {what} reports {got.info.evaluations} evaluations '
+      f'for {passes} passes; expected their maximum.'
+    )
+  after = np.arange(depth)[None] >= passes[:, None]
+  if (accepted.sum(1) != size).any() or accepted[after].any():
+    raise LawBroken(
+      f'{law}. {case.name}: {what} accepted {accepted.tolist()} positions in '
+      f'{passes} passes; expected {size} for each example, all of them before '
+      'it was final.'
+    )

@@ -1,0 +1,336 @@
+#!/usr/bin/env bash
+#
+# Runs everything in this repository, and first makes what is needed to run it.
+# `./run.sh --help` says what there is; CONTRIBUTING.md says how it works.
+#
+# The file can also be sourced, which defines the functions and does nothing.
+
+set -euo pipefail
+
+ROOT="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)"
+VENV="${PARALLEL_AR_VENV:-$ROOT/.venv}"
+# Holds 'unfinished' from the first moment of .venv, and its key at the end.
+STAMP="$VENV/parallel_ar.stamp"
+EXTRAS='data,plots,coding,test,dev'
+# Leaves convolutions and matrix products to XLA's older CPU kernels, which
+# are faster here; the reductions stay, because the old ones lose accuracy.
+XLA_FLAG='--xla_cpu_experimental_ynn_fusion_type='
+XLA_FLAG+='-individual_convolution,-individual_dot,-dot'
+
+say() { printf 'run.sh: %s\n' "$*" >&2; }
+
+die() {
+  printf 'run.sh: %s\n' "$*" >&2
+  exit 1
+}
+
+# ---------------------------------------------------------------- experiments
+
+# Prints the path of each module that can be run, one a line.
+experiment_files() {
+  (cd -- "$ROOT" && grep -lE "^if __name__ == ['\"]__main__['\"]" \
+    experiments/*.py experiments/*/*.py 2>/dev/null) || true
+}
+
+# Prints `name  first line of its docstring` for each experiment.
+list_experiments() {
+  local path name
+  experiment_files | while IFS= read -r path; do
+    name="${path#experiments/}"
+    name="${name%.py}"
+    awk -v name="$name" '/^r?"""/ {
+      sub(/^r?"""/, ""); sub(/""".*/, "")
+      printf "  %-12s %s\n", name, $0; exit
+    }' "$ROOT/$path"
+  done
+}
+
+help() {
+  cat <<EOF
+Usage: ./run.sh COMMAND [arguments]
+
+  quickstart   train on real digits, evaluate, sample; a few minutes
+  test         ruff, mypy and pytest; with arguments: only pytest, with them
+  EXPERIMENT   run experiments/EXPERIMENT.py with the flags that follow
+  env          print the settings below for your own shell:
+               eval "\$(./run.sh env)"
+  --help       this text
+
+Experiments (\`./run.sh EXPERIMENT --help\` lists the flags of one):
+$(list_experiments)
+
+The first call makes .venv (about 1 GB) with python3.11, 3.12 or 3.13, or with
+the one that PYTHON names; it is made again when setup.py or constraints.txt
+changes. Paths in flags are relative to the repository. What is set on the way
+to make XLA fast on a CPU (the allocator's MALLOC_*, XLA_FLAGS,
+JAX_COMPILATION_CACHE_DIR and two more of JAX) never overrides your own
+environment, and PARALLEL_AR_SETTINGS=off leaves all of it out.
+EOF
+}
+
+# ---------------------------------------------------------------- environment
+
+# Prints the first Python that fits, or says what to install.
+find_python() {
+  local candidates=(python3.11 python3.12 python3.13 python3)
+  local python version others='' bare=''
+  if [[ -n ${PYTHON:-} ]]; then candidates=("$PYTHON"); fi
+  for python in "${candidates[@]}"; do
+    version="$("$python" -c 'import sys
+print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" || continue
+    case "$version" in
+      3.11 | 3.12 | 3.13) ;;
+      *) others+=" $python is $version;" && continue ;;
+    esac
+    if "$python" -I -c 'import ensurepip, venv' 2>/dev/null; then
+      printf '%s\n' "$python"
+      return
+    fi
+    bare="${bare:-$version}"
+  done
+  if [[ -n $bare ]]; then
+    die "Python $bare is here, but without the module that makes virtual" \
+      "environments. Install it (Debian, Ubuntu: apt-get install" \
+      "python$bare-venv), or set PYTHON to a Python that has it."
+  elif [[ -n ${PYTHON:-} ]]; then
+    die "PYTHON=$PYTHON cannot be used:${others:- it does not run.} Set PYTHON" \
+      "to a Python 3.11, 3.12 or 3.13, or unset it to have one searched."
+  fi
+  die "no Python 3.11, 3.12 or 3.13 was found on PATH;${others} Install one" \
+    "(Debian 12: apt-get install python3 python3-venv), or set PYTHON to" \
+    "where it is: PYTHON=/path/to/python3.12 ./run.sh ..."
+}
+
+# Prints what .venv depends on as one hash: the kind of Python, the place of
+# the repository, and what is to be installed.
+venv_key() {
+  "$1" -I - "$ROOT" "$EXTRAS" <<'EOF'
+import hashlib
+import os
+import pathlib
+import sys
+
+root = pathlib.Path(sys.argv[1])
+facts = [sys.implementation.cache_tag, os.uname().machine, *sys.argv[1:]]
+digest = hashlib.sha256(repr(facts).encode())
+for name in ('setup.py', 'constraints.txt'):
+  digest.update((root / name).read_bytes())
+print(digest.hexdigest())
+EOF
+}
+
+# True if .venv is whole, and is what the pins and PYTHON ask for.
+venv_is_current() {
+  [[ -x $VENV/bin/python && -f $STAMP ]] || return 1
+  local key
+  key="$(venv_key "${PYTHON:-$VENV/bin/python}" 2>/dev/null)" || return 1
+  [[ $(cat -- "$STAMP") == "$key" ]]
+}
+
+# Remembers XLA_FLAG if this jaxlib knows it: an unknown flag ends a process.
+probe_xla_flag() {
+  if XLA_FLAGS="$XLA_FLAG" JAX_PLATFORMS=cpu "$VENV/bin/python" \
+    -c 'import jax; jax.devices()' >/dev/null 2>&1; then
+    printf '%s\n' "$XLA_FLAG" >"$VENV/parallel_ar.xla_flags"
+  fi
+}
+
+# Ends with what pip said, and with what to do about it.
+die_of_pip() {
+  local log="$1"
+  tail -n 12 -- "$log" >&2
+  if grep -qiE 'connection (broken|refused|reset|error)|name resolution|'\
+'timed out|network is unreachable|max retries|proxyerror' "$log"; then
+    die "pip could not reach the package registry (the end of $log is above)." \
+      "Check the network and the proxy (HTTPS_PROXY), or name a mirror" \
+      "(PIP_INDEX_URL), and run the same command again."
+  fi
+  die "pip could not install what setup.py and constraints.txt ask for (the" \
+    "end of $log is above). If a version is missing there, try another Python:" \
+    "PYTHON=python3.12 ./run.sh ...; the same command starts afresh."
+}
+
+make_venv() {
+  local python="$1" log="$VENV/install.log"
+  if [[ -d $VENV && -n $(ls -A -- "$VENV") && ! -f $STAMP ]]; then
+    die "$VENV exists, but run.sh did not make it. Move it away, or set" \
+      "PARALLEL_AR_VENV to a directory that run.sh may make and replace."
+  elif [[ -f $STAMP && $(cat -- "$STAMP") == unfinished ]]; then
+    say "$VENV was left unfinished; making it afresh"
+  elif [[ -f $STAMP ]]; then
+    say "the pins, the Python or the place changed; making $VENV afresh"
+  fi
+  say "making $VENV with $("$python" -V) (about 1 GB, 1 to 5 minutes, once)"
+  rm -rf -- "$VENV"
+  mkdir -p -- "$VENV"
+  printf 'unfinished\n' >"$STAMP"
+  "$python" -m venv "$VENV" >"$log" 2>&1 || {
+    tail -n 12 -- "$log" >&2
+    die "$python -m venv failed (its words are above). On Debian and Ubuntu" \
+      "install python3-venv; on a full disk make room; then try again."
+  }
+  say "installing the pinned packages with pip (log: $log)"
+  (cd -- "$ROOT" && "$VENV/bin/python" -m pip install --no-input \
+    --disable-pip-version-check -c constraints.txt -e ".[$EXTRAS]") \
+    >>"$log" 2>&1 || die_of_pip "$log"
+  probe_xla_flag
+  venv_key "$VENV/bin/python" >"$STAMP.new"
+  mv -f -- "$STAMP.new" "$STAMP"
+  say "$VENV is ready"
+}
+
+# Makes .venv unless it is current. Calls at the same time wait in turn.
+ensure_venv() {
+  if venv_is_current; then return; fi
+  local python
+  python="$(find_python)"
+  mkdir -p -- "$(dirname -- "$VENV")"
+  (
+    if command -v flock >/dev/null 2>&1; then
+      flock -n 9 || {
+        say "another run.sh is at work on $VENV; waiting for it"
+        flock 9
+      }
+    fi
+    if ! venv_is_current; then make_venv "$python"; fi
+  ) 9>"$VENV.lock"
+}
+
+# ------------------------------------------------------------------- settings
+
+# set_default NAME VALUE: exports it unless the caller's environment has NAME.
+set_default() {
+  local name="$1"
+  if [[ -z ${!name+set} ]]; then export "$name=$2"; fi
+}
+
+# Prints where compiled programs are kept: apart by jaxlib and by CPU, since a
+# program of another CPU can end in an illegal instruction.
+cache_directory() {
+  local base="${XDG_CACHE_HOME:-${HOME:+$HOME/.cache}}" cpu
+  if [[ -z $base ]]; then return 1; fi
+  cpu="$({ grep -E '^(model name|flags|Features|CPU part)' /proc/cpuinfo \
+    || sysctl -n machdep.cpu.brand_string || uname -m; } 2>/dev/null | sort -u)"
+  "$1" -I - "$base" "$cpu" <<'EOF'
+import hashlib
+import importlib.metadata
+import sys
+
+base, cpu = sys.argv[1:]
+version = importlib.metadata.version('jaxlib')
+cpu = hashlib.sha256(cpu.encode()).hexdigest()[:12]
+print(f'{base}/parallel_ar/jaxlib-{version}-cpu-{cpu}')
+EOF
+}
+
+# export_settings PYTHON: exports what makes XLA fast on a CPU.
+export_settings() {
+  local python="$1" cache flag
+  if [[ ${PARALLEL_AR_SETTINGS:-on} == off ]]; then return; fi
+  if getconf GNU_LIBC_VERSION >/dev/null 2>&1; then
+    # XLA takes one large block a step. By default glibc returns it to the
+    # kernel, and every step faults its pages in again; this keeps it. The
+    # price: the resident memory never shrinks, and can be several times larger.
+    set_default MALLOC_MMAP_MAX_ 0
+    set_default MALLOC_TRIM_THRESHOLD_ -1
+    set_default MALLOC_TOP_PAD_ 67108864
+    set_default MALLOC_ARENA_MAX 1
+  fi
+  if cache="$(cache_directory "$python" 2>/dev/null)" \
+    && mkdir -p -- "$cache" 2>/dev/null; then
+    set_default JAX_COMPILATION_CACHE_DIR "$cache"
+    set_default JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS 0.1
+    set_default JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES -1
+  fi
+  flag="$(dirname -- "$(dirname -- "$python")")/parallel_ar.xla_flags"
+  if [[ -f $flag && ${XLA_FLAGS:-} != *"${XLA_FLAG%%=*}"* ]]; then
+    export XLA_FLAGS="${XLA_FLAGS:+$XLA_FLAGS }$(cat -- "$flag")"
+  fi
+}
+
+# Prints the settings in force as lines that a shell can evaluate.
+print_settings() {
+  local name
+  for name in MALLOC_MMAP_MAX_ MALLOC_TRIM_THRESHOLD_ MALLOC_TOP_PAD_ \
+    MALLOC_ARENA_MAX JAX_COMPILATION_CACHE_DIR \
+    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS \
+    JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES XLA_FLAGS; do
+    if [[ -n ${!name+set} ]]; then
+      printf 'export %s=%q\n' "$name" "${!name}"
+    fi
+  done
+}
+
+# ------------------------------------------------------------------- commands
+
+# Prints how many tests to run at once: the cores, up to 4 for their memory.
+test_workers() {
+  local cores
+  cores="$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)"
+  if ((cores < 2)); then cores=0; elif ((cores > 4)); then cores=4; fi
+  printf '%s\n' "$cores"
+}
+
+# Runs one check by its name, says so, and keeps the names of those that fail.
+FAILED=''
+check() {
+  local name="$1"
+  shift
+  say "$name"
+  "$@" || FAILED+=", $name"
+}
+
+run_tests() {
+  local python="$VENV/bin/python"
+  ensure_venv
+  export_settings "$python"
+  if (($# > 0)); then
+    say "pytest $*"
+    exec "$python" -m pytest "$@"
+  fi
+  check 'ruff check' "$python" -m ruff check .
+  check 'ruff format --check' "$python" -m ruff format --check .
+  check 'mypy' "$python" -m mypy
+  set -- -n "$(test_workers)" --dist worksteal --durations=10
+  if [[ -z $FAILED ]]; then
+    say 'pytest'
+    exec "$python" -m pytest "$@"
+  fi
+  check 'pytest' "$python" -m pytest "$@"
+  die "failed: ${FAILED#, }"
+}
+
+run_experiment() {
+  local name="${1%.py}" python="$VENV/bin/python"
+  shift
+  name="${name#experiments/}"
+  if ! experiment_files | grep -qxF "experiments/$name.py"; then
+    say "there is no command and no experiment named '$name'." \
+      "The commands are test and env; the experiments are:"
+    list_experiments >&2
+    exit 2
+  fi
+  ensure_venv
+  export_settings "$python"
+  say "python -m experiments.${name//\//.} $*"
+  exec "$python" -m "experiments.${name//\//.}" "$@"
+}
+
+main() {
+  cd -- "$ROOT"
+  case "${1:-}" in
+    '' | help | -h | --help) help ;;
+    test)
+      shift
+      run_tests "$@"
+      ;;
+    env)
+      ensure_venv
+      export_settings "$VENV/bin/python"
+      print_settings
+      ;;
+    *) run_experiment "$@" ;;
+  esac
+}
+
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then main "$@"; fi

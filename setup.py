@@ -1,0 +1,60 @@
+"""Packaging of parallel_ar.
+
+What is needed to run is here, with lower bounds only. The versions that the
+tests pass with, one set for each Python, are pinned in constraints.txt:
+
+  pip install -c constraints.txt -e '.[data,plots,coding,test,dev]'
+"""
+
+import pathlib
+
+import setuptools
+
+_ROOT = pathlib.Path(__file__).parent
+
+setuptools.setup(
+  name='parallel_ar',
+  version='0.1.0',
+  description=(
+    'Autoregressive models in JAX: every conditional in one pass, the exact'
+    ' likelihood, and samplers that return the same integers for the same key'
+  ),
+  long_description=(_ROOT / 'README.md').read_text(encoding='utf-8'),
+  long_description_content_type='text/markdown',
+  author='The parallel_ar authors',
+  license='Apache-2.0',
+  license_files=['LICENSE'],
+  packages=setuptools.find_packages(include=['parallel_ar', 'parallel_ar.*']),
+  python_requires='>=3.11,<3.14',
+  install_requires=[
+    'absl-py>=2.1',
+    'chex>=0.1.92',
+    'flax>=0.12.8',
+    'grain>=0.2.18',
+    'jax>=0.10.2',
+    'ml_collections>=1.1.0',
+    'numpy>=2.0',
+    'optax>=0.2.8',
+    'orbax-checkpoint>=0.12.8',
+    'tensorboardX>=2.6.4',
+    'tqdm>=4.66',
+  ],
+  extras_require={
+    # Real images without a download, and the readers of MATLAB files.
+    'data': ['scikit-learn>=1.5', 'scipy>=1.14'],
+    # Sample grids and figures.
+    'plots': ['matplotlib>=3.9', 'pillow>=11.0'],
+    # The entropy coder behind lossless compression.
+    'coding': ['constriction>=0.5.0'],
+    'test': ['pytest>=9.0', 'pytest-xdist>=3.8'],
+    'dev': ['mypy>=2.0', 'ruff>=0.15'],
+  },
+  classifiers=[
+    'Development Status :: 3 - Alpha',
+    'Intended Audience :: Science/Research',
+    'Programming Language :: Python :: 3.11',
+    'Programming Language :: Python :: 3.12',
+    'Programming Language :: Python :: 3.13',
+    'Topic :: Scientific/Engineering :: Artificial Intelligence',
+  ],
+)

@@ -1,0 +1,41 @@
+"""Settings of every test, made before JAX is imported."""
+
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+
+# Eight virtual devices on fewer cores deadlock once 32 steps are in flight,
+# unless XLA is told of that many threads.
+os.environ.setdefault('NPROC', '32')
+os.environ.setdefault('MPLBACKEND', 'Agg')
+
+
+def _settings_of_run_sh() -> dict[str, str]:
+  """What run.sh would export, for those who call pytest directly."""
+  root = pathlib.Path(__file__).parents[1]
+  script = 'source ./run.sh; export_settings "$0"; print_settings'
+  try:
+    lines = subprocess.run(
+      ['bash', '-c', script, sys.executable],
+      cwd=root,
+      capture_output=True,
+      text=True,
+      check=True,
+    ).stdout.splitlines()
+  except (OSError, subprocess.CalledProcessError):
+    return {}  # no bash, or no settings: the tests are slower, not different
+  words = [shlex.split(line)[1] for line in lines]
+  return dict(word.split('=', 1) for word in words)
+
+
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+  os.environ.update(_settings_of_run_sh())
+
+from absl import flags  # noqa: E402
+import jax  # noqa: E402
+
+jax.config.update('jax_num_cpu_devices', 8)
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+flags.FLAGS.mark_as_parsed()

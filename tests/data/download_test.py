@@ -1,0 +1,120 @@
+"""Tests of the download against a server on the loopback interface."""
+
+import gzip
+import hashlib
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+
+from parallel_ar.data import download
+from tests.data import loopback
+
+CONTENT = random.Random(0).randbytes(300_000)
+ZIPPED = gzip.compress(CONTENT)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def server():
+  with loopback.serve() as server:
+    server.content = {'/a': CONTENT, '/a.gz': ZIPPED}
+    yield server
+
+
+def get(server, target, path='/a', **options):
+  download.download(
+    server.url + path, target, [SHA256], len(CONTENT), timeout=5, **options
+  )
+
+
+@pytest.mark.parametrize('path', ['/a', '/a.gz'])
+def test_a_whole_file(server, tmp_path, path):
+  get(server, tmp_path / 'a', path)
+  assert (tmp_path / 'a').read_bytes() == server.content[path]
+  assert os.listdir(tmp_path) == ['a']
+
+
+def test_a_broken_connection_is_resumed_at_once(server, tmp_path):
+  server.drop_after['/a'] = 100_000
+  get(server, tmp_path / 'a')
+  assert (tmp_path / 'a').read_bytes() == CONTENT
+  assert server.requests == [('/a', None), ('/a', 'bytes=100000-')]
+
+
+def test_an_abandoned_part_is_resumed_later(server, tmp_path):
+  server.drop_after['/a'] = 100_000
+  with pytest.raises(download.TransferError, match=r'after 100000 bytes.*kept'):
+    get(server, tmp_path / 'a', attempts=1)
+  assert os.listdir(tmp_path) == ['a.part']
+  get(server, tmp_path / 'a')
+  assert server.requests[-1] == ('/a', 'bytes=100000-')
+  assert (tmp_path / 'a').read_bytes() == CONTENT
+  assert os.listdir(tmp_path) == ['a']
+
+
+def test_a_server_without_ranges_sends_all_again(server, tmp_path):
+  server.no_ranges = True
+  (tmp_path / 'a.part').write_bytes(CONTENT[:1000])
+  get(server, tmp_path / 'a')
+  assert (tmp_path / 'a').read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize('part', [CONTENT, b'x' * 1000, b'x' * 400_000])
+def test_a_part_is_whole_or_wrong_or_too_long(server, tmp_path, part):
+  (tmp_path / 'a.part').write_bytes(part)
+  get(server, tmp_path / 'a')
+  assert (tmp_path / 'a').read_bytes() == CONTENT
+  assert os.listdir(tmp_path) == ['a']
+
+
+def test_the_part_of_a_dead_process_is_taken_over(server, tmp_path):
+  dead = subprocess.Popen([sys.executable, '-c', ''])
+  dead.wait()
+  (tmp_path / f'a.part.{dead.pid}.00').write_bytes(CONTENT[:5000])
+  get(server, tmp_path / 'a')
+  assert server.requests == [('/a', 'bytes=5000-')]
+  assert os.listdir(tmp_path) == ['a']
+
+
+def test_the_part_of_a_living_process_is_left_alone(server, tmp_path):
+  living = tmp_path / f'a.part.{os.getppid()}.00'
+  living.write_bytes(CONTENT[:5000])
+  get(server, tmp_path / 'a')
+  assert server.requests == [('/a', None)]
+  assert living.read_bytes() == CONTENT[:5000]
+
+
+@pytest.mark.parametrize(
+  'content', [CONTENT[:-1] + b'?', b'<html>', ZIPPED[:9]]
+)
+def test_a_corrupted_file_never_gets_its_name(server, tmp_path, content):
+  server.content['/a'] = content
+  with pytest.raises(
+    download.TransferError, match=f'not the expected.*{SHA256}'
+  ):
+    get(server, tmp_path / 'a')
+  assert os.listdir(tmp_path) == []
+
+
+def test_a_far_too_long_answer_is_refused(server, tmp_path):
+  server.content['/a'] = bytes(2_000_000)
+  with pytest.raises(download.TransferError, match='offers 2000000 bytes'):
+    get(server, tmp_path / 'a')
+  assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_is_not_there(server, tmp_path):
+  with pytest.raises(download.TransferError, match='answered 404'):
+    get(server, tmp_path / 'a', '/b')
+  assert os.listdir(tmp_path) == []
+
+
+def test_a_refused_connection(tmp_path):
+  with loopback.serve() as server:
+    url = server.url
+  with pytest.raises(download.UnreachableError, match='refused'):
+    download.download(url + '/a', tmp_path / 'a', [SHA256], 10, timeout=5)
+  assert os.listdir(tmp_path) == []

@@ -1,0 +1,82 @@
+"""Tests of text as bytes."""
+
+import numpy as np
+import pytest
+
+from parallel_ar.data import dataset, files, text
+
+CONTENT = (b'the quick brown fox jumps over the lazy dog.\n' * 23)[:1000]
+
+
+@pytest.fixture
+def path(tmp_path):
+  path = tmp_path / 'fox.txt'
+  path.write_bytes(CONTENT)
+  return path
+
+
+def test_splits_are_contiguous(path):
+  splits = {
+    split: text.text(split, path=path, length=7)
+    for split in ('train', 'valid', 'test', 'train+valid')
+  }
+  parts = {s: text.decode(d, d.x) for s, d in splits.items()}
+  assert parts['train'] == CONTENT[:896]  # 128 examples of the first 900
+  assert parts['valid'] == CONTENT[900:949]
+  assert parts['test'] == CONTENT[950:999]
+  assert parts['train+valid'] == CONTENT[:945]
+  assert splits['train'].event == (7,)
+  assert splits['train'].num_values == 256
+  assert splits['train'].x[0, 0] == ord('t')
+
+
+@pytest.mark.parametrize('vocabulary', ['training', 'file'])
+def test_a_compact_vocabulary_loses_nothing(path, vocabulary):
+  data = text.text('test', path=path, length=7, vocabulary=vocabulary)
+  assert data.num_values == len(set(CONTENT)) == len(data.symbols)
+  assert data.x.max() < data.num_values
+  assert text.decode(data, data.x) == CONTENT[950:999]
+
+
+def test_bytes_that_training_has_not_are_refused(tmp_path):
+  path = tmp_path / 'new.txt'
+  path.write_bytes(b'a' * 95 + b'z' * 5)
+  with pytest.raises(ValueError, match=r"not occur in it: b'z'.*'file'"):
+    text.text('train', path=path, length=5, vocabulary='training')
+  data = text.text('test', path=path, length=5, vocabulary='file')
+  np.testing.assert_array_equal(data.x, [[1] * 5])
+
+
+def test_the_file_may_be_named_in_the_data_directory(path, tmp_path):
+  one = text.text('train', tmp_path, file='fox.txt', length=7)
+  two = text.text('train', path=path, length=7)
+  np.testing.assert_array_equal(one.x, two.x)
+
+
+def test_errors_teach(path, tmp_path):
+  with pytest.raises(ValueError, match='exactly one of file='):
+    text.text('train', tmp_path)
+  with pytest.raises(files.MissingFileError, match='nothing there'):
+    text.text('train', path=tmp_path / 'none')
+  with pytest.raises(files.MissingFileError, match=r'none\.txt'):
+    text.text('train', tmp_path, file='none.txt')
+  with pytest.raises(ValueError, match='1 to 50, or a longer file'):
+    text.text('valid', path=path, length=51)
+  with pytest.raises(ValueError, match='length 0'):
+    text.text('valid', path=path, length=0)
+  with pytest.raises(ValueError, match="Did you mean 'training'"):
+    text.text('train', path=path, length=5, vocabulary='trainin')
+  with pytest.raises(ValueError, match='is no text'):
+    text.decode(
+      dataset.Dataset('a', 'train', np.zeros((1, 1), np.uint8), 2), np.zeros(1)
+    )
+
+
+def test_the_king_james_bible(tmp_path):
+  with pytest.raises(files.MissingFileError, match='--dataset=kjv'):
+    text.kjv('train', tmp_path)
+  (tmp_path / 'kjv.txt').write_bytes(CONTENT)
+  with pytest.raises(files.WrongFileError, match='not the file of kjv'):
+    text.kjv('train', tmp_path)
+  data = text.kjv('test', tmp_path, length=7, verify=False)
+  assert text.decode(data, data.x) == CONTENT[950:999]

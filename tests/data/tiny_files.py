@@ -1,0 +1,97 @@
+"""Small data files of the true formats."""
+
+import gzip
+import io
+import pathlib
+
+import numpy as np
+import scipy.io
+
+IMAGES = np.random.RandomState(0).randint(0, 256, (12, 28, 28), np.uint8)
+LABELS = np.arange(12, dtype=np.uint8) % 10
+BITS = np.random.RandomState(1).randint(0, 2, (5, 784)).astype(np.uint8)
+
+
+def idx(array: np.ndarray) -> bytes:
+  """An idx file of unsigned bytes."""
+  header = bytes([0, 0, 8, array.ndim])
+  return header + np.array(array.shape, '>u4').tobytes() + array.tobytes()
+
+
+def amat_text(bits: np.ndarray) -> bytes:
+  """The text form of the fixed binarized MNIST."""
+  return b''.join(b' '.join(b'%d' % b for b in row) + b'\n' for row in bits)
+
+
+def amat_matlab(bits: np.ndarray, name: str = 'X') -> bytes:
+  """The MATLAB form of the fixed binarized MNIST."""
+  file = io.BytesIO()
+  scipy.io.savemat(file, {name: bits}, do_compression=True)
+  return file.getvalue()
+
+
+def write_mnist(folder: pathlib.Path, *, zipped: bool = False) -> None:
+  """Four idx files: the 12 images for training, the first 3 for test."""
+  folder.mkdir(parents=True, exist_ok=True)
+  for name, array in {
+    'train-images-idx3-ubyte': IMAGES,
+    'train-labels-idx1-ubyte': LABELS,
+    't10k-images-idx3-ubyte': IMAGES[:3],
+    't10k-labels-idx1-ubyte': LABELS[:3],
+  }.items():
+    content = idx(array)
+    if zipped:
+      (folder / f'{name}.gz').write_bytes(gzip.compress(content))
+    else:
+      (folder / name).write_bytes(content)
+
+
+def lzw(data: bytes, clear_at: int = -1) -> bytes:
+  """An LZW stream of `compress`, without the three bytes it begins with.
+
+  Args:
+    data: what to encode, at most 32 K codes of it.
+    clear_at: the code after which the table is emptied, or -1.
+  """
+  stream, group, width = [], [], 9
+
+  def end_group(size: int) -> None:
+    value = sum(code << width * i for i, code in enumerate(group))
+    stream.append(value.to_bytes(size, 'little'))
+    group.clear()
+
+  table = {bytes([value]): value for value in range(256)}
+  word, count = b'', 0
+  for symbol in [data[i : i + 1] for i in range(len(data) + 1)]:
+    if symbol and word + symbol in table:
+      word += symbol
+      continue
+    group.append(table[word])
+    count += 1
+    if len(group) == 8:
+      end_group(width)
+    table[word + symbol] = 1 + len(table)  # 256 is not an entry, but a command
+    word = symbol
+    if count == clear_at:
+      group.append(256)
+      end_group(width)
+      table = {bytes([value]): value for value in range(256)}
+      width = 9
+    elif len(table) == 1 << width:
+      if group:
+        end_group(width)
+      width += 1
+  end_group(-(-width * len(group) // 8))
+  return b''.join(stream)
+
+
+def bible(windows: list[bytes]) -> bytes:
+  """A compressed text file in the form of the bible-kjv-text package."""
+  streams = [lzw(window) for window in windows]
+  start = 84 + 8 + 4 * (len(windows) + 1)
+  offsets = [start]
+  for stream in streams:
+    offsets.append(offsets[-1] + len(stream))
+  table = np.array([65536, len(windows), *offsets], '>u4').tobytes()
+  head = b'EC02Compressed Data File'.ljust(84, b'\0')
+  return head + table + b''.join(streams)

@@ -1,0 +1,133 @@
+"""Records, their cutting back, and what a person sees."""
+
+import io
+import json
+import math
+
+import pytest
+
+from parallel_ar.training import metrics
+
+VALUES = {'loss_nats': 2.5, 'bits_per_dim': 0.5}
+
+
+def _writer(directory, start=0, **options):
+  options = {'tensorboard': False, 'progress': False} | options
+  return metrics.MetricWriter(directory, start=start, steps=100, **options)
+
+
+class _Terminal(io.StringIO):
+  def isatty(self):
+    return True
+
+
+class TestRecords:
+  def test_are_on_disk_at_once(self, tmp_path):
+    writer = _writer(tmp_path)
+    writer.write('train', 10, VALUES)
+    text = (tmp_path / 'metrics.jsonl').read_text()
+    assert json.loads(text) == {'step': 10, 'kind': 'train', **VALUES}
+    writer.close()
+
+  def test_are_strict_json_whatever_the_number(self, tmp_path):
+    writer = _writer(tmp_path)
+    values = {'a': math.nan, 'b': math.inf, 'c': -math.inf, 'd': 1.0}
+    writer.write('train', 1, values)
+    writer.close()
+
+    def refuse(token):
+      raise AssertionError(token)
+
+    line = (tmp_path / 'metrics.jsonl').read_text()
+    record = json.loads(line, parse_constant=refuse)
+    assert math.isnan(float(record['a']))
+    assert float(record['b']) == math.inf
+    assert float(record['c']) == -math.inf
+
+  def test_resume_cuts_back_to_the_step(self, tmp_path):
+    writer = _writer(tmp_path)
+    for step in (10, 20, 30):
+      writer.write('train', step, VALUES)
+      writer.write('valid', step, VALUES)
+    writer.close()
+    with (tmp_path / 'metrics.jsonl').open('a') as file:
+      file.write('{"step": 40, "ki')
+    writer = _writer(tmp_path, start=20)
+    writer.write('train', 30, VALUES)
+    writer.close()
+    records = metrics.read(tmp_path / 'metrics.jsonl')
+    assert [(r['step'], r['kind']) for r in records] == [
+      (10, 'train'),
+      (10, 'valid'),
+      (20, 'train'),
+      (20, 'valid'),
+      (30, 'train'),
+    ]
+
+  def test_a_new_run_forgets_the_records_of_a_lost_one(self, tmp_path):
+    writer = _writer(tmp_path)
+    writer.write('train', 10, VALUES)
+    writer.close()
+    _writer(tmp_path).close()
+    assert metrics.read(tmp_path / 'metrics.jsonl') == []
+
+  def test_tensorboard_gets_the_same(self, tmp_path):
+    for start in (0, 10):
+      writer = _writer(tmp_path, start=start, tensorboard=True)
+      writer.write('train', start + 10, VALUES)
+      writer.close()
+    files = list((tmp_path / 'tensorboard').iterdir())
+    assert len(files) == 2
+    assert all(b'train/loss_nats' in file.read_bytes() for file in files)
+
+
+class TestRate:
+  def test_leaves_pauses_out(self, tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(metrics.time, 'monotonic', lambda: now[0])
+    writer = _writer(tmp_path)
+    writer.start_clock(1)
+    now[0] += 2.0
+    with writer.paused():
+      now[0] += 50.0
+    now[0] += 2.0
+    assert writer.rate(9) == pytest.approx(2.0)
+    assert math.isnan(writer.rate(9))
+    writer.close()
+
+
+class TestPerson:
+  def test_plain_lines_without_a_terminal(self, tmp_path, capsys):
+    writer = _writer(tmp_path, progress=None)
+    writer.rate(50)
+    writer.write('train', 50, VALUES)
+    writer.say('hello')
+    writer.close()
+    shown = capsys.readouterr()
+    assert 'step 50/100 train: loss_nats 2.5, bits_per_dim 0.5' in shown.err
+    assert ', ETA ' in shown.err
+    assert 'hello' in shown.err
+    assert shown.out == ''
+
+  def test_bar_on_a_terminal(self, tmp_path, monkeypatch):
+    terminal = _Terminal()
+    monkeypatch.setattr(metrics.sys, 'stderr', terminal)
+    writer = _writer(tmp_path, start=40, progress=None)
+    for step in range(41, 101):
+      writer.advance(step, VALUES)
+    writer.write('train', 100, VALUES)
+    writer.write('valid', 100, VALUES)
+    writer.close()
+    shown = terminal.getvalue()
+    assert '100/100' in shown
+    assert '2.500 nats, 0.5000 bits/dim' in shown
+    assert 'step 100/100 valid' in shown
+    assert 'step 100/100 train' not in shown
+
+  def test_silence(self, tmp_path, capsys):
+    writer = _writer(tmp_path)
+    writer.write('valid', 50, VALUES)
+    writer.say('hello')
+    writer.close()
+    writer.close()
+    assert capsys.readouterr() == ('', '')
