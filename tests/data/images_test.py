@@ -74,7 +74,7 @@ def test_labels_of_another_length_are_refused(tmp_path):
   tiny_files.write_mnist(tmp_path)
   wrong = tiny_files.idx(tiny_files.LABELS[:5])
   (tmp_path / 'train-labels-idx1-ubyte').write_bytes(wrong)
-  with pytest.raises(files.WrongFileError, match='12 images.*labels are 5'):
+  with pytest.raises(files.WrongFileError, match=r'12 images.*labels are 5'):
     images.mnist('train', tmp_path, labels=True, verify=False)
 
 

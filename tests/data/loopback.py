@@ -25,6 +25,9 @@ class Server(http.server.ThreadingHTTPServer):
     self.no_ranges = False
     self.requests: list[tuple[str, str | None]] = []
 
+  def handle_error(self, request, client_address):
+    """A client that hangs up early is part of the tests."""
+
   @property
   def url(self) -> str:
     return f'http://127.0.0.1:{self.server_address[1]}'

@@ -75,9 +75,9 @@ def test_lattice_weights_are_those_of_the_definition():
 
 
 def test_an_uncoupled_lattice_is_independent_coins():
-  lattice = Lattice(40, 10, 0.0, 0.25)
+  lattice = Lattice(40, 8, 0.0, 0.25)
   p = 1 / (1 + np.exp(-0.5))
-  expected = 400 * entropy([p, 1 - p])
+  expected = 320 * entropy([p, 1 - p])
   np.testing.assert_allclose(lattice.entropy, expected, rtol=1e-12)
 
 
@@ -135,5 +135,7 @@ def test_errors_teach():
     MarkovChain.random(1, 3, 0)
   with pytest.raises(ValueError, match='would be empty'):
     synthetic.markov('train', num_examples=0)
-  with pytest.raises(ValueError, match="'lattice' has no split 'train.valid'"):
+  with pytest.raises(
+    ValueError, match=r"'lattice' has no split 'train\+valid'"
+  ):
     synthetic.lattice('train+valid')

@@ -1,0 +1,109 @@
+"""Scripts refuse bad input: one paragraph, exit code 1, nothing lost."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+MARKOV = '--config=configs/markov_transformer.py'
+BMNIST = '--config=configs/bmnist_made.py'
+
+# name -> (script, flags, words that the paragraph must have)
+BAD = {
+  'no config': ('train', [], ['--config', 'needed']),
+  'no such config': ('train', ['--config=configs/none.py'], ['configs/none.py']),
+  'unknown field': (
+    'train',
+    [MARKOV, '--config.train.stesp=3'],
+    ['stesp', 'Did you mean "steps"'],
+  ),
+  'unknown model field': (
+    'train',
+    [MARKOV, '--config.model.feature=3'],
+    ['feature', 'features'],
+  ),
+  'wrong type': ('train', [MARKOV, '--config.train.steps=many'], ['many']),
+  'bad value': (
+    'train',
+    [MARKOV, '--config.train.accumulate=7'],
+    ['accumulate', '256', 'divide'],
+  ),
+  'unknown model': (
+    'train',
+    [MARKOV, '--config.model.name=transfomer'],
+    ["Did you mean 'transformer'"],
+  ),
+  'unknown data': (
+    'train',
+    [MARKOV, '--config.data.name=markof'],
+    ['markof', 'markov'],
+  ),
+  'model does not fit data': (
+    'train',
+    [MARKOV, '--config.model.event=(9,)'],
+    ['(9,)', '(16,)'],
+  ),
+  'missing file': (
+    'train',
+    [BMNIST, '--data_dir={tmp}/nowhere'],
+    ['nowhere', 'fetch'],
+  ),
+  'truncated file': (
+    'train',
+    [BMNIST, '--data_dir={tmp}/truncated'],
+    ['bmnist_train.amat', 'expected'],
+  ),
+  'no run to evaluate': (
+    'evaluate',
+    ['--workdir={tmp}/empty'],
+    ['holds no run'],
+  ),
+  'run of another model': (
+    'train',
+    [MARKOV, '--workdir={tmp}/other', '--config.model.features=16'],
+    ['another model', 'features'],
+  ),
+  'unknown sampler': (
+    'sample',
+    ['--workdir={tmp}/other', '--sampler=fast'],
+    ['sampler', 'ancestral'],
+  ),
+  'stray argument': ('train', [MARKOV, 'steps=3'], ['steps=3', 'flag']),
+}
+
+
+@pytest.fixture(scope='module')
+def directory(tmp_path_factory):
+  tmp = tmp_path_factory.mktemp('bad')
+  (tmp / 'truncated').mkdir()
+  (tmp / 'truncated' / 'bmnist_train.amat').write_bytes(b'0 1 1 0')
+  (tmp / 'other').mkdir()
+  (tmp / 'other' / 'config.json').write_text(
+    '{"model": {"name": "transformer", "features": 32}, "seed": 7}'
+  )
+  return tmp
+
+
+@pytest.mark.parametrize('case', BAD)
+def test_refuses(case, directory):
+  script, flags, words = BAD[case]
+  flags = [f.format(tmp=directory) for f in flags]
+  if script == 'train' and not any('workdir' in f for f in flags):
+    flags.append(f'--workdir={directory}/fresh')
+  before = sorted(p for p in directory.rglob('*') if 'fresh' not in str(p))
+  done = subprocess.run(
+    [sys.executable, '-m', f'experiments.{script}', *flags],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert done.returncode == 1, done.stderr
+  paragraph = ' '.join(done.stderr.split())
+  for word in words:
+    assert word in paragraph, done.stderr
+  assert 'Traceback' not in done.stderr
+  after = sorted(p for p in directory.rglob('*') if 'fresh' not in str(p))
+  assert after == before, 'a refused command changed files'

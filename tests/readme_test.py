@@ -1,0 +1,77 @@
+"""Every command and every line of Python in the README runs."""
+
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / 'README.md').read_text()
+COMMANDS = [
+  line.split('#')[0].strip()
+  for block in re.findall(r'```sh\n(.*?)```', README, re.DOTALL)
+  for line in block.replace('\\\n', ' ').splitlines()
+  if line.startswith('./run.sh')
+]
+# What makes a command small, and its data absent files are replaced with.
+SMALL = {
+  'quickstart': ['--steps=4', '--samples=6', '--rounds=1'],
+  'train': [
+    '--config.train.steps=2',
+    '--config.model.features=6',
+    '--config.model.layers=1',
+  ],
+  'evaluate': [],
+  'sample': ['--count=3'],
+}
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  return tmp_path_factory.mktemp('readme')
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_command(command, workdir):
+  _, script, *flags = shlex.split(command)
+  if script == 'test':
+    return  # this run
+  if any(f.startswith('--data_dir') for f in flags):
+    flags = ['--help']  # needs files that no test may fetch
+    expected = 1  # absl's exit code of --help
+  else:
+    flags = [f.replace('runs/', f'{workdir}/') for f in flags]
+    if script in ('quickstart', 'train') and '--workdir' not in command:
+      name = re.search(r'configs/(\w+)\.py', command)
+      name = name.group(1) if name else script
+      flags.append(f'--workdir={workdir}/{name}')
+    flags += SMALL[script]
+    expected = 0
+  done = subprocess.run(
+    [sys.executable, '-m', f'experiments.{script}', *flags],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=600,
+  )
+  assert done.returncode == expected, done.stderr[-3000:]
+
+
+def test_quickstart_leaves_its_files(workdir):
+  quickstart = [c for c in COMMANDS if 'quickstart' in c]
+  assert quickstart, 'the README lost its first command'
+  if not (workdir / 'quickstart').exists():
+    test_command(quickstart[0], workdir)
+  for name in ('report.md', 'samples.png', 'result.json', 'metrics.jsonl'):
+    assert (workdir / 'quickstart' / name).stat().st_size
+  assert list((workdir / 'quickstart' / 'checkpoints').iterdir())
+
+
+def test_python_blocks():
+  blocks = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
+  assert blocks
+  for block in blocks:
+    exec(compile(block, 'README.md', 'exec'), {})
