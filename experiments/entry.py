@@ -7,6 +7,7 @@ stderr and exit code 1, and no traceback; `--traceback` shows where it arose.
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from absl import app, flags, logging
@@ -54,7 +55,7 @@ def run(main: Callable[[], None]) -> None:
   app.run(guarded, flags_parser=_parse)
 
 
-def require(flag: flags.FlagHolder) -> str:
+def require(flag: flags.FlagHolder) -> Any:
   """The value of a flag that has no sensible default.
 
   Raises:

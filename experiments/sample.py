@@ -54,12 +54,10 @@ def main() -> None:
   if _TEMPERATURE.value != 1.0:
     model = transform.with_temperature(model, _TEMPERATURE.value)
   print(describe(model))
-  data = None
+  data = context = None
   if model.context is not None or run.config.data.name in ('text', 'kjv'):
     split = run.config.evaluate.split
     data = datasets.load_split(run.config, split, _DATA_DIR.value)
-  context = None
-  if model.context is not None:
     context = datasets.contexts(model, data, _COUNT.value)
   keys = jax.random.split(jax.random.key(_SEED.value), _COUNT.value)
   started = time.monotonic()

@@ -58,7 +58,10 @@ def main() -> None:
     valid_nats=summary.valid_nats,
     stopped=summary.stopped,
   )
-  for path in filter(None, (workdir / 'result.json', _RESULT.value)):
+  paths = [workdir / 'result.json']
+  if _RESULT.value:
+    paths.append(pathlib.Path(_RESULT.value))
+  for path in paths:
     results.save(path, record)
     print(f'result: {path}')
 

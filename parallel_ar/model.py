@@ -48,7 +48,7 @@ class Head(NamedTuple):
   noise: Callable[[PRNGKey, Array], Any]
   pick: Callable[[Dist, Any], Array]
   pmf: Callable[[Dist], Array] | None = None
-  temper: Callable[[Dist, ArrayLike], Dist] | None = None
+  temper: Callable[[Dist, Any], Dist] | None = None
 
 
 class Decode(NamedTuple):
@@ -63,8 +63,8 @@ class Decode(NamedTuple):
   """
 
   init: Callable[[Params, Context], Any]
-  extend: Callable[[Params, Any, Array, Array], tuple[Dist, Any]]
-  rewind: Callable[[Any, Array], Any]
+  extend: Callable[[Params, Any, Any, Any], tuple[Dist, Any]]
+  rewind: Callable[[Any, Any], Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -193,9 +193,7 @@ def from_linen(
     event = jax.ShapeDtypeStruct(tuple(event), jnp.int32)
 
   def init(key: PRNGKey) -> Params:
-    x, c = jax.tree.map(
-      lambda s: jnp.zeros(s.shape, s.dtype), (event, context)
-    )
+    x, c = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (event, context))
     variables = module.init(key, x, c)
     if extra := set(variables) - {'params'}:
       raise ValueError(
@@ -346,7 +344,9 @@ def _check_fit(model: AutoregressiveModel) -> None:
       f' conditionals returned {_spec(dist)}; see the docstring of the head '
       'for the dist it takes.'
     )
-  terms = _trace(model, 'head.log_prob(dist, x)', model.head.log_prob, dist, event)
+  terms = _trace(
+    model, 'head.log_prob(dist, x)', model.head.log_prob, dist, event
+  )
   if terms.shape != shape or not jnp.issubdtype(terms.dtype, jnp.floating):
     raise ValueError(
       f'{fits}: log_prob returned {_spec(terms)}; expected one float for each '

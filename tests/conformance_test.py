@@ -10,7 +10,7 @@ from parallel_ar import models, order, transform
 from parallel_ar.analysis import causality
 from parallel_ar.testing import conformance
 
-made = functools.partial(models.made, degrees='even', hidden=(16, 16))
+made = functools.partial(models.made, degrees='even', hidden=(24, 24))
 pixelcnn = functools.partial(
   models.pixelcnn, features=12, layers=2, head_features=12, first_size=3
 )
@@ -31,7 +31,7 @@ CASES = {
     event=(2, 2, 3), rank=order.blocks((2, 2, 3), 3), context_size=2
   ),
   'made_reverse_categorical': lambda: made(
-    event=(7,), num_values=3, rank=order.reverse(order.raster(7)), direct=True
+    event=(6,), num_values=3, rank=order.reverse(order.raster(6)), direct=True
   ),
   'made_of_an_ensemble': lambda: models.ensemble(
     event=(3, 3), num_masks=2, random_orders=True, hidden=(30,), direct=True
@@ -47,7 +47,7 @@ CASES = {
     gated(event=(3, 3, 1), context_size=2), transposed
   ),
   'gated_bfloat16': lambda: gated(event=(3, 3, 1), dtype=jnp.bfloat16),
-  'transformer': lambda: transformer(event=(7,)),
+  'transformer': lambda: transformer(event=(6,)),
   'transformer_random_order_label': lambda: transformer(
     event=(2, 3), rank=order.random((2, 3), 3), num_classes=2
   ),
@@ -59,7 +59,7 @@ CASES = {
     tied=True,
   ),
   'transformer_at_temperature': lambda: transform.with_temperature(
-    transformer(event=(5,)), 0.5
+    transformer(event=(6,)), 0.5
   ),
 }
 # What each output must read: all its predecessors, but for these.

@@ -13,7 +13,11 @@ BMNIST = '--config=configs/bmnist_made.py'
 # name -> (script, flags, words that the paragraph must have)
 BAD = {
   'no config': ('train', [], ['--config', 'needed']),
-  'no such config': ('train', ['--config=configs/none.py'], ['configs/none.py']),
+  'no such config': (
+    'train',
+    ['--config=configs/none.py'],
+    ['configs/none.py'],
+  ),
   'unknown field': (
     'train',
     [MARKOV, '--config.train.stesp=3'],

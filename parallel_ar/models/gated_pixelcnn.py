@@ -145,7 +145,9 @@ def gated_pixelcnn(
     ValueError: an event that is no image, or sizes that do not fit.
   """
   if layers < 1:
-    raise ValueError(f'A Gated PixelCNN needs at least one layer; got {layers}.')
+    raise ValueError(
+      f'A Gated PixelCNN needs at least one layer; got {layers}.'
+    )
   module = GatedPixelCNN(
     num_values=num_values,
     channels=pixelcnn.channel_groups(event, channel_order),

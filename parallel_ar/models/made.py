@@ -122,7 +122,9 @@ def made(
     module,
     event=tuple(event),
     rank=rank,
-    head=heads.bernoulli() if num_values == 2 else heads.categorical(num_values),
+    head=heads.bernoulli()
+    if num_values == 2
+    else heads.categorical(num_values),
     context=embedding.context_spec(num_classes, context_size),
     name='made',
   )

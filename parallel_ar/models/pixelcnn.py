@@ -76,7 +76,11 @@ class PixelCNN(nn.Module):
     block = remat.remat(ResidualBlock, self.remat)
     for l in range(self.layers):
       y = block(
-        self.size, self.channels, self.num_classes, self.dtype, name=f'block_{l}'
+        self.size,
+        self.channels,
+        self.num_classes,
+        self.dtype,
+        name=f'block_{l}',
       )(y, context)
     return to_logits(self, y, x.shape[-1], context)
 
@@ -121,7 +125,9 @@ def image_model(
     module,
     event=tuple(event),
     rank=rank,
-    head=heads.bernoulli() if num_values == 2 else heads.categorical(num_values),
+    head=heads.bernoulli()
+    if num_values == 2
+    else heads.categorical(num_values),
     context=embedding.context_spec(num_classes, context_size),
     name=name,
   )

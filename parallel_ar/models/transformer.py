@@ -190,4 +190,3 @@ def transformer(
     context=embedding.context_spec(num_classes, context_size),
     name='transformer',
   )
-

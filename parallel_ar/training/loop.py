@@ -177,16 +177,17 @@ class _Run:
       train_data, config.train.batch_size, config.seed
     )
     self.transform = optimizer.make(config.optimizer, steps=steps)
-    self.train_step = jax.jit(
-      step.make_train_step(
-        models,
-        self.transform,
-        schedule=optimizer.schedule(config.optimizer, steps=steps),
-        ema_decay=config.train.ema_decay,
-        accumulate=config.train.accumulate,
-      ),
-      donate_argnums=0,
-    )
+    options = {
+      'schedule': optimizer.schedule(config.optimizer, steps=steps),
+      'ema_decay': config.train.ema_decay,
+    }
+    if config.train.accumulate > 1:
+      self.train_step = step.make_accumulated_step(
+        models, self.transform, **options, accumulate=config.train.accumulate
+      )
+    else:
+      train_step = step.make_train_step(models, self.transform, **options)
+      self.train_step = jax.jit(train_step, donate_argnums=0)
     self.log_prob = evaluate.make_log_prob(models)
     self.sampler = jax.jit(samplers.fixed_point(models[0]))
     average = config.evaluate.params != 'raw' and config.train.ema_decay > 0

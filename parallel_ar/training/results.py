@@ -50,7 +50,7 @@ def result_json(
     wall_seconds, date, numbers, details.
   """
   return {
-    'command': shlex.join(sys.argv if command is None else command),
+    'command': portable(sys.argv if command is None else command),
     'commit': commit(),
     'date': datetime.date.today().isoformat(),
     'seed': seed,
@@ -91,6 +91,28 @@ def of_evaluation(
     wall_seconds=wall_seconds,
     details=facts | details,
   )
+
+
+def portable(argv: list[str]) -> str:
+  """The command as another machine would run it.
+
+  A script is run through run.sh, and an absolute path in a flag, which holds
+  for one machine, becomes the flag's name in capitals.
+
+  Args:
+    argv: the argument vector, the script first.
+
+  Returns:
+    For example './run.sh train --config=configs/a.py --data_dir=DATA_DIR'.
+  """
+  script, words = argv[0], []
+  for word in argv[1:]:
+    name, equals, value = word.partition('=')
+    absolute = bool(equals) and os.path.isabs(value)
+    words.append(f'{name}={name.lstrip("-").upper()}' if absolute else word)
+  if script.endswith('.py'):
+    script = f'./run.sh {pathlib.Path(script).stem}'
+  return ' '.join([script, shlex.join(words)]).strip()
 
 
 def save(path: str | os.PathLike[str], record: dict[str, Any]) -> None:

@@ -61,9 +61,8 @@ def make_train_step(
   *,
   schedule: optax.Schedule,
   ema_decay: float = 0.0,
-  accumulate: int = 1,
 ) -> TrainStep:
-  """The update of one step; the caller jits it and donates the state.
+  """The update of one step: pure; the caller jits it and donates the state.
 
   With d = min(ema_decay, (1 + t) / (10 + t)) at step t,
 
@@ -72,18 +71,11 @@ def make_train_step(
   so that the average forgets the initial parameters within a few dozen steps
   however slow the decay is.
 
-  The batch may be cut into `accumulate` micro-batches whose gradients are
-  averaged: the result is that of the whole batch, in the memory of one
-  micro-batch. They are unrolled and chained by optimization barriers instead
-  of scanned, because the gradient of a convolution inside a loop is some 20
-  times slower on a CPU; so compile time grows with `accumulate`.
-
   Args:
     models: K >= 1 models that share one params tree.
     optimizer: optax transformation, which includes the learning rate.
     schedule: the learning rate, for the metrics only.
     ema_decay: decay of the moving average; 0 keeps none.
-    accumulate: number of micro-batches of a step.
 
   Returns:
     train_step(state, batch) -> (state, metrics); the metrics are float[]:
@@ -91,14 +83,94 @@ def make_train_step(
     'learning_rate'.
 
   Raises:
-    ValueError: no models; when traced, a batch that `accumulate` does not
-      divide.
+    ValueError: no models.
   """
   gradient = jax.value_and_grad(make_loss(models))
-  num_dims = models[0].num_dims
+  update = _make_update(models, optimizer, schedule, ema_decay)
 
   def train_step(state, batch):
-    loss, grads = _accumulated(gradient, state, batch, accumulate)
+    return update(state, *gradient(state.params, batch, state.step))
+
+  return train_step
+
+
+def make_accumulated_step(
+  models: Sequence[AutoregressiveModel],
+  optimizer: optax.GradientTransformation,
+  *,
+  schedule: optax.Schedule,
+  ema_decay: float = 0.0,
+  accumulate: int,
+) -> TrainStep:
+  """As `make_train_step`, in the memory of a part of the batch.
+
+  The batch is cut into micro-batches whose gradients are averaged, which is
+  the gradient of the whole. Each micro-batch is one call of a compiled
+  function, and so the result must not be jitted again: inside one program the
+  gradient of a convolution in a loop is some 20 times slower on a CPU, and
+  micro-batches laid out one after another take the memory of the whole batch.
+
+  Args:
+    models: as in `make_train_step`.
+    optimizer: as there.
+    schedule: as there.
+    ema_decay: as there.
+    accumulate: number of micro-batches; it must divide the batch.
+
+  Returns:
+    train_step(state, batch) -> (state, metrics), compiled; donates the state.
+
+  Raises:
+    ValueError: no models; when called, a batch that cannot be cut.
+  """
+  gradient = jax.value_and_grad(make_loss(models))
+  update = _make_update(models, optimizer, schedule, ema_decay)
+  parts = [jnp.int32(i) for i in range(accumulate)]
+
+  def zeros(params):
+    return jax.tree.map(jnp.zeros_like, (jnp.float32(0), params))
+
+  def add(total, params, batch, step, i):
+    size = batch['x'].shape[0] // accumulate
+
+    def cut(leaf):
+      return jax.lax.dynamic_slice_in_dim(leaf, i * size, size)
+
+    part = gradient(params, jax.tree.map(cut, batch), step)
+    return jax.tree.map(jnp.add, total, part)
+
+  def finish(state, total):
+    return update(state, *jax.tree.map(lambda leaf: leaf / accumulate, total))
+
+  zeros = jax.jit(zeros)
+  add = jax.jit(add, donate_argnums=0)
+  finish = jax.jit(finish, donate_argnums=(0, 1))
+
+  def train_step(state, batch):
+    size = batch['x'].shape[0]
+    if size % accumulate:
+      raise ValueError(
+        f'A batch of {size} examples cannot be cut into {accumulate} equal '
+        'micro-batches. Make train.batch_size a multiple of train.accumulate.'
+      )
+    total = zeros(state.params)
+    for i in parts:
+      total = add(total, state.params, batch, state.step, i)
+    return finish(state, total)
+
+  return train_step
+
+
+def _make_update(
+  models: Sequence[AutoregressiveModel],
+  optimizer: optax.GradientTransformation,
+  schedule: optax.Schedule,
+  ema_decay: float,
+) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+  """(state, loss, gradient) -> (state, metrics)."""
+  num_dims = models[0].num_dims
+
+  def update(state, loss, grads):
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
@@ -114,7 +186,7 @@ def make_train_step(
     }
     return TrainState(state.step + 1, params, ema, opt_state), metrics
 
-  return train_step
+  return update
 
 
 def _mean_nats(model: AutoregressiveModel) -> Callable[..., Array]:
@@ -124,28 +196,3 @@ def _mean_nats(model: AutoregressiveModel) -> Callable[..., Array]:
     return jnp.mean(nats.astype(wide))
 
   return mean_nats
-
-
-def _accumulated(
-  gradient: Callable[..., tuple[Array, Params]],
-  state: TrainState,
-  batch: Batch,
-  count: int,
-) -> tuple[Array, Params]:
-  """Loss and gradient of the batch, from `count` micro-batches in turn."""
-  if count == 1:
-    return gradient(state.params, batch, state.step)
-  size = batch['x'].shape[0]
-  if size % count:
-    raise ValueError(
-      f'A batch of {size} examples cannot be cut into {count} equal '
-      'micro-batches. Make train.batch_size a multiple of train.accumulate.'
-    )
-  params, total = state.params, None
-  for i in range(count):
-    start = i * (size // count)
-    micro = jax.tree.map(lambda a, s=start: a[s : s + size // count], batch)
-    part = gradient(params, micro, state.step)
-    total = part if total is None else jax.tree.map(jnp.add, total, part)
-    params, total = jax.lax.optimization_barrier((params, total))
-  return jax.tree.map(lambda leaf: leaf / count, total)

@@ -205,7 +205,9 @@ class TestOtherRun:
     assert _listing(saved) == ['1', '2', '3']
 
   def test_same_section_but_other_shapes(self, saved):
-    with pytest.raises(checkpoint.OtherRunError, match='another model') as error:
+    with pytest.raises(
+      checkpoint.OtherRunError, match='another model'
+    ) as error:
       _restore(saved, _state(width=5))
     assert 'float32[4, 3]' in str(error.value)
     assert _listing(saved) == ['1', '2', '3']

@@ -138,7 +138,9 @@ class TestRunDirectory:
     run_directory.replace(tmp_path / 'config.json', text)
     config.train.steps = 5
     changed = configuration.to_json(config)
-    assert run_directory.changes(tmp_path, changed) == ['train.steps: 1000 -> 5']
+    assert run_directory.changes(tmp_path, changed) == [
+      'train.steps: 1000 -> 5'
+    ]
     config.model.hidden = (3,)
     with pytest.raises(ValueError, match=r'model\.hidden: absent -> \[3\]'):
       run_directory.changes(tmp_path, configuration.to_json(config))

@@ -104,6 +104,11 @@ class TestRun:
     third = _train(seeded, tmp_path / 'third').state
     assert not np.array_equal(one.params['w'], third.params['w'])
 
+  def test_accumulation_changes_rounding_only(self, tmp_path):
+    one = _train(_config(), tmp_path / 'one').state
+    parts = _train(_config(accumulate=4), tmp_path / 'parts').state
+    np.testing.assert_allclose(one.params['w'], parts.params['w'], atol=1e-4)
+
   def test_longer_run_goes_on_and_says_so(self, tmp_path, capsys):
     _train(_config(), tmp_path)
     summary = _train(_config(steps=15), tmp_path, progress=None)

@@ -174,34 +174,47 @@ class TestAccumulation:
     batch = _batch()
     batch['x'] = batch['x'].reshape(8, *net.event.shape)
     optimizer = optax.adagrad(0.01, initial_accumulator_value=0.0, eps=1e-6)
+    options = {'schedule': optax.constant_schedule(0.01), 'ema_decay': 0.5}
     results = []
-    for accumulate in (1, count):
-      train_step = step.make_train_step(
-        [net],
-        optimizer,
-        schedule=optax.constant_schedule(0.01),
-        accumulate=accumulate,
-      )
-      carried = _start([net], optimizer)
+    for train_step in (
+      jax.jit(step.make_train_step([net], optimizer, **options)),
+      step.make_accumulated_step([net], optimizer, **options, accumulate=count),
+    ):
+      carried = _start([net], optimizer, ema=True)
       for _ in range(2):
-        carried, metrics = jax.jit(train_step)(carried, batch)
+        carried, metrics = train_step(carried, batch)
       results.append((carried, metrics))
     (whole, whole_metrics), (parts, parts_metrics) = results
     np.testing.assert_allclose(
       _flat(whole.params), _flat(parts.params), atol=1e-5
     )
+    np.testing.assert_allclose(_flat(whole.ema), _flat(parts.ema), atol=1e-5)
     for name in whole_metrics:
       np.testing.assert_allclose(
         whole_metrics[name], parts_metrics[name], rtol=1e-5
       )
 
+  def test_labels_are_cut_with_their_examples(self):
+    net, optimizer = _net(num_classes=4), optax.sgd(0.1)
+    batch = _batch() | {'context': jnp.arange(8, dtype=jnp.int32) % 4}
+    options = {'schedule': optax.constant_schedule(0.1)}
+    whole = step.make_train_step([net], optimizer, **options)
+    parts = step.make_accumulated_step(
+      [net], optimizer, **options, accumulate=4
+    )
+    one, _ = whole(_start([net], optimizer), batch)
+    other, _ = parts(_start([net], optimizer), batch)
+    np.testing.assert_allclose(
+      one.params['label'], other.params['label'], atol=1e-6
+    )
+
   def test_indivisible_batch_is_an_error(self):
     net, optimizer = _net(), optax.sgd(0.1)
-    train_step = step.make_train_step(
+    train_step = step.make_accumulated_step(
       [net],
       optimizer,
       schedule=optax.constant_schedule(0.1),
       accumulate=3,
     )
-    with pytest.raises(ValueError, match='train.accumulate'):
+    with pytest.raises(ValueError, match=r'train\.accumulate'):
       train_step(_start([net], optimizer), _batch())

@@ -1,0 +1,403 @@
+"""setup.py, constraints.txt and run.sh.
+
+run.sh is run for real in a small copy of the repository, with a Python that
+only pretends to make environments and to install, so nothing is downloaded.
+"""
+
+import os
+import pathlib
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+import types
+
+import pytest
+from packaging import requirements
+
+ROOT = pathlib.Path(__file__).parents[1]
+PYTHONS = ('3.11', '3.12', '3.13')
+
+# Makes an environment whose python is a copy of this script, which records
+# what it is asked to do in $FAKE/calls; all else is the real Python's work.
+FAKE_PYTHON = r"""#!/usr/bin/env bash
+case "$*" in
+  '-m venv '*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+  '-m pip '*)
+    echo "pip $*" >>"$FAKE/calls"
+    sleep "${FAKE_SLEEP:-0}"
+    echo "${FAKE_PIP_SAYS:-Successfully installed}"
+    [[ ! -e $FAKE/pip_fails ]] ;;
+  *'import jax;'*) [[ ! -e $FAKE/old_jaxlib ]] ;;
+  '-m '*)
+    echo "run $*" >>"$FAKE/calls"
+    env >"$FAKE/environment"
+    [[ "$*" != *"${FAKE_FAILS:-no such}"* ]] || exit 7 ;;
+  *) exec "$REAL_PYTHON" "$@" ;;
+esac
+"""
+
+
+class Repository:
+  """A copy of what run.sh needs, and a Python that pretends."""
+
+  def __init__(self, path: pathlib.Path):
+    self.path = path
+    self.stamp = path / '.venv' / 'parallel_ar.stamp'
+    for name in ('run.sh', 'setup.py', 'constraints.txt'):
+      shutil.copy(ROOT / name, path)
+    (path / 'experiments').mkdir()
+    self.experiment('hello', '"""Says hello.\n\nAt length.\n"""\n')
+    self.python = path / 'fake_python'
+    self.python.write_text(FAKE_PYTHON)
+    self.python.chmod(0o755)
+
+  def experiment(self, name: str, docstring: str, main: bool = True):
+    tail = "if __name__ == '__main__':\n  pass\n" if main else ''
+    (self.path / 'experiments' / f'{name}.py').write_text(docstring + tail)
+
+  def environment(self, **changes: str | None) -> dict[str, str]:
+    names = ('PATH', 'HOME', 'TMPDIR')
+    environment = {k: os.environ[k] for k in names if k in os.environ}
+    environment |= {
+      'FAKE': str(self.path),
+      'PYTHON': str(self.python),
+      'REAL_PYTHON': sys.executable,
+      'XDG_CACHE_HOME': str(self.path / 'cache'),
+    }
+    environment |= {k: v for k, v in changes.items() if v is not None}
+    return {k: v for k, v in environment.items() if changes.get(k, v)}
+
+  def run(self, *words: str, **changes: str | None):
+    return subprocess.run(
+      [str(self.path / 'run.sh'), *words],
+      env=self.environment(**changes),
+      cwd='/',
+      capture_output=True,
+      text=True,
+      stdin=subprocess.DEVNULL,
+    )
+
+  def calls(self) -> list[str]:
+    calls = self.path / 'calls'
+    return calls.read_text().splitlines() if calls.exists() else []
+
+  def installs(self) -> int:
+    return sum(call.startswith('pip') for call in self.calls())
+
+
+@pytest.fixture
+def repository(tmp_path) -> Repository:
+  path = tmp_path / 'a repository'  # a space, as people have them
+  path.mkdir()
+  return Repository(path)
+
+
+def setup_arguments(monkeypatch) -> dict:
+  """What setup.py hands to setuptools, which Python 3.12 comes without."""
+  got = {}
+  fake = types.ModuleType('setuptools')
+  fake.setup = got.update
+  fake.find_packages = lambda include: include
+  monkeypatch.setitem(sys.modules, 'setuptools', fake)
+  runpy.run_path(str(ROOT / 'setup.py'))
+  return got
+
+
+def pins() -> list[requirements.Requirement]:
+  lines = (ROOT / 'constraints.txt').read_text().splitlines()
+  lines = [line for line in lines if line and not line.startswith('#')]
+  return [requirements.Requirement(line) for line in lines]
+
+
+class TestSetup:
+  def test_extras_are_those_of_run_sh(self, monkeypatch):
+    extras = setup_arguments(monkeypatch)['extras_require']
+    assert list(extras) == ['data', 'plots', 'coding', 'test', 'dev']
+    assert f"EXTRAS='{','.join(extras)}'" in (ROOT / 'run.sh').read_text()
+
+  def test_pythons_are_those_of_run_sh(self, monkeypatch):
+    wanted = setup_arguments(monkeypatch)['python_requires']
+    specifier = requirements.Requirement(f'python{wanted}').specifier
+    script = (ROOT / 'run.sh').read_text()
+    (named,) = re.findall(r'^ +(3\.\d+ \| .*)\) ;;$', script, re.MULTILINE)
+    assert [p for p in PYTHONS if specifier.contains(p)] == named.split(' | ')
+    assert not specifier.contains('3.10')
+    assert not specifier.contains('3.14')
+
+  @pytest.mark.parametrize('python', PYTHONS)
+  def test_one_pin_for_every_requirement(self, monkeypatch, python):
+    arguments = setup_arguments(monkeypatch)
+    wanted = [*arguments['install_requires'], 'jaxlib']
+    wanted += sum(arguments['extras_require'].values(), [])
+    where = {'python_version': python}
+    live = [p for p in pins() if not p.marker or p.marker.evaluate(where)]
+    names = [p.name for p in live]
+    assert len(set(names)) == len(names)
+    for requirement in map(requirements.Requirement, wanted):
+      (pin,) = [p for p in live if p.name == requirement.name]
+      (version,) = [s.version for s in pin.specifier]
+      assert requirement.specifier.contains(version), requirement
+
+  def test_pins_are_versions_and_nothing_else(self):
+    for pin in pins():
+      assert pin.url is None
+      assert [s.operator for s in pin.specifier] == ['=='], pin
+
+
+class TestHelp:
+  @pytest.mark.parametrize('words', [(), ('--help',), ('-h',), ('help',)])
+  def test_explains_and_makes_nothing(self, repository, words):
+    done = repository.run(*words)
+    assert done.returncode == 0
+    assert done.stderr == ''
+    for command in ('quickstart', 'test', 'EXPERIMENT', 'env'):
+      assert f'\n  {command} ' in done.stdout
+    assert re.search(r'^  hello +Says hello\.$', done.stdout, re.MULTILINE)
+    assert not repository.stamp.parent.exists()
+
+  def test_lists_only_what_can_be_run(self, repository):
+    repository.experiment('shared', '"""Read by the others."""\n', main=False)
+    assert 'shared' not in repository.run('--help').stdout
+    assert repository.run('shared').returncode == 2
+
+  def test_every_experiment_is_listed_with_a_line(self):
+    done = subprocess.run([ROOT / 'run.sh'], capture_output=True, text=True)
+    assert done.returncode == 0
+    for path in (ROOT / 'experiments').glob('[a-z]*.py'):
+      if "\nif __name__ == '__main__':" in path.read_text():
+        assert re.search(rf'\n  {path.stem} +\S.*[.\w]\n', done.stdout), path
+
+  @pytest.mark.parametrize('word', ['hallo', '--hello', '../hello', 'a b'])
+  def test_unknown_experiment(self, repository, word):
+    done = repository.run(word, '--flag')
+    assert done.returncode == 2
+    assert 'no experiment named' in done.stderr
+    assert re.search(r'^  hello +Says hello', done.stderr, re.MULTILINE)
+    assert not repository.stamp.parent.exists()
+
+
+class TestEnvironment:
+  def test_is_made_once(self, repository):
+    first = repository.run('hello', '--name=you', 'and me')
+    assert first.returncode == 0, first.stderr
+    assert 'is ready' in first.stderr
+    second = repository.run('experiments/hello.py')
+    assert second.returncode == 0
+    assert 'making' not in second.stderr
+    pip, *runs = repository.calls()
+    assert '-c constraints.txt -e .[data,plots,coding,test,dev]' in pip
+    assert runs == [
+      'run -m experiments.hello --name=you and me',
+      'run -m experiments.hello',
+    ]
+
+  def test_does_not_ask_for_python_again(self, repository):
+    repository.run('hello')
+    done = repository.run('hello', PYTHON=None)
+    assert done.returncode == 0
+    assert repository.installs() == 1
+
+  @pytest.mark.parametrize('name', ['setup.py', 'constraints.txt'])
+  def test_is_made_again_when_the_pins_change(self, repository, name):
+    repository.run('hello')
+    with (repository.path / name).open('a') as f:
+      f.write('# another\n')
+    assert 'changed; making' in repository.run('hello').stderr
+    repository.run('hello')
+    assert repository.installs() == 2
+
+  def test_is_made_again_when_the_repository_moved(self, repository):
+    repository.run('hello')
+    moved = repository.path.with_name('moved')
+    repository.path.rename(moved)
+    python = str(moved / 'fake_python')
+    done = subprocess.run(
+      [moved / 'run.sh', 'hello'],
+      env=repository.environment(FAKE=str(moved), PYTHON=python),
+      capture_output=True,
+      text=True,
+    )
+    assert done.returncode == 0
+    assert 'changed; making' in done.stderr
+
+  @pytest.mark.parametrize(
+    'says, lesson',
+    [
+      ('connection broken by NewConnectionError', 'HTTPS_PROXY'),
+      ('No matching distribution found for jax==99', 'try another Python'),
+    ],
+  )
+  def test_pip_fails(self, repository, says, lesson):
+    fails = repository.path / 'pip_fails'
+    fails.touch()
+    done = repository.run('hello', FAKE_PIP_SAYS=says)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert lesson in done.stderr
+    assert repository.stamp.read_text() == 'unfinished\n'
+    fails.unlink()
+    done = repository.run('hello')
+    assert done.returncode == 0
+    assert 'was left unfinished' in done.stderr
+    assert repository.installs() == 2
+
+  def test_two_calls_at_once_make_one(self, repository):
+    if not shutil.which('flock'):
+      pytest.skip('flock is not installed')
+    command = [str(repository.path / 'run.sh'), 'hello']
+    environment = repository.environment(FAKE_SLEEP='1')
+    calls = [
+      subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+      for _ in range(3)
+    ]
+    said = b''.join(call.communicate()[1] for call in calls)
+    assert [call.returncode for call in calls] == [0, 0, 0]
+    assert repository.installs() == 1
+    assert said.count(b'waiting for it') == 2
+
+  def test_keeps_what_it_did_not_make(self, repository):
+    mine = repository.path / '.venv' / 'precious'
+    mine.parent.mkdir()
+    mine.write_text('mine')
+    done = repository.run('hello')
+    assert done.returncode == 1
+    assert 'PARALLEL_AR_VENV' in done.stderr
+    assert mine.read_text() == 'mine'
+    elsewhere = repository.path / 'deep' / 'venv'
+    assert (
+      repository.run('hello', PARALLEL_AR_VENV=str(elsewhere)).returncode == 0
+    )
+    assert (elsewhere / 'parallel_ar.stamp').exists()
+
+  def test_exit_code_reaches_the_caller(self, repository):
+    assert repository.run('hello', FAKE_FAILS='hello').returncode == 7
+
+
+class TestFindPython:
+  def fake(self, path: pathlib.Path, name: str, script: str) -> str:
+    file = path / name
+    file.write_text(f'#!/bin/bash\n{script}\n')
+    file.chmod(0o755)
+    return str(file)
+
+  def test_wrong_version(self, repository):
+    old = self.fake(repository.path, 'old', 'echo 3.9')
+    done = repository.run('hello', PYTHON=old)
+    assert done.returncode == 1
+    assert f'{old} is 3.9' in done.stderr
+    assert '3.11, 3.12 or 3.13' in done.stderr
+
+  def test_does_not_run(self, repository):
+    done = repository.run('hello', PYTHON='/no/such/python')
+    assert done.returncode == 1
+    assert 'PYTHON=/no/such/python cannot be used' in done.stderr
+
+  def test_no_venv_module(self, repository):
+    bare = self.fake(
+      repository.path, 'bare', '[[ $1 != -I ]] || exit 1; echo 3.12'
+    )
+    done = repository.run('hello', PYTHON=bare)
+    assert done.returncode == 1
+    assert 'python3.12-venv' in done.stderr
+
+  def test_searches_in_order(self, repository):
+    """The first that fits and can make environments, not the first there is."""
+    path = repository.path / 'bin'
+    path.mkdir()
+    for tool in ('bash', 'env', 'dirname'):
+      (path / tool).symlink_to(shutil.which(tool))
+    call = f'. {shlex.quote(str(repository.path))}/run.sh; find_python'
+
+    def search():
+      return subprocess.run(
+        [path / 'bash', '-c', call],
+        env={'PATH': str(path)},
+        capture_output=True,
+        text=True,
+      )
+
+    done = search()
+    assert done.returncode == 1
+    assert 'no Python 3.11, 3.12 or 3.13 was found' in done.stderr
+    self.fake(path, 'python3', 'echo 3.14')
+    assert 'python3 is 3.14' in search().stderr
+    self.fake(path, 'python3.11', '[[ $1 != -I ]] || exit 1; echo 3.11')
+    assert 'python3.11-venv' in search().stderr
+    self.fake(path, 'python3.13', 'echo 3.13')
+    assert search().stdout == 'python3.13\n'
+    self.fake(path, 'python3.12', 'exit 127')  # a shim with nothing behind
+    assert search().stdout == 'python3.13\n'
+
+
+class TestSettings:
+  def settings(self, repository, **changes) -> dict[str, str]:
+    done = repository.run('env', **changes)
+    assert done.returncode == 0, done.stderr
+    words = [shlex.split(line) for line in done.stdout.splitlines()]
+    assert all(export == 'export' for export, _ in words)
+    return dict(word.split('=', 1) for _, word in words)
+
+  def test_defaults(self, repository):
+    got = self.settings(repository)
+    assert got['XLA_FLAGS'].startswith('--xla_cpu_experimental_ynn_fusion_type')
+    directory = pathlib.Path(got['JAX_COMPILATION_CACHE_DIR'])
+    assert directory.parent == repository.path / 'cache' / 'parallel_ar'
+    assert re.fullmatch(r'jaxlib-[\d.]+-cpu-[0-9a-f]{12}', directory.name)
+    assert directory.is_dir()
+    if sys.platform == 'linux' and os.confstr('CS_GNU_LIBC_VERSION'):
+      assert got['MALLOC_MMAP_MAX_'] == '0'
+      assert got['MALLOC_ARENA_MAX'] == '1'
+
+  def test_an_experiment_has_them(self, repository):
+    got = self.settings(repository)
+    repository.run('hello')
+    lines = (repository.path / 'environment').read_text().splitlines()
+    assert {f'{name}={value}' for name, value in got.items()} <= set(lines)
+
+  def test_the_callers_own_come_first(self, repository):
+    mine = {'JAX_COMPILATION_CACHE_DIR': '/mine', 'MALLOC_ARENA_MAX': '3'}
+    assert mine.items() <= self.settings(repository, **mine).items()
+
+  def test_flags_are_added_once(self, repository):
+    added = self.settings(repository)['XLA_FLAGS']
+    mine = '--xla_cpu_enable_fast_math=false'
+    both = self.settings(repository, XLA_FLAGS=mine)['XLA_FLAGS']
+    assert both == f'{mine} {added}'
+    assert self.settings(repository, XLA_FLAGS=both)['XLA_FLAGS'] == both
+
+  def test_no_flag_that_jaxlib_does_not_know(self, repository):
+    (repository.path / 'old_jaxlib').touch()
+    assert 'XLA_FLAGS' not in self.settings(repository)
+
+  def test_can_be_left_out(self, repository):
+    assert self.settings(repository, PARALLEL_AR_SETTINGS='off') == {}
+
+
+class TestTest:
+  def runs(self, repository) -> list[str]:
+    return [c.split()[2] for c in repository.calls() if c.startswith('run')]
+
+  def test_runs_every_check(self, repository):
+    assert repository.run('test').returncode == 0
+    assert self.runs(repository) == ['ruff', 'ruff', 'mypy', 'pytest']
+
+  @pytest.mark.parametrize('fails', ['ruff check', 'mypy', 'pytest'])
+  def test_fails_if_one_fails_and_runs_the_others(self, repository, fails):
+    assert repository.run('test', FAKE_FAILS=fails).returncode != 0
+    assert self.runs(repository) == ['ruff', 'ruff', 'mypy', 'pytest']
+
+  def test_arguments_are_for_pytest_alone(self, repository):
+    assert repository.run('test', '-m', 'slow').returncode == 0
+    assert repository.calls()[1:] == ['run -m pytest -m slow']
+
+  def test_ci_runs_it_from_anywhere(self, repository):
+    shutil.copytree(ROOT / '.ci', repository.path / '.ci')
+    command = ['bash', str(repository.path / '.ci' / 'run')]
+    for fails, code in [('', 0), ('pytest', 7)]:
+      environment = repository.environment(FAKE_FAILS=fails or None)
+      done = subprocess.run(command, env=environment, cwd='/')
+      assert done.returncode == code
+    assert os.access(ROOT / '.ci' / 'run', os.X_OK)
