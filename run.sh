@@ -82,7 +82,7 @@ print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" || continue
       3.11 | 3.12 | 3.13) ;;
       *) others+=" $python is $version;" && continue ;;
     esac
-    if "$python" -I -c 'import ensurepip, venv' 2>/dev/null; then
+    if "$python" -I -c 'import ensurepip, venv' >/dev/null 2>&1; then
       printf '%s\n' "$python"
       return
     fi
@@ -93,8 +93,8 @@ print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" || continue
       "environments. Install it (Debian, Ubuntu: apt-get install" \
       "python$bare-venv), or set PYTHON to a Python that has it."
   elif [[ -n ${PYTHON:-} ]]; then
-    die "PYTHON=$PYTHON cannot be used:${others:- it does not run.} Set PYTHON" \
-      "to a Python 3.11, 3.12 or 3.13, or unset it to have one searched."
+    die "PYTHON=$PYTHON cannot be used:${others:- it does not run.} Set it to" \
+      "a Python 3.11, 3.12 or 3.13, or unset it to have one searched."
   fi
   die "no Python 3.11, 3.12 or 3.13 was found on PATH;${others} Install one" \
     "(Debian 12: apt-get install python3 python3-venv), or set PYTHON to" \
@@ -140,14 +140,15 @@ die_of_pip() {
   local log="$1"
   tail -n 12 -- "$log" >&2
   if grep -qiE 'connection (broken|refused|reset|error)|name resolution|'\
-'timed out|network is unreachable|max retries|proxyerror' "$log"; then
+'timed out|network is unreachable|max retries|proxyerror|versions: none' \
+    "$log"; then
     die "pip could not reach the package registry (the end of $log is above)." \
       "Check the network and the proxy (HTTPS_PROXY), or name a mirror" \
       "(PIP_INDEX_URL), and run the same command again."
   fi
   die "pip could not install what setup.py and constraints.txt ask for (the" \
-    "end of $log is above). If a version is missing there, try another Python:" \
-    "PYTHON=python3.12 ./run.sh ...; the same command starts afresh."
+    "end of $log is above). If a version is missing for this Python, try" \
+    "another: PYTHON=python3.12 ./run.sh ...; every call starts afresh."
 }
 
 make_venv() {
@@ -244,7 +245,8 @@ export_settings() {
   fi
   flag="$(dirname -- "$(dirname -- "$python")")/parallel_ar.xla_flags"
   if [[ -f $flag && ${XLA_FLAGS:-} != *"${XLA_FLAG%%=*}"* ]]; then
-    export XLA_FLAGS="${XLA_FLAGS:+$XLA_FLAGS }$(cat -- "$flag")"
+    flag="$(cat -- "$flag")"
+    export XLA_FLAGS="${XLA_FLAGS:+$XLA_FLAGS }$flag"
   fi
 }
 
@@ -266,7 +268,7 @@ print_settings() {
 # Prints how many tests to run at once: the cores, up to 4 for their memory.
 test_workers() {
   local cores
-  cores="$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)"
+  cores="$({ nproc || getconf _NPROCESSORS_ONLN || echo 1; } 2>/dev/null)"
   if ((cores < 2)); then cores=0; elif ((cores > 4)); then cores=4; fi
   printf '%s\n' "$cores"
 }

@@ -28,7 +28,6 @@ setuptools.setup(
   python_requires='>=3.11,<3.14',
   install_requires=[
     'absl-py>=2.1',
-    'chex>=0.1.92',
     'flax>=0.12.8',
     'grain>=0.2.18',
     'jax>=0.10.2',
@@ -42,8 +41,8 @@ setuptools.setup(
   extras_require={
     # Real images without a download, and the readers of MATLAB files.
     'data': ['scikit-learn>=1.5', 'scipy>=1.14'],
-    # Sample grids and figures.
-    'plots': ['matplotlib>=3.9', 'pillow>=11.0'],
+    # Sample grids.
+    'plots': ['pillow>=11.0'],
     # The entropy coder behind lossless compression.
     'coding': ['constriction>=0.5.0'],
     'test': ['pytest>=9.0', 'pytest-xdist>=3.8'],

@@ -9,7 +9,6 @@ import sys
 # Eight virtual devices on fewer cores deadlock once 32 steps are in flight,
 # unless XLA is told of that many threads.
 os.environ.setdefault('NPROC', '32')
-os.environ.setdefault('MPLBACKEND', 'Agg')
 
 
 def _settings_of_run_sh() -> dict[str, str]:

@@ -227,7 +227,7 @@ class TestEnvironment:
     'says, lesson',
     [
       ('connection broken by NewConnectionError', 'HTTPS_PROXY'),
-      ('No matching distribution found for jax==99', 'try another Python'),
+      ('No matching distribution found for jax==99', 'another: PYTHON'),
     ],
   )
   def test_pip_fails(self, repository, says, lesson):

@@ -6,7 +6,7 @@ two programs that ran within the same few seconds is far steadier. So every
 round runs all programs, in turn forwards and backwards, so that a drift that
 is linear in time hits both alike, and programs are compared round by round:
 
-  r_k = first_k / second_k,    ratio = median_k r_k,    spread = quartiles of r_k
+  r_k = first_k / second_k,   ratio = median_k r_k,   spread = quartiles of r_k
 
 Nothing here knows of JAX: a program is a callable that returns when its work is
 done. Work that is only dispatched (`jax.jit`) must be waited for inside.
@@ -38,12 +38,12 @@ class Rounds(NamedTuple):
 
 
 class Summary(NamedTuple):
-  """Median and quartiles of `count` values, in the unit of the values."""
+  """Median and quartiles of `size` values, in the unit of the values."""
 
   median: float
   low: float
   high: float
-  count: int
+  size: int
 
   def text(self, scale: float = 1.0, digits: int = 2) -> str:
     """'median [low, high]' of the values times `scale`."""

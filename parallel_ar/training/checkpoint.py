@@ -150,10 +150,10 @@ class Checkpoints:
       self._refuse(step, meta, items)
       return self._read(step, items), meta['extra']
 
-    found = self._newest(read)
-    if found is None:
+    steps = self.steps()
+    if not steps:
       return None
-    step, (trees, extra), broken = found
+    step, (trees, extra), broken = self._newest(read, steps)
     for bad in broken:
       self._quarantine(bad)
     restored = TrainState(
@@ -171,8 +171,7 @@ class Checkpoints:
       ValueError: there is no checkpoint.
       CheckpointError: nothing can be read.
     """
-    self._need()
-    return self._newest(self._meta)[1]['extra']
+    return self._newest(self._meta, self._need())[1]['extra']
 
   def restore_params(
     self, template: Params, which: str = 'auto', step: int | None = None
@@ -192,7 +191,7 @@ class Checkpoints:
       OtherRunError: the checkpoint is of another model.
       CheckpointError: nothing can be read.
     """
-    self._need(step)
+    steps = self._need(step)
 
     def read(at):
       meta = self._meta(at)
@@ -207,7 +206,7 @@ class Checkpoints:
       name = {'ema': 'ema', 'params': 'raw'}[item]
       return self._read(at, {item: template})[item], name
 
-    at, (params, name), _ = self._newest(read, None if step is None else [step])
+    at, (params, name), _ = self._newest(read, steps)
     return params, name, at
 
   def wait(self) -> None:
@@ -228,7 +227,8 @@ class Checkpoints:
     finally:
       self._manager.close()
 
-  def _need(self, step: int | None = None) -> None:
+  def _need(self, step: int | None = None) -> list[int]:
+    """The steps to choose from; only `step`, where one is asked for."""
     steps = self.steps()
     if not steps or (step is not None and step not in steps):
       wanted = 'checkpoint' if step is None else f'checkpoint of step {step}'
@@ -236,6 +236,7 @@ class Checkpoints:
         f'{self.directory} holds no {wanted} (steps there: {steps}). Train '
         'first, or name a step that is there.'
       )
+    return steps if step is None else [step]
 
   def _meta(self, step: int) -> Json:
     args = ocp.args.Composite(meta=ocp.args.JsonRestore())
@@ -256,19 +257,17 @@ class Checkpoints:
     return {name: restored[name] for name in items}
 
   def _newest(
-    self, read: Callable[[int], Any], steps: list[int] | None = None
-  ) -> tuple[int, Any, list[int]] | None:
+    self, read: Callable[[int], Any], steps: list[int]
+  ) -> tuple[int, Any, list[int]]:
     """Reads the newest step that can be read; also tells the broken ones."""
     broken: dict[int, Exception] = {}
-    for step in sorted(self.steps() if steps is None else steps, reverse=True):
+    for step in sorted(steps, reverse=True):
       try:
         return step, read(step), list(broken)
       except OtherRunError:
         raise
       except Exception as error:
         broken[step] = error
-    if not broken:
-      return None
     reasons = '; '.join(
       f'step {step}: {type(error).__name__}: {str(error)[:120]}'
       for step, error in broken.items()

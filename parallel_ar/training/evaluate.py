@@ -45,7 +45,7 @@ class Evaluation(NamedTuple):
   nats: float
   standard_error: float
   bits_per_dim: float
-  count: int
+  count: int  # type: ignore[assignment]
   num_dims: int
   per_example: np.ndarray
   dataset: str

@@ -125,12 +125,12 @@ def train(
   models = models_lib.build(config.model)
   for data in filter(None, (train_data, valid_data)):
     datasets.check_fit(models[0], data)
+  run = _Run(config, workdir, models, train_data, valid_data)
   with contextlib.ExitStack() as stack:
-    checkpoints = checkpoint.Checkpoints(
+    run.checkpoints = checkpoint.Checkpoints(
       workdir / 'checkpoints', recorded, keep=config.train.keep
     )
-    stack.callback(checkpoints.close)
-    run = _Run(config, workdir, models, train_data, valid_data, checkpoints)
+    stack.callback(run.checkpoints.close)
     run.restore()
     run_directory.replace(
       workdir / 'config.json', json.dumps(recorded, indent=2) + '\n'
@@ -152,6 +152,7 @@ def train(
 class _Run:
   """The parts of a run, and its position."""
 
+  checkpoints: checkpoint.Checkpoints
   writer: metrics.MetricWriter
   signals: interrupt.StopSignals
 
@@ -162,7 +163,6 @@ class _Run:
     models: tuple[AutoregressiveModel, ...],
     train_data: Any,
     valid_data: Any | None,
-    checkpoints: checkpoint.Checkpoints,
   ):
     steps = config.train.steps
     self.config = config.train
@@ -172,7 +172,6 @@ class _Run:
     self.valid_data = valid_data
     self.valid_batch = config.evaluate.batch_size
     self.train_data = train_data
-    self.checkpoints = checkpoints
     self.batches = pipeline.batches(
       train_data, config.train.batch_size, config.seed
     )
@@ -286,10 +285,10 @@ class _Run:
     """
     if self.pending is None:
       return
-    at, values = self.pending
+    at, fetched = self.pending
     self.pending = None
-    values = jax.device_get(values)
-    values = {name: float(values[name]) for name in step.METRICS}
+    fetched = jax.device_get(fetched)
+    values = {name: float(fetched[name]) for name in step.METRICS}
     checked = {k: values[k] for k in ('loss_nats', 'grad_norm')}
     finite = all(math.isfinite(value) for value in checked.values())
     logged = self._due(at, self.config.log_every) or at == self.config.steps

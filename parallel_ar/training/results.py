@@ -149,7 +149,7 @@ def hardware() -> dict[str, Any]:
   if hasattr(os, 'sched_getaffinity'):
     cores = len(os.sched_getaffinity(0))
   else:
-    cores = os.cpu_count()
+    cores = os.cpu_count() or 1
   devices = jax.devices()
   return {
     'cpu': _cpu_model(),

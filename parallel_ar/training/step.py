@@ -127,8 +127,9 @@ def make_accumulated_step(
   update = _make_update(models, optimizer, schedule, ema_decay)
   parts = [jnp.int32(i) for i in range(accumulate)]
 
-  def zeros(params):
-    return jax.tree.map(jnp.zeros_like, (jnp.float32(0), params))
+  def zeros(params, batch, step):
+    shapes = jax.eval_shape(gradient, params, batch, step)
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
   def add(total, params, batch, step, i):
     size = batch['x'].shape[0] // accumulate
@@ -144,7 +145,7 @@ def make_accumulated_step(
 
   zeros = jax.jit(zeros)
   add = jax.jit(add, donate_argnums=0)
-  finish = jax.jit(finish, donate_argnums=(0, 1))
+  finish = jax.jit(finish, donate_argnums=0)
 
   def train_step(state, batch):
     size = batch['x'].shape[0]
@@ -153,7 +154,7 @@ def make_accumulated_step(
         f'A batch of {size} examples cannot be cut into {accumulate} equal '
         'micro-batches. Make train.batch_size a multiple of train.accumulate.'
       )
-    total = zeros(state.params)
+    total = zeros(state.params, batch, state.step)
     for i in parts:
       total = add(total, state.params, batch, state.step, i)
     return finish(state, total)

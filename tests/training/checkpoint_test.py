@@ -1,4 +1,4 @@
-"""Checkpoints: exact, refused when of another model, stepped over when broken."""
+"""Checkpoints: exact, refused for another model, skipped when broken."""
 
 import shutil
 

@@ -23,7 +23,7 @@ class TestDefault:
 
   def test_typo_in_a_config_file_names_the_field(self):
     config = configuration.default_config()
-    with pytest.raises(AttributeError, match='Did you mean.*patience'):
+    with pytest.raises(AttributeError, match=r'Did you mean.*patience'):
       config.train.patiense = 3
     with pytest.raises(KeyError, match='learning_rate'):
       config.optimizer.update(learning_rat=0.1)

@@ -187,7 +187,10 @@ class TestNonFinite:
         state, values = train_step(state, batch)
         bad = state.step == 7
         values['loss_nats'] = jax.numpy.where(bad, np.nan, values['loss_nats'])
-        ruin = lambda p: jax.numpy.where(bad, np.nan, p)
+
+        def ruin(p):
+          return jax.numpy.where(bad, np.nan, p)
+
         return state._replace(params=jax.tree.map(ruin, state.params)), values
 
       return step
@@ -221,7 +224,7 @@ class TestRefusals:
     config = _config()
     config.model.init_scale = 0.5
     before = sorted(tmp_path.rglob('*'))
-    with pytest.raises(ValueError, match='init_scale: absent -> 0.5'):
+    with pytest.raises(ValueError, match=r'init_scale: absent -> 0\.5'):
       _train(config, tmp_path)
     (tmp_path / 'config.json').unlink()
     with pytest.raises(checkpoint.OtherRunError, match='init_scale'):
@@ -239,6 +242,11 @@ class TestRefusals:
   def test_wrong_config_leaves_no_directory(self, tmp_path):
     with pytest.raises(ValueError, match=r'config\.train\.steps'):
       _train(_config(steps=0), tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+  def test_batch_larger_than_the_data_leaves_no_directory(self, tmp_path):
+    with pytest.raises(ValueError, match='60 examples'):
+      _train(_config(batch_size=61), tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
 
   def test_all_checkpoints_broken_is_no_fresh_start(self, tmp_path):

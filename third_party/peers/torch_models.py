@@ -40,6 +40,7 @@ class MaskedLinear(nn.Linear):
     self.register_buffer('mask', live.to(torch.float32))
 
   def forward(self, x: torch.Tensor) -> torch.Tensor:
+    """Maps float[B, in] to float[B, out]."""
     return functional.linear(x, self.weight * self.mask, self.bias)
 
 
@@ -62,6 +63,7 @@ class MADE(nn.Module):
     self.net = nn.Sequential(*layers)
 
   def forward(self, x: torch.Tensor) -> torch.Tensor:
+    """Maps events to logits."""
     return self.net(x)
 
 
@@ -75,6 +77,7 @@ class MaskedConv2d(nn.Conv2d):
     self.register_buffer('mask', torch.from_numpy(live).to(torch.float32))
 
   def forward(self, x: torch.Tensor) -> torch.Tensor:
+    """Maps float[B, N, H, W] to float[B, F, H, W]."""
     return functional.conv2d(
       x, self.weight * self.mask, self.bias, padding=self.padding
     )
@@ -94,6 +97,7 @@ class CroppedConv2d(nn.Conv2d):
     super().__init__(inputs, outputs, size, padding=padding)
 
   def forward(self, x: torch.Tensor) -> torch.Tensor:
+    """Maps float[B, N, H, W] to float[B, F, H, W]."""
     return super().forward(x)[..., : x.shape[-2], : x.shape[-1]]
 
 
@@ -126,6 +130,7 @@ class GatedLayer(nn.Module):
   def forward(
     self, v: torch.Tensor, h: torch.Tensor
   ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Maps (v, h) to (v', h'), each float[B, N, H, W]."""
     v = self.vertical(v)
     y = self.out(gate(self.horizontal(h) + self.link(v)))
     return gate(v), h + y if self.residual else y
@@ -155,6 +160,7 @@ class GatedPixelCNN(nn.Module):
     self.logits = nn.Conv2d(head_features, 1, 1)
 
   def forward(self, x: torch.Tensor) -> torch.Tensor:
+    """Maps images to logits."""
     v = h = 2 * x - 1
     for layer in self.layers:
       v, h = layer(v, h)
@@ -206,10 +212,12 @@ def _copy_taps(conv: nn.Conv2d, kernel: Any) -> None:
   """A kernel float[(h, w,) N, F] into the upper left taps; zeros elsewhere."""
   kernel = np.asarray(kernel)
   kernel = kernel.reshape((1,) * (4 - kernel.ndim) + kernel.shape)
-  height, width = kernel.shape[:2]
-  full = np.zeros(tuple(conv.weight.shape), np.float32)
-  full[:, :, :height, :width] = kernel.transpose(3, 2, 0, 1)
-  _copy(conv.weight, full)
+  kernel = kernel.transpose(3, 2, 0, 1)
+  height, width = (
+    max(0, there - here)
+    for there, here in zip(conv.weight.shape[2:], kernel.shape[2:], strict=True)
+  )
+  _copy(conv.weight, np.pad(kernel, ((0, 0), (0, 0), (0, height), (0, width))))
 
 
 def _copy(target: nn.Parameter, value: Any) -> None:

@@ -1,0 +1,201 @@
+"""The record: what it checks when it is made, and how it is made."""
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from parallel_ar import heads, model, order
+from parallel_ar.heads import categorical
+from parallel_ar.testing import oracles
+from tests import toys
+
+
+def build(fn, event=(4,), rank=None, head=None, **fields):
+  rank = order.raster(4) if rank is None else rank
+  head = heads.bernoulli() if head is None else head
+  return model.from_function(fn, event=event, rank=rank, head=head, **fields)
+
+
+def zeros(params, x, context):
+  return jnp.zeros(x.shape)
+
+
+class TestConstruction:
+  def test_properties(self):
+    rank = order.blocks((2, 3), 2)
+    record = build(zeros, event=(2, 3), rank=rank)
+    assert (record.depth, record.num_positions, record.num_dims) == (3, 6, 6)
+    assert record.rank.dtype == np.int32
+    assert record.event.dtype == jnp.int32
+
+  def test_records_are_equal_only_to_themselves(self):
+    a, b = build(zeros), build(zeros)
+    assert a == a and a != b and hash(a) != hash(b)
+
+  def test_nothing_is_computed(self):
+    """A model whose parameters would fill the memory can be made."""
+    huge = lambda key: jnp.zeros((1 << 30, 1 << 10))
+    build(lambda params, x, c: params[0, :4], init=huge)
+
+  def test_positions_may_carry_a_vector(self):
+    record = toys.pairs(4)
+    assert (record.num_positions, record.num_dims) == (4, 8)
+    assert record.event.shape == (4, 2)
+    noise = model.position_noise(record, jax.random.key(0))
+    assert noise.shape == (4, 4)
+
+  def test_events_may_be_continuous(self):
+    assert toys.autoregression().event.dtype == jnp.float32
+
+  def test_describe_is_one_line(self):
+    assert model.describe(toys.sigmoid_net((2, 3))) == (
+      'sigmoid_net: event [2, 3], 6 positions, depth 6, categorical(2), 156 '
+      'parameters'
+    )
+
+
+class TestConstructionErrors:
+  @pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+      ({'rank': order.raster(5)}, r'shape \(5,\), but the event .* \(4,\)'),
+      ({'rank': np.array([0, 1, 3, 4])}, r'without a gap, but it holds \[0, 1'),
+      ({'rank': np.arange(4.0)}, 'must hold integers; got dtype float64'),
+      ({'head': heads.categorical(3)}, r'head categorical\(3\)'),
+    ],
+  )
+  def test_parts_that_do_not_fit(self, fields, message):
+    with pytest.raises(ValueError, match=message):
+      build(zeros, **fields)
+
+  def test_a_leaf_leads_with_the_positions(self):
+    with pytest.raises(ValueError, match=r'leaf float32\[2\].*positions \[4\]'):
+      build(lambda params, x, c: {'logits': jnp.zeros(2)})
+
+  def test_conditionals_that_fail_are_named_with_the_cause(self):
+    with pytest.raises(ValueError, match=r'net: conditionals.*could not be tra'):
+      build(lambda params, x, c: params['w'] * x, name='net')
+
+  def test_a_continuous_pick_for_a_discrete_event(self):
+    with pytest.raises(ValueError, match=r'head normal does not fit .*int32\[4'):
+      build(zeros, head=toys.normal_head())
+
+  def test_log_prob_gives_one_number_for_each_position(self):
+    head = heads.bernoulli()._replace(log_prob=lambda dist, x: dist.sum())
+    with pytest.raises(ValueError, match='one float for each position'):
+      build(zeros, head=head)
+
+  def test_causality_has_two_names(self):
+    record = build(zeros)
+    with pytest.raises(ValueError, match="'exact' or 'rounding'; got 'maybe'"):
+      model.AutoregressiveModel(
+        event=record.event,
+        rank=record.rank,
+        head=record.head,
+        init=record.init,
+        conditionals=record.conditionals,
+        causality='maybe',
+      )
+
+
+class TestFromLinen:
+  def test_a_collection_besides_params_is_refused(self):
+    class Normed(nn.Module):
+      @nn.compact
+      def __call__(self, x, context):
+        return nn.BatchNorm(use_running_average=True)(x[:, None] * 1.0)[:, 0]
+
+    with pytest.raises(ValueError, match=r"Normed owns .*'batch_stats'.*leak"):
+      model.from_linen(
+        Normed(), event=(4,), rank=order.raster(4), head=heads.bernoulli()
+      )
+
+  def test_a_module_without_parameters(self):
+    class Constant(nn.Module):
+      def __call__(self, x, context):
+        return jnp.zeros(x.shape)
+
+    record = model.from_linen(
+      Constant(), event=(4,), rank=order.raster(4), head=heads.bernoulli()
+    )
+    assert record.init(jax.random.key(0)) == {}
+    assert record.name == 'Constant'
+    record.conditionals({}, jnp.zeros(4, jnp.int32), None)
+
+
+class TestNoise:
+  def test_it_is_keyed_by_position(self):
+    """Position i has the same noise in an event of any size or shape."""
+    key = jax.random.key(3)
+    small = model.position_noise(toys.sigmoid_net((4,)), key)
+    large = model.position_noise(toys.sigmoid_net((2, 3)), key)
+    np.testing.assert_array_equal(small, large.reshape(6, 2)[:4])
+
+  def test_it_does_not_depend_on_the_rank(self):
+    key = jax.random.key(3)
+    tied = toys.sigmoid_net((4,), rank=order.blocks(4, 2))
+    np.testing.assert_array_equal(
+      model.position_noise(toys.sigmoid_net((4,)), key),
+      model.position_noise(tied, key),
+    )
+
+
+class TestRecomputeDecode:
+  def test_values_beyond_the_slots_are_not_read(self):
+    """A cache full of another event gives the same conditionals."""
+    net = toys.sigmoid_net((4,), rank=order.random(4, 1))
+    params = jax.jit(net.init)(jax.random.key(0))
+    decode = model.recompute_decode(net)
+    x = jnp.array([1, 0, 1, 1])
+    cache = decode.init(params, None)
+    dirty = (jnp.ones_like(cache[0]), cache[1])
+    extend = jax.jit(decode.extend)
+    clean, _ = extend(params, cache, 0, x[:2])
+    other, _ = extend(params, dirty, 0, x[:2])
+    np.testing.assert_array_equal(clean, other)
+
+  def test_vectors(self):
+    net = toys.pairs(4)
+    params = net.init(jax.random.key(0))
+    decode = model.recompute_decode(net)
+    x = jnp.arange(8).reshape(4, 2) % 2
+    slots = order.slots(net.rank)
+    previous = jnp.concatenate([x[:1], x[slots][:-1]])
+    dist, _ = decode.extend(params, decode.init(params, None), 0, previous)
+    want = oracles.conditionals(net, params, x, None)
+    np.testing.assert_allclose(dist, want[slots], rtol=1e-6)
+
+
+class TestCheckEvents:
+  net = toys.sigmoid_net((2, 2), num_values=3)
+
+  def test_good_events_pass(self):
+    model.check_events(self.net, np.zeros((5, 2, 2), np.uint8))
+
+  def test_a_missing_batch_axis(self):
+    with pytest.raises(ValueError, match=r'\(2, 2\); expected \[B, 2, 2\].*x\[N'):
+      model.check_events(self.net, np.zeros((2, 2), int))
+
+  def test_floats(self):
+    with pytest.raises(ValueError, match=r'integers 0\.\.2; got dtype float32'):
+      model.check_events(self.net, np.zeros((1, 2, 2), np.float32))
+
+  @pytest.mark.parametrize('value', [-1, 3])
+  def test_the_first_bad_value_is_named(self, value):
+    x = np.zeros((3, 2, 2), int)
+    x[1, 0, 1] = x[2, 1, 1] = value
+    with pytest.raises(
+      ValueError,
+      match=rf'example 1, position \(0, 1\) holds {value}.*0\.\.2 .*2 values',
+    ):
+      model.check_events(self.net, x)
+
+  def test_continuous_values_have_no_range(self):
+    model.check_events(toys.autoregression(), np.full((1, 5), 1e9))
+
+
+def test_heads_say_their_name():
+  assert categorical(5).name == 'categorical(5)'
+  assert heads.bernoulli().num_values == 2

@@ -1,0 +1,89 @@
+"""Orders as ranks: what each constructor means, and what it refuses."""
+
+import numpy as np
+import pytest
+
+from parallel_ar import order
+
+
+class TestConstructors:
+  def test_raster_counts_row_by_row(self):
+    rank = order.raster((2, 3))
+    assert rank.dtype == np.int32
+    np.testing.assert_array_equal(rank, [[0, 1, 2], [3, 4, 5]])
+    np.testing.assert_array_equal(order.raster(3), [0, 1, 2])
+
+  def test_reverse_is_an_involution_that_keeps_ties(self):
+    rank = order.groups([[0, 1], [1, 2]])
+    np.testing.assert_array_equal(order.reverse(rank), [[2, 1], [1, 0]])
+    np.testing.assert_array_equal(order.reverse(order.reverse(rank)), rank)
+
+  def test_permutation_draws_positions_in_turn(self):
+    rank = order.permutation([2, 0, 1], 3)
+    np.testing.assert_array_equal(rank, [1, 2, 0])
+    np.testing.assert_array_equal(order.slots(rank), [2, 0, 1])
+
+  def test_random_is_a_total_order_fixed_by_its_seed(self):
+    rank = order.random((3, 4), 7)
+    np.testing.assert_array_equal(np.sort(rank.reshape(-1)), np.arange(12))
+    np.testing.assert_array_equal(rank, order.random((3, 4), 7))
+    assert (rank != order.random((3, 4), 8)).any()
+
+  def test_groups_makes_any_labels_dense(self):
+    rank = order.groups(np.array([[0.5, -1.0], [0.5, 3.0]]))
+    np.testing.assert_array_equal(rank, [[1, 0], [1, 2]])
+    np.testing.assert_array_equal(order.groups(['b', 'a', 'b']), [1, 0, 1])
+
+  def test_blocks_may_end_with_a_shorter_one(self):
+    np.testing.assert_array_equal(order.blocks(5, 2), [0, 0, 1, 1, 2])
+    np.testing.assert_array_equal(order.blocks((2, 2), 4), [[0, 0], [0, 0]])
+
+
+class TestProperties:
+  def test_depth_counts_ranks(self):
+    assert order.depth(order.raster((3, 3))) == 9
+    assert order.depth(order.blocks((3, 3), 4)) == 3
+    assert order.depth([0]) == 1
+
+  def test_slots_keep_ties_in_raster_order(self):
+    np.testing.assert_array_equal(
+      order.slots([[1, 0], [0, 1]]), [1, 2, 0, 3]
+    )
+
+  def test_group_size_is_none_for_unequal_groups(self):
+    assert order.group_size(order.raster(4)) == 1
+    assert order.group_size(order.blocks(6, 3)) == 3
+    assert order.group_size(order.blocks(5, 2)) is None
+
+
+class TestErrors:
+  @pytest.mark.parametrize('shape', [(), (0,), (3, -1)])
+  def test_a_shape_needs_positive_axes(self, shape):
+    with pytest.raises(ValueError, match='at least one axis and positive'):
+      order.raster(shape)
+
+  @pytest.mark.parametrize('positions', [[0, 0, 2], [0, 1], [1, 2, 3]])
+  def test_a_permutation_holds_each_position_once(self, positions):
+    with pytest.raises(ValueError, match=r'each of 0\.\.2 once.*got'):
+      order.permutation(positions, 3)
+
+  def test_a_block_is_not_empty(self):
+    with pytest.raises(ValueError, match='at least one position; got size 0'):
+      order.blocks(4, 0)
+
+  def test_wrong_shape_says_which_and_what_to_use(self):
+    with pytest.raises(ValueError, match=r'\(4,\).*\(2, 2\).*order\.raster'):
+      order.check(np.arange(4), (2, 2))
+
+  def test_fractions_are_no_ranks(self):
+    with pytest.raises(ValueError, match=r'dtype float64.*order\.groups'):
+      order.check(np.array([0.0, 1.0]), 2)
+
+  @pytest.mark.parametrize('rank', [[0, 2, 3], [1, 2, 3], [-1, 0, 1]])
+  def test_a_gap_is_shown_and_its_cure_named(self, rank):
+    with pytest.raises(ValueError, match=r'without a gap.*order\.groups'):
+      order.check(np.array(rank), 3)
+
+  def test_check_returns_int32(self):
+    rank = order.check(np.array([1, 0], np.int64), 2)
+    assert rank.dtype == np.int32

@@ -1,0 +1,127 @@
+"""The PyTorch networks of the benchmark compute what ours compute."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch')
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+
+from parallel_ar import models  # noqa: E402
+from parallel_ar.models.made import hidden_degrees  # noqa: E402
+from parallel_ar.training import step  # noqa: E402
+from third_party.peers import torch_models, train_step, worker  # noqa: E402
+
+TINY = {
+  'name': 'gated_pixelcnn',
+  'event': (7, 6, 1),
+  'features': 4,
+  'layers': 3,
+  'size': 3,
+  'first_size': 5,
+  'head_features': 6,
+}
+
+
+def ours(config, seed=0, batch=3):
+  """Our models, parameters of no special values, a batch, loss, gradient."""
+  built = models.build(config)
+  params = jax.jit(built[0].init)(jax.random.key(seed))
+  leaves, tree = jax.tree.flatten(params)
+  rng = np.random.default_rng(seed)
+  noise = [rng.normal(0, 0.3, a.shape).astype(np.float32) for a in leaves]
+  params = jax.tree.unflatten(tree, noise)  # biases must count, too
+  x = rng.integers(0, 2, (batch, *built[0].event.shape)).astype(np.int32)
+  loss = step.make_loss(built)
+  value, grads = jax.jit(jax.value_and_grad(loss))(
+    params, {'x': jnp.asarray(x)}, jnp.int32(0)
+  )
+  return built[0], params, x, float(value), grads
+
+
+def made_module(model, config):
+  rank = np.asarray(model.rank).reshape(-1)
+  degrees = hidden_degrees(rank, config['hidden'], 'random', 0)
+  return torch_models.MADE(rank, degrees)
+
+
+def pixelcnn_module(config, style):
+  sizes = {k: v for k, v in config.items() if k not in ('name', 'event')}
+  return torch_models.GatedPixelCNN(**sizes, style=style)
+
+
+@pytest.mark.parametrize('order', ['raster', 'random'])
+def test_made(order):
+  config = {'name': 'made', 'event': (12,), 'hidden': (9, 8), 'order': order}
+  model, params, x, loss, grads = ours(config)
+  module = made_module(model, config)
+  torch_models.load_made(module, params)
+  nats = torch_models.mean_nats(module, torch.tensor(x, dtype=torch.float32))
+  np.testing.assert_allclose(nats.item(), loss, rtol=1e-4)
+  nats.backward()
+  np.testing.assert_allclose(
+    module.net[2].weight.grad.T, grads['hidden_1']['kernel'], atol=1e-4
+  )
+
+
+@pytest.mark.parametrize('style', ['masked', 'cropped'])
+def test_gated_pixelcnn(style):
+  _, params, x, loss, grads = ours(TINY)
+  module = pixelcnn_module(TINY, style)
+  torch_models.load_gated_pixelcnn(module, params)
+  images = torch.tensor(x, dtype=torch.float32).permute(0, 3, 1, 2)
+  nats = torch_models.mean_nats(module, images)
+  np.testing.assert_allclose(nats.item(), loss, rtol=1e-4)
+  nats.backward()
+  # The first layer's gradient has come through all the others.
+  for name in ('vertical', 'horizontal'):
+    kernel = np.asarray(grads['layer_0'][name]['kernel'])
+    height, width = kernel.shape[:2]
+    found = getattr(module.layers[0], name).weight.grad.permute(2, 3, 1, 0)
+    np.testing.assert_allclose(found[:height, :width], kernel, atol=2e-4)
+    assert not found[height:].any() and not found[:, width:].any()
+
+
+def test_parameters_of_another_size_are_refused():
+  _, params, *_ = ours(TINY)
+  module = pixelcnn_module(TINY | {'features': 6}, 'cropped')
+  with pytest.raises(ValueError, match='same sizes'):
+    torch_models.load_gated_pixelcnn(module, params)
+
+
+def test_another_network_is_not_timed():
+  losses = {train_step.OURS: 100.0, train_step.EAGER: 100.005}
+  train_step.check_losses(losses)
+  with pytest.raises(RuntimeError, match='networks differ'):
+    train_step.check_losses(losses | {'PyTorch, wrong': 100.2})
+  with pytest.raises(RuntimeError, match='networks differ'):
+    train_step.check_losses(losses | {'PyTorch, wrong': float('nan')})
+
+
+@pytest.mark.parametrize(
+  'model',
+  [TINY, {'name': 'made', 'event': (12,), 'hidden': (9, 8)}],
+  ids=lambda m: m['name'],
+)
+def test_three_steps_of_both_end_at_the_same_loss(tmp_path, model):
+  """The optimizers agree, whole batch and in micro-batches."""
+  path = tmp_path / 'arrays.npz'
+  network = train_step.Network(model, batch=4, steps=1, goal=1.0, programs={})
+  train_step.save_arrays(path, network, seed=0)
+  with np.load(path) as file:
+    arrays = dict(file)
+  spec = {'model': model, 'threads': torch.get_num_threads()}
+  parts = spec | {'micro_batches': 2}
+  steps = [
+    worker.our_step(spec, arrays),
+    worker.our_step(parts, arrays),
+    worker.torch_step(spec, arrays),
+    worker.torch_step(parts | {'fused': True}, arrays),
+    worker.torch_step(
+      spec | {'style': 'cropped', 'channels_last': model is TINY}, arrays
+    ),
+  ]
+  losses = np.array([[run() for _ in range(3)] for run in steps])
+  assert (np.diff(losses) < 0).all()
+  np.testing.assert_allclose(losses[1:], np.tile(losses[0], (4, 1)), rtol=1e-4)

@@ -1,0 +1,165 @@
+"""Models small enough to be checked by eye, for tests."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from parallel_ar import heads, model, order
+from parallel_ar.model import Decode, Head
+
+
+def sigmoid_net(event=(6,), rank=None, num_values=2, **fields):
+  """logits_i = b_i + sum_{rank[j] < rank[i]} W_ij onehot(x_j)."""
+  rank = order.raster(event) if rank is None else rank
+  size, flat = rank.size, rank.reshape(-1)
+  live = (flat[None, :] < flat[:, None])[:, :, None, None]
+
+  def init(key):
+    w, b = jax.random.split(key)
+    shape = (size, size, num_values, num_values)
+    return {
+      'w': 2 * jax.random.normal(w, shape),
+      'b': jax.random.normal(b, (size, num_values)),
+    }
+
+  def fn(params, x, context):
+    hot = jax.nn.one_hot(x.reshape(-1), num_values)
+    w = jnp.where(live, params['w'], 0)
+    logits = params['b'] + jnp.einsum('ijvw,jw->iv', w, hot)
+    if context is not None:
+      logits = logits + context.sum()
+    return logits.reshape(*rank.shape, num_values)
+
+  return model.from_function(
+    fn,
+    event=event,
+    rank=rank,
+    head=heads.categorical(num_values),
+    init=init,
+    **{'name': 'sigmoid_net', **fields},
+  )
+
+
+def pair_head():
+  """A position carries two bits (a, b), drawn jointly: dist = logits[E, 4]."""
+  four = heads.categorical(4)
+  split = lambda v: jnp.stack([v // 2, v % 2], -1)
+  return Head(
+    name='pair',
+    num_values=2,
+    log_prob=lambda dist, x: four.log_prob(dist, 2 * x[..., 0] + x[..., 1]),
+    noise=four.noise,
+    pick=lambda dist, noise: split(four.pick(dist, noise)),
+  )
+
+
+def pairs(length=4):
+  """Vector-valued positions: the event has an axis beyond the rank."""
+  rank = order.random(length, 2)
+  live = (rank[None, :] < rank[:, None])[:, :, None, None]
+
+  def fn(params, x, context):
+    w = jnp.where(live, params['w'], 0)
+    return params['b'] + jnp.einsum('ijvw,jw->iv', w, 2.0 * x - 1.0)
+
+  return model.from_function(
+    fn,
+    event=(length, 2),
+    rank=rank,
+    head=pair_head(),
+    init=lambda key: {
+      'w': jnp.ones((length, length, 4, 2)),
+      'b': jnp.ones((length, 4)),
+    },
+    name='pairs',
+  )
+
+
+def normal_head():
+  """x = mean + noise; dist = mean[E]."""
+  return Head(
+    name='normal',
+    num_values=None,
+    log_prob=lambda mean, x: -0.5 * (x - mean) ** 2 - 0.5 * np.log(2 * np.pi),
+    noise=lambda key, i: jax.random.normal(jax.random.fold_in(key, i)),
+    pick=lambda mean, noise: mean + noise,
+  )
+
+
+def autoregression(length=5):
+  """Continuous values: x_i = sum_j A_ij tanh(x_j) + noise."""
+  live = np.tril(np.ones((length, length), bool), -1)
+
+  def fn(params, x, context):
+    return jnp.where(live, params['a'], 0) @ jnp.tanh(x)
+
+  return model.from_function(
+    fn,
+    event=jax.ShapeDtypeStruct((length,), jnp.float32),
+    rank=order.raster(length),
+    head=normal_head(),
+    init=lambda key: {'a': jnp.ones((length, length))},
+    name='autoregression',
+  )
+
+
+WIDTH = 6
+
+
+def recurrent(length=6, num_values=3, *, dtype=jnp.float32, forgetful=False):
+  """A recurrent net with a decode path of its own.
+
+    s_k = tanh(s_{k-1} R + embed[x_{k-1}]),   logits_k = s_k O
+
+  The cache keeps every state, so that rewinding is free. `forgetful` keeps
+  only the newest, which a rewind cannot bring back: a wrong decode.
+  """
+
+  def init(key):
+    shapes = {
+      'embed': (num_values, WIDTH),
+      'turn': (WIDTH, WIDTH),
+      'out': (WIDTH, num_values),
+    }
+    keys = jax.random.split(key, 3)
+    return {
+      n: jax.random.normal(k, shapes[n], dtype)
+      for n, k in zip(shapes, keys, strict=True)
+    }
+
+  def step(params, state, symbol):
+    return jnp.tanh(state @ params['turn'] + params['embed'][symbol])
+
+  def fn(params, x, context):
+    def body(state, symbol):
+      return step(params, state, symbol), state @ params['out']
+
+    start = jnp.zeros(WIDTH, params['out'].dtype)
+    return jax.lax.scan(body, start, x)[1]
+
+  def start_cache(params, context):
+    rows = 1 if forgetful else length + 1
+    return jnp.zeros((rows, WIDTH), params['out'].dtype)
+
+  def extend(params, cache, k, previous):
+    row = (lambda k: 0) if forgetful else (lambda k: k)
+
+    def body(carry, symbol):
+      cache, k = carry
+      before = cache[row(jnp.maximum(k - 1, 0))]
+      state = jnp.where(k > 0, step(params, before, symbol), before)
+      cache = cache.at[row(k)].set(state)
+      return (cache, k + 1), state @ params['out']
+
+    (cache, _), logits = jax.lax.scan(body, (cache, k), previous)
+    return logits, cache
+
+  return model.AutoregressiveModel(
+    event=jax.ShapeDtypeStruct((length,), jnp.int32),
+    rank=order.raster(length),
+    head=heads.categorical(num_values),
+    init=init,
+    conditionals=fn,
+    decode=Decode(start_cache, extend, lambda cache, k: cache),
+    name='recurrent',
+  )

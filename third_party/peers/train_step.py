@@ -1,0 +1,391 @@
+r"""A training step of ours against the same network in PyTorch, run in turn.
+
+  eval "$(./run.sh env)"
+  .venv/bin/python -m pip install torch==2.13.0
+  .venv/bin/python -m third_party.peers.train_step \
+      --out=results/peer_train_step.json
+
+Networks: MADE 784-500-500-784 with batches of 100, and Gated PixelCNN on
+28 x 28 with 64 channels and 8 layers with batches of 32; Adam, float32, both
+sides with two threads and the same environment (the allocator's settings are
+printed, since they decide such comparisons). Every program is a process of its
+own that starts from the same parameters and batch; their first losses are
+compared before anything is timed.
+
+'PyTorch, eager' is the same network as its users write it: a full kernel times
+a mask, the default Adam. The goals refer to it. The variants below it are what
+one can do about speed on that side; the fastest of them is the fair rival, and
+its ratio is printed too.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+
+from experiments import entry
+from parallel_ar import models
+from parallel_ar.analysis import timing
+from parallel_ar.models.made import hidden_degrees
+from parallel_ar.training import results
+
+_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_ROUNDS = flags.DEFINE_integer('rounds', 11, 'Timed rounds of every program.')
+_THREADS = flags.DEFINE_integer('threads', 2, 'Threads of every program.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the parameters and the batch.')
+_NETWORKS = flags.DEFINE_list(
+  'networks', ['made', 'gated_pixelcnn'], 'Which networks to time.'
+)
+_COMPILED = flags.DEFINE_bool(
+  'compiled', False, 'Also time torch.compile, which needs a C++ compiler.'
+)
+
+OURS, EAGER = 'parallel_ar', 'PyTorch, eager'
+ENVIRONMENT = ('MALLOC_', 'LD_PRELOAD', 'XLA_FLAGS', 'OMP_', 'MKL_', 'KMP_')
+
+
+class Network(NamedTuple):
+  """What is timed.
+
+  Attributes:
+    model: `model` section of a config.
+    batch: examples of a step.
+    steps: steps that one time is the mean of.
+    goal: largest ratio of our time to that of 'PyTorch, eager'.
+    programs: name -> what `worker` is told beside the model; `OURS` and
+      `EAGER` are among them.
+  """
+
+  model: dict[str, Any]
+  batch: int
+  steps: int
+  goal: float
+  programs: dict[str, dict[str, Any]]
+
+
+NETWORKS = {
+  'made': Network(
+    {'name': 'made', 'event': (784,), 'hidden': (500, 500)},
+    batch=100,
+    steps=20,
+    goal=0.35,
+    programs={
+      OURS: {},
+      EAGER: {},
+      'PyTorch, fused Adam': {'fused': True},
+      'PyTorch, compiled, fused Adam': {'fused': True, 'compiled': True},
+    },
+  ),
+  'gated_pixelcnn': Network(
+    {
+      'name': 'gated_pixelcnn',
+      'event': (28, 28, 1),
+      'features': 64,
+      'layers': 8,
+      'size': 3,
+      'first_size': 7,
+      'head_features': 32,
+    },
+    batch=32,
+    steps=1,
+    goal=0.75,
+    programs={
+      OURS: {},
+      'parallel_ar, 4 micro-batches': {'micro_batches': 4},
+      EAGER: {},
+      'PyTorch, cropped kernels': {'style': 'cropped'},
+      'PyTorch, cropped, 4 micro-batches': {
+        'style': 'cropped',
+        'micro_batches': 4,
+      },
+      'PyTorch, cropped, channels last, fused Adam': {
+        'style': 'cropped',
+        'channels_last': True,
+        'fused': True,
+      },
+      'PyTorch, cropped, compiled, fused Adam': {
+        'style': 'cropped',
+        'compiled': True,
+        'fused': True,
+      },
+    },
+  ),
+}
+
+
+class Worker:
+  """A program in a process of its own; see `worker`."""
+
+  def __init__(self, name: str, spec: Mapping[str, Any]):
+    """Starts the process and waits for its first step."""
+    self.name = name
+    command = (sys.executable, '-m', 'third_party.peers.worker')
+    self._process = subprocess.Popen(
+      (*command, json.dumps(spec)),
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+      cwd=pathlib.Path(__file__).parents[2],
+    )
+    self.pid = self._process.pid
+    self.first_loss = self._answer('loss_nats')
+
+  def run(self, steps: int) -> float:
+    """Takes steps; returns the loss of the last one."""
+    self._process.stdin.write(f'{steps}\n')
+    self._process.stdin.flush()
+    return self._answer('loss_nats')
+
+  def close(self) -> float:
+    """Ends the process; returns its peak resident memory, bytes."""
+    self._process.stdin.close()
+    peak = self._answer('peak_bytes')
+    self._process.wait()
+    return peak
+
+  def kill(self) -> None:
+    """Ends the process at once."""
+    self._process.kill()
+    self._process.wait()
+
+  def _answer(self, key: str) -> float:
+    for line in self._process.stdout:
+      with contextlib.suppress(ValueError, KeyError, TypeError):
+        return json.loads(line)[key]
+    raise RuntimeError(
+      f'The process of {self.name!r} ended with status '
+      f'{self._process.wait()} before it answered; what it said is above.'
+    )
+
+
+def save_arrays(path: str | os.PathLike[str], network: Network, seed: int):
+  """Writes the parameters, the batch and the masks that all programs share."""
+  (model, *_) = models.build(network.model)
+  params = jax.jit(model.init)(jax.random.key(seed))
+  rng = np.random.default_rng(seed)
+  shape = (network.batch, *model.event.shape)
+  arrays = {'x': (rng.random(shape) < 0.2).astype(np.int32)}
+  for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
+    name = '/'.join(key.key for key in keys)
+    arrays[f'params/{name}'] = np.asarray(leaf)
+  if network.model['name'] == 'made':
+    arrays['rank'] = np.asarray(model.rank).reshape(-1)
+    degrees = hidden_degrees(
+      arrays['rank'], network.model['hidden'], 'random', 0
+    )
+    arrays |= {f'degrees/{l}': degree for l, degree in enumerate(degrees)}
+  np.savez(path, **arrays)
+
+
+@contextlib.contextmanager
+def start(
+  network: Network, *, seed: int, threads: int, compiled: bool
+) -> Iterator[dict[str, Worker]]:
+  """Starts all programs of a network from the same numbers.
+
+  Raises:
+    RuntimeError: a program did not start, or its first loss is another one.
+  """
+  workers: dict[str, Worker] = {}
+  with tempfile.TemporaryDirectory() as directory:
+    path = os.path.join(directory, 'arrays.npz')
+    save_arrays(path, network, seed)
+    try:
+      for name, options in network.programs.items():
+        if options.get('compiled') and not compiled:
+          continue
+        framework = 'torch' if name.startswith('PyTorch') else 'parallel_ar'
+        workers[name] = Worker(
+          name,
+          {
+            'framework': framework,
+            'model': network.model,
+            'arrays': path,
+            'threads': threads,
+            **options,
+          },
+        )
+      check_losses({name: w.first_loss for name, w in workers.items()})
+      yield workers
+    finally:
+      for worker in workers.values():
+        worker.kill()
+
+
+def check_losses(losses: Mapping[str, float], tolerance: float = 1e-4) -> None:
+  """Refuses to compare networks that are not the same.
+
+  Raises:
+    RuntimeError: a loss differs from ours by more than a part of `tolerance`.
+  """
+  for name, loss in losses.items():
+    if not abs(loss - losses[OURS]) <= tolerance * abs(losses[OURS]):
+      raise RuntimeError(
+        f'{name!r} starts with a loss of {loss} nats, {OURS!r} with '
+        f'{losses[OURS]}. The networks differ, so their times say nothing: see '
+        'tests/third_party_test.py.'
+      )
+
+
+def measure(
+  network: Network, workers: Mapping[str, Worker], rounds: int
+) -> tuple[timing.Rounds, dict[str, float]]:
+  """Times all programs in turn: rounds of seconds per step, and peak bytes."""
+  own = (os.getpid(), *(worker.pid for worker in workers.values()))
+  taken = timing.in_turn(
+    {
+      name: functools.partial(worker.run, network.steps)
+      for name, worker in workers.items()
+    },
+    rounds=rounds,
+    foreign_clock=lambda: timing.foreign_seconds(own),
+  )
+  seconds = {name: t / network.steps for name, t in taken.seconds.items()}
+  peaks = {name: worker.close() for name, worker in workers.items()}
+  return timing.Rounds(seconds, taken.foreign), peaks
+
+
+def report(
+  name: str, network: Network, taken: timing.Rounds, peaks: Mapping[str, float]
+) -> tuple[list[str], dict[str, Any]]:
+  """The table of a network in Markdown, and the numbers in it."""
+  total = len(taken.seconds[OURS])
+  calm = timing.quiet(taken)
+  kept = len(calm.seconds[OURS])
+  used = calm if kept >= 3 else taken
+  lines = [
+    f'### {name}, batch {network.batch}',
+    '',
+    '| program | ms a step | parallel_ar / program | peak MB |',
+    '|---|---:|---:|---:|',
+  ]
+  rows = {}
+  for program, seconds in used.seconds.items():
+    time_of, against = (
+      timing.summarize(seconds),
+      timing.ratio(used, OURS, program),
+    )
+    peak = peaks[program]
+    lines.append(
+      f'| {program} | {time_of.text(1e3)} | {against.text()} '
+      f'| {peak / 1e6:.0f} |'
+    )
+    rows[program] = {
+      'seconds': time_of._asdict(),
+      'ratio': against._asdict(),
+      'peak_bytes': peak,
+      'all_rounds_seconds': taken.seconds[program].tolist(),
+      'foreign_cores': _finite(taken.foreign[program]),
+    }
+  rivals = [p for p in used.seconds if p.startswith('PyTorch')]
+  best = min(rivals, key=lambda p: rows[p]['seconds']['median'])
+  eager = rows[EAGER]['ratio']['median']
+  verdict = 'reached' if eager <= network.goal else 'missed'
+  lines += [
+    '',
+    f'Goal: at most {network.goal} of {EAGER!r}; {eager:.2f}: {verdict}. '
+    f'Of the fastest PyTorch, {best!r}: {rows[best]["ratio"]["median"]:.2f}.',
+    f'Median [quartiles] of {len(used.seconds[OURS])} rounds; {kept} of '
+    f'{total} were quiet (others used less than {timing.QUIET_CORES} core).'
+    + ('' if kept >= 3 else ' The machine was busy: run it again.'),
+  ]
+  numbers = {
+    'goal': network.goal,
+    'eager_ratio': eager,
+    'best_torch': best,
+    'best_ratio': rows[best]['ratio']['median'],
+    'quiet_rounds': kept,
+    'rounds': total,
+    'programs': rows,
+  }
+  return lines, numbers
+
+
+def main() -> None:
+  """Runs the script."""
+  started = time.monotonic()
+  _require_torch()
+  unknown = set(_NETWORKS.value) - set(NETWORKS)
+  if unknown or not _NETWORKS.value:
+    raise ValueError(
+      f'--networks={",".join(_NETWORKS.value)}: choose from '
+      f'{", ".join(NETWORKS)}.'
+    )
+  settings = {
+    name: value
+    for name, value in sorted(os.environ.items())
+    if name.startswith(ENVIRONMENT)
+  }
+  versions = results.versions() | {'torch': _torch_version()}
+  hardware = results.hardware()
+  print(
+    f'{hardware["cpu"]}, {_THREADS.value} threads; '
+    f'jax {versions["jax"]}, torch {versions["torch"]}; '
+    + (' '.join(f'{k}={v}' for k, v in settings.items()) or 'no settings'),
+    flush=True,
+  )
+  details: dict[str, Any] = {'environment': settings}
+  ratios = {}
+  for name in _NETWORKS.value:
+    network = NETWORKS[name]
+    with start(
+      network,
+      seed=_SEED.value,
+      threads=_THREADS.value,
+      compiled=_COMPILED.value,
+    ) as workers:
+      taken, peaks = measure(network, workers, _ROUNDS.value)
+    lines, details[name] = report(name, network, taken, peaks)
+    print('\n'.join(['', *lines]), flush=True)
+    for kind in ('eager', 'best'):
+      ratios[f'{name}_{kind}_ratio'] = (details[name][f'{kind}_ratio'], '1')
+  if _OUT.value:
+    record = results.result_json(
+      ratios,
+      config={
+        'networks': {n: NETWORKS[n].model for n in _NETWORKS.value},
+        'rounds': _ROUNDS.value,
+        'threads': _THREADS.value,
+        'optimizer': 'adam, rate 1e-3',
+      },
+      seed=_SEED.value,
+      wall_seconds=time.monotonic() - started,
+      details=details,
+    )
+    results.save(_OUT.value, record | {'versions': versions})
+
+
+def _require_torch() -> None:
+  if importlib.util.find_spec('torch') is None:
+    raise ModuleNotFoundError(
+      'This benchmark runs PyTorch beside us, and torch is not installed: the '
+      'project does not need it. Install it into this environment, '
+      f'{sys.executable} -m pip install torch==2.13.0, and run this again.'
+    )
+
+
+def _torch_version() -> str:
+  from importlib import metadata
+
+  return metadata.version('torch')
+
+
+def _finite(values: np.ndarray) -> list[float | None]:
+  """A list that JSON can hold: None for nan."""
+  return [float(v) if np.isfinite(v) else None for v in values]
+
+
+if __name__ == '__main__':
+  entry.run(main)
