@@ -45,7 +45,7 @@ setuptools.setup(
     'plots': ['pillow>=11.0'],
     # The entropy coder behind lossless compression.
     'coding': ['constriction>=0.5.0'],
-    'test': ['pytest>=9.0', 'pytest-xdist>=3.8'],
+    'test': ['chex>=0.1.92', 'pytest>=9.0', 'pytest-xdist>=3.8'],
     'dev': ['mypy>=2.0', 'ruff>=0.15'],
   },
   classifiers=[

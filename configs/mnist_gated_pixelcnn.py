@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
   config.optimizer.warmup_steps = 200
   config.optimizer.clip_norm = 50.0
   config.train.batch_size = 16
-  config.train.steps = 30000
+  config.train.steps = 24000
   config.train.ema_decay = 0.999
   config.train.checkpoint_every = 1000
   config.train.sample_every = 6000

@@ -38,6 +38,11 @@ def main() -> None:
   started = time.monotonic()
   config = entry.require(_CONFIG)
   file = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config']))
+  if not file.is_file():
+    raise ValueError(
+      f'--config={file}: there is no such file. The configs of this project '
+      'are in configs/; the path is relative to the repository.'
+    )
   workdir = pathlib.Path(_WORKDIR.value or f'runs/{file.stem}')
   summary = loop.train(config, workdir, data_dir=_DATA_DIR.value)
   print(describe(summary.models[0]))

@@ -1,5 +1,6 @@
 """Scripts refuse bad input: one paragraph, exit code 1, nothing lost."""
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -111,3 +112,18 @@ def test_refuses(case, directory):
   assert 'Traceback' not in done.stderr
   after = sorted(p for p in directory.rglob('*') if 'fresh' not in str(p))
   assert after == before, 'a refused command changed files'
+
+
+@pytest.mark.slow
+def test_quickstart_keeps_its_promises(tmp_path):
+  subprocess.run(
+    [sys.executable, '-m', 'experiments.quickstart', f'--workdir={tmp_path}'],
+    cwd=ROOT,
+    check=True,
+  )
+  record = json.loads((tmp_path / 'result.json').read_text())
+  value = {name: n['value'] for name, n in record['numbers'].items()}
+  assert value['bits_per_dim'] < value['independent_pixels'] < value['png']
+  assert value['oracle_gap'] <= 1e-5
+  assert value['different_integers'] == 0
+  assert value['fixed_point_passes_mean'] <= value['ancestral_passes'] / 3

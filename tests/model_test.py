@@ -1,10 +1,10 @@
 """The record: what it checks when it is made, and how it is made."""
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from parallel_ar import heads, model, order
 from parallel_ar.heads import categorical
@@ -75,11 +75,11 @@ class TestConstructionErrors:
       build(lambda params, x, c: {'logits': jnp.zeros(2)})
 
   def test_conditionals_that_fail_are_named_with_the_cause(self):
-    with pytest.raises(ValueError, match=r'net: conditionals.*could not be tra'):
+    with pytest.raises(ValueError, match='net: conditionals.*not be traced'):
       build(lambda params, x, c: params['w'] * x, name='net')
 
   def test_a_continuous_pick_for_a_discrete_event(self):
-    with pytest.raises(ValueError, match=r'head normal does not fit .*int32\[4'):
+    with pytest.raises(ValueError, match=r'head normal does not fit .*int32'):
       build(zeros, head=toys.normal_head())
 
   def test_log_prob_gives_one_number_for_each_position(self):
@@ -175,7 +175,7 @@ class TestCheckEvents:
     model.check_events(self.net, np.zeros((5, 2, 2), np.uint8))
 
   def test_a_missing_batch_axis(self):
-    with pytest.raises(ValueError, match=r'\(2, 2\); expected \[B, 2, 2\].*x\[N'):
+    with pytest.raises(ValueError, match=r'\(2, 2\); expected \[B, 2, 2\]'):
       model.check_events(self.net, np.zeros((2, 2), int))
 
   def test_floats(self):

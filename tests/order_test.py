@@ -46,9 +46,7 @@ class TestProperties:
     assert order.depth([0]) == 1
 
   def test_slots_keep_ties_in_raster_order(self):
-    np.testing.assert_array_equal(
-      order.slots([[1, 0], [0, 1]]), [1, 2, 0, 3]
-    )
+    np.testing.assert_array_equal(order.slots([[1, 0], [0, 1]]), [1, 2, 0, 3])
 
   def test_group_size_is_none_for_unequal_groups(self):
     assert order.group_size(order.raster(4)) == 1

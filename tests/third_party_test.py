@@ -125,3 +125,23 @@ def test_three_steps_of_both_end_at_the_same_loss(tmp_path, model):
   losses = np.array([[run() for _ in range(3)] for run in steps])
   assert (np.diff(losses) < 0).all()
   np.testing.assert_allclose(losses[1:], np.tile(losses[0], (4, 1)), rtol=1e-4)
+
+
+def test_a_tiny_benchmark_runs_from_end_to_end():
+  """Processes, rounds, table and record; no time is asserted."""
+  network = train_step.Network(
+    TINY,
+    batch=4,
+    steps=2,
+    goal=0.75,
+    programs={train_step.OURS: {}, train_step.EAGER: {}},
+  )
+  options = {'seed': 0, 'threads': 1, 'compiled': False}
+  with train_step.start(network, **options) as workers:
+    taken, peaks = train_step.measure(network, workers, rounds=2)
+  assert {len(seconds) for seconds in taken.seconds.values()} == {2}
+  lines, numbers = train_step.report('tiny', network, taken, peaks)
+  text = '\n'.join(lines)
+  assert f'| {train_step.OURS} |' in text and f'| {train_step.EAGER} |' in text
+  assert numbers['best_torch'] == train_step.EAGER
+  assert numbers['eager_ratio'] > 0 and min(peaks.values()) > 1e6

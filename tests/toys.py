@@ -163,3 +163,19 @@ def recurrent(length=6, num_values=3, *, dtype=jnp.float32, forgetful=False):
     decode=Decode(start_cache, extend, lambda cache, k: cache),
     name='recurrent',
   )
+
+
+def pixelcnn_reads(event):
+  """What a deep PixelCNN of 3 x 3 kernels reads: bool[D, D], the exact wedge.
+
+  Each layer moves up by one row and sideways by at most one column, or to the
+  left: (r - a, c + b) is read if b <= a, and what lies to the right of that
+  line is the blind spot. At its own pixel a channel reads those before it.
+  """
+  place = np.stack(np.unravel_index(np.arange(np.prod(event)), event), -1)
+  up = place[:, None, 0] - place[None, :, 0]
+  right = place[None, :, 1] - place[:, None, 1]
+  before = place[None, :, 2] < place[:, None, 2]
+  here = (up == 0) & (right == 0)
+  wedge = (up >= 0) & (right <= up) & ~here & ((up > 0) | (right < 0))
+  return wedge | (here & before)

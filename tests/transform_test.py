@@ -56,7 +56,7 @@ class TestTemperature:
       transform.with_temperature(case.model, temperature)
 
   def test_a_head_without_tempering_is_named(self):
-    with pytest.raises(ValueError, match='normal of autoregression.*no `temper'):
+    with pytest.raises(ValueError, match='normal of autoregression.*no `te'):
       transform.with_temperature(toys.autoregression(), 0.5)
 
 
@@ -90,4 +90,3 @@ class TestPermute:
   def test_it_must_be_a_permutation(self, case):
     with pytest.raises(ValueError, match=r'each of 0\.\.3 once'):
       transform.permute(case.model, [0, 1, 2, 2])
-

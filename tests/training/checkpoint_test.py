@@ -2,6 +2,7 @@
 
 import shutil
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,7 +45,7 @@ def _restore(directory, template=None, config=CONFIG):
 
 def _assert_same(one, other):
   assert jax.tree.structure(one) == jax.tree.structure(other)
-  jax.tree.map(np.testing.assert_array_equal, one, other)
+  chex.assert_trees_all_equal(one, other)
   jax.tree.map(lambda a, b: a.dtype == b.dtype or pytest.fail(), one, other)
 
 

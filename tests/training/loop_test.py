@@ -5,6 +5,7 @@ import math
 import os
 import signal
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -98,7 +99,7 @@ class TestRun:
   def test_two_runs_are_the_same_bits(self, tmp_path):
     one = _train(_config(), tmp_path / 'one').state
     other = _train(_config(), tmp_path / 'other').state
-    jax.tree.map(np.testing.assert_array_equal, one, other)
+    chex.assert_trees_all_equal(one, other)
     seeded = _config()
     seeded.seed = 1
     third = _train(seeded, tmp_path / 'third').state
@@ -117,12 +118,12 @@ class TestRun:
     assert 'changed since this run began: train.steps: 10 -> 15' in said
     assert int(summary.state.step) == 15
     whole = _train(_config(steps=15), tmp_path / 'whole')
-    jax.tree.map(np.testing.assert_array_equal, summary.state, whole.state)
+    chex.assert_trees_all_equal(summary.state, whole.state)
 
   def test_finished_run_is_only_read(self, tmp_path):
     first = _train(_config(), tmp_path)
     again = _train(_config(), tmp_path)
-    jax.tree.map(np.testing.assert_array_equal, first.state, again.state)
+    chex.assert_trees_all_equal(first.state, again.state)
     assert again.valid_nats == first.valid_nats
     assert len(_records(tmp_path, 'valid')) == 2
     with pytest.raises(ValueError, match='beyond'):
@@ -288,7 +289,7 @@ class TestSignals:
         _train(_config(patience=9), tmp_path / 'cut')
     assert (error.value.step, error.value.code) == (5, interrupt.EXIT_CODE)
     resumed = _train(_config(patience=9), tmp_path / 'cut')
-    jax.tree.map(np.testing.assert_array_equal, resumed.state, whole.state)
+    chex.assert_trees_all_equal(resumed.state, whole.state)
     ours, theirs = (
       [r | {'steps_per_second': 0} for r in metrics.read(d / 'metrics.jsonl')]
       for d in (tmp_path / 'cut', tmp_path / 'whole')

@@ -151,22 +151,22 @@ class Worker:
   def close(self) -> float:
     """Ends the process; returns its peak resident memory, bytes."""
     self._process.stdin.close()
-    peak = self._answer('peak_bytes')
-    self._process.wait()
-    return peak
+    return self._answer('peak_bytes')
 
   def kill(self) -> None:
     """Ends the process at once."""
     self._process.kill()
-    self._process.wait()
+    self._process.communicate()  # waits, and closes both pipes
 
   def _answer(self, key: str) -> float:
     for line in self._process.stdout:
       with contextlib.suppress(ValueError, KeyError, TypeError):
         return json.loads(line)[key]
+    status = self._process.wait()
+    self.kill()
     raise RuntimeError(
-      f'The process of {self.name!r} ended with status '
-      f'{self._process.wait()} before it answered; what it said is above.'
+      f'The process of {self.name!r} ended with status {status} before it '
+      'answered; what it said is above.'
     )
 
 

@@ -1,0 +1,96 @@
+"""Chunked attention equals the masked square; rotary scores are relative."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+from parallel_ar.layers import attention
+
+LENGTH, HEADS, SIZE = 10, 2, 4
+
+
+@pytest.fixture(scope='module')
+def qkv():
+  shape = (3, LENGTH, HEADS, SIZE)
+  return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def full_attention(q, k, v, block):
+  """One masked square for each head, in float64."""
+  q, k, v = (np.moveaxis(a.astype(np.float64), 1, 0) for a in (q, k, v))
+  scores = q @ np.swapaxes(k, 1, 2) / SIZE**0.5
+  blocks = np.arange(LENGTH) // block
+  scores = np.where(blocks[:, None] >= blocks[None], scores, -np.inf)
+  return np.moveaxis(special.softmax(scores, -1) @ v, 0, 1)
+
+
+@pytest.mark.parametrize(
+  ('block', 'chunk'), [(1, 64), (1, 3), (2, 4), (2, 3), (5, 1)]
+)
+def test_chunks_equal_the_masked_square(qkv, block, chunk):
+  attend = jax.jit(
+    attention.block_causal_attention, static_argnames=('block', 'chunk')
+  )
+  y = attend(*qkv, block=block, chunk=chunk)
+  np.testing.assert_allclose(
+    y, full_attention(*qkv, block), rtol=1e-4, atol=1e-5
+  )
+
+
+def test_the_future_changes_no_bit(qkv):
+  q, k, v = qkv
+  attend = jax.jit(
+    lambda k, v: attention.block_causal_attention(q, k, v, chunk=4)
+  )
+  other_k, other_v = k.copy(), v.copy()
+  other_k[6:], other_v[6:] = 1e6, -1e6
+  np.testing.assert_array_equal(attend(k, v)[:6], attend(other_k, other_v)[:6])
+
+
+def test_bfloat16_softmax_is_float32(qkv):
+  half = qkv.astype(jnp.bfloat16)
+  y = attention.block_causal_attention(*half)
+  assert y.dtype == jnp.bfloat16
+  program = str(jax.make_jaxpr(attention.block_causal_attention)(*half))
+  exps = [line for line in program.splitlines() if '= exp ' in line]
+  assert exps and all('f32' in line for line in exps)
+
+
+class TestRotary:
+  def test_scores_depend_on_the_difference_only(self, qkv):
+    q, k, _ = qkv
+    scores = lambda shift: np.einsum(
+      'lhk,shk->hls',
+      attention.rotary(q, jnp.arange(LENGTH) + shift),
+      attention.rotary(k, jnp.arange(LENGTH) + shift),
+    )
+    np.testing.assert_allclose(scores(0), scores(37), rtol=1e-3, atol=1e-4)
+
+  def test_lengths_are_kept(self, qkv):
+    q = qkv[0]
+    turned = attention.rotary(q, jnp.arange(LENGTH))
+    np.testing.assert_allclose(
+      np.linalg.norm(turned, axis=-1), np.linalg.norm(q, axis=-1), rtol=1e-5
+    )
+
+  def test_place_zero_is_left_alone(self, qkv):
+    turned = attention.rotary(qkv[0], jnp.zeros(LENGTH, jnp.int32))
+    np.testing.assert_array_equal(turned, qkv[0])
+
+  def test_the_first_pair_turns_by_one_radian_a_place(self):
+    x = jnp.zeros((2, 1, 4)).at[:, :, 0].set(1.0)
+    turned = attention.rotary(x, jnp.arange(2))
+    np.testing.assert_allclose(
+      turned[1, 0], [np.cos(1), 0, np.sin(1), 0], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+  ('width', 'heads', 'rotary'), [(6, 4, False), (6, 2, True)]
+)
+def test_heads_that_do_not_fit(width, heads, rotary):
+  layer = attention.SelfAttention(heads, rotary=rotary)
+  with pytest.raises(ValueError, match=f'{heads} heads do not fit .* {width}'):
+    jax.eval_shape(layer.init, jax.random.key(0), jnp.ones((3, width)))

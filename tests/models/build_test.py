@@ -1,0 +1,78 @@
+"""The model section of a config, and its typos."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from parallel_ar import models, order
+
+MADE = {'name': 'made', 'event': (4,), 'hidden': (8,)}
+
+
+def test_a_config_dict_becomes_one_model():
+  (model,) = models.build(ConfigDict(MADE))
+  assert model.name == 'made' and model.depth == 4
+
+
+def test_masks_become_an_ensemble():
+  members = models.build({**MADE, 'num_masks': 3, 'random_orders': True})
+  assert len(members) == 3
+  np.testing.assert_array_equal(members[2].rank, order.random(4, 2))
+
+
+@pytest.mark.parametrize(
+  ('fields', 'rank'),
+  [
+    ({}, [0, 1, 2, 3]),
+    ({'order': 'raster'}, [0, 1, 2, 3]),
+    ({'order': 'reverse'}, [3, 2, 1, 0]),
+    ({'order': 'random', 'order_seed': 5}, order.random(4, 5)),
+    ({'order': 'blocks', 'order_block': 2}, [0, 0, 1, 1]),
+  ],
+)
+def test_orders_have_names(fields, rank):
+  (model,) = models.build({**MADE, **fields})
+  np.testing.assert_array_equal(model.rank, rank)
+
+
+def test_precision_has_a_name():
+  (model,) = models.build({**MADE, 'dtype': 'bfloat16'})
+  assert jnp.bfloat16 == jnp.dtype('bfloat16')
+  assert model.depth == 4
+
+
+@pytest.mark.parametrize('name', models.FAMILIES)
+def test_every_family_builds(name):
+  fields = {'event': (3, 3, 1), 'num_values': 3}
+  if name != 'made':
+    fields |= {'layers': 1, 'features': 8}
+  if name == 'transformer':
+    fields['heads'] = 2
+  (model,) = models.build({'name': name, **fields})
+  assert model.name == name
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    (
+      {'name': 'pixelcn'},
+      "model 'pixelcn'. Did you mean 'pixelcnn'.*made, p",
+    ),
+    ({'name': None}, 'Unknown model None. Choose from'),
+    ({'hiden': 3}, "made has no field 'hiden'. Did you mean 'hidden'"),
+    ({'rank': [0]}, "no field 'rank'"),
+    ({'order': 'rastr'}, "Unknown order 'rastr'. Did you mean 'raster'"),
+  ],
+)
+def test_typos_get_a_hint(fields, message):
+  with pytest.raises(ValueError, match=message):
+    models.build({**MADE, **fields})
+
+
+def test_a_field_of_another_family_is_refused():
+  with pytest.raises(ValueError, match="gated_pixelcnn has no field 'order'"):
+    models.build(
+      {'name': 'gated_pixelcnn', 'event': (3, 3, 1), 'order': 'reverse'}
+    )

@@ -1,0 +1,142 @@
+"""MADE: degrees, masks, ensembles, precision."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from parallel_ar import likelihood, models, order
+from parallel_ar.analysis import causality
+from parallel_ar.models.made import hidden_degrees
+from parallel_ar.testing import case as cases
+
+
+def connected(rank, hidden, direct):
+  """Paths from input j to output i through the masks: bool[D, D]."""
+  reach, below = np.eye(rank.size, dtype=bool), rank
+  for layer in hidden:
+    mask = below[:, None] <= layer[None, :]
+    reach, below = reach @ mask, layer
+  reach = reach @ (below[:, None] < rank[None, :])
+  if direct:
+    reach = reach | (rank[:, None] < rank[None, :])
+  return reach.T
+
+
+@pytest.mark.parametrize('direct', [False, True])
+@pytest.mark.parametrize('degrees', ['even', 'random'])
+@pytest.mark.parametrize(
+  'rank', [order.random(9, 2), order.blocks(9, 2)], ids=['random', 'blocks']
+)
+def test_paths_are_predecessors(rank, degrees, direct):
+  """The mask algebra of the paper, for any order, ties and all."""
+  hidden = hidden_degrees(rank, (40, 40), degrees, 0)
+  paths = connected(rank, hidden, direct)
+  allowed = causality.predecessors(rank)
+  assert not (paths & ~allowed).any()
+  if direct or degrees == 'even':
+    np.testing.assert_array_equal(paths, allowed)
+
+
+class TestDegrees:
+  rank = order.raster(20)
+
+  def test_even_degrees_leave_no_rank_out(self):
+    (layer,) = hidden_degrees(self.rank, (57,), 'even', 0)
+    assert layer.min() == 0 and layer.max() == 18
+    counts = np.bincount(layer)
+    assert counts.min() >= 57 // 19 and counts.max() <= 57 // 19 + 1
+
+  def test_random_degrees_start_at_the_smallest_below(self):
+    layers = hidden_degrees(self.rank, (3, 500, 500), 'random', 1)
+    for below, layer in zip(layers, layers[1:], strict=False):
+      assert layer.min() >= below.min()
+      assert layer.max() <= 18
+    again = hidden_degrees(self.rank, (3, 500, 500), 'random', 1)
+    jax.tree.map(np.testing.assert_array_equal, layers, again)
+
+  def test_one_rank_reads_nothing(self):
+    rank = np.zeros(5, np.int32)
+    for degrees in ('even', 'random'):
+      hidden = hidden_degrees(rank, (4,), degrees, 0)
+      assert not connected(rank, hidden, True).any()
+
+
+def test_without_hidden_layers_it_is_a_logistic_regression():
+  model = models.made(event=(4,), hidden=())
+  case = cases.make_case(model)
+  kernel = np.triu(case.params['out']['kernel'], 1)
+  want = case.x @ kernel + np.asarray(case.params['out']['bias'])
+  got = jax.jit(jax.vmap(model.conditionals, (None, 0)), static_argnums=2)
+  np.testing.assert_allclose(got(case.params, case.x, None), want, rtol=1e-5)
+
+
+class TestEnsemble:
+  fields = {'event': (3, 3), 'hidden': (20,), 'num_masks': 3}
+
+  def test_members_share_parameters_and_differ_in_masks(self):
+    members = models.ensemble(**self.fields)
+    specs = [jax.eval_shape(m.init, jax.random.key(0)) for m in members]
+    assert specs[0] == specs[1] == specs[2]
+    x = cases.make_case(members[0], batch=4).x
+    params = cases.random_params(members[0])
+    nats = [likelihood.log_prob(m, params, x) for m in members]
+    assert (nats[0] != nats[1]).all() and (nats[1] != nats[2]).all()
+
+  def test_random_orders_are_those_of_the_seeds(self):
+    members = models.ensemble(**self.fields, random_orders=True, mask_seed=5)
+    for k, member in enumerate(members):
+      np.testing.assert_array_equal(member.rank, order.random((3, 3), 5 + k))
+
+  def test_errors(self):
+    with pytest.raises(ValueError, match='num_masks must be at least 1; got 0'):
+      models.ensemble(event=(4,), num_masks=0)
+    with pytest.raises(ValueError, match='a rank or random_orders=True, not b'):
+      models.ensemble(
+        event=(4,), num_masks=2, random_orders=True, rank=order.raster(4)
+      )
+
+
+def test_the_context_changes_the_distribution():
+  model = models.made(event=(4,), hidden=(8,), num_classes=3)
+  params = cases.random_params(model)
+  x = np.zeros((2, 4), np.int32)
+  nats = likelihood.log_prob(model, params, x, jnp.array([0, 2]))
+  assert nats[0] != nats[1]
+
+
+def test_bfloat16_keeps_float32_parameters_and_logits():
+  model = models.made(event=(4,), hidden=(8,), dtype=jnp.bfloat16)
+  params = jax.eval_shape(model.init, jax.random.key(0))
+  assert {p.dtype for p in jax.tree.leaves(params)} == {jnp.dtype('float32')}
+  x = jax.ShapeDtypeStruct((4,), jnp.int32)
+  dist = jax.eval_shape(model.conditionals, params, x, None)
+  assert dist.dtype == jnp.float32
+  fn = lambda params, x: model.conditionals(params, x, None)
+  program = str(jax.make_jaxpr(fn)(params, x))
+  products = [line for line in program.splitlines() if 'dot_general' in line]
+  assert products and all('bf16' in line for line in products)
+
+
+def test_init_gives_finite_parameters_of_the_declared_shapes():
+  model = models.made(event=(4,), hidden=(8,), direct=True)
+  params = jax.jit(model.init)(jax.random.key(0))
+  specs = jax.eval_shape(model.init, jax.random.key(0))
+  assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, specs)
+  assert all(np.isfinite(p).all() for p in jax.tree.leaves(params))
+  assert np.std(params['out']['kernel']) > 0
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'hidden': (8, 0)}, r'at least one unit; got \(8, 0\)'),
+    ({'degrees': 'uniform'}, "'even' or 'random'; got 'uniform'"),
+    ({'rank': order.raster(5)}, r'shape \(5,\), but the event has shape \(4,'),
+    ({'num_values': 1}, 'at least 2 values'),
+    ({'num_classes': 2, 'context_size': 2}, 'not on both'),
+  ],
+)
+def test_errors(fields, message):
+  with pytest.raises(ValueError, match=message):
+    models.made(**{'event': (4,), 'hidden': (8,), **fields})

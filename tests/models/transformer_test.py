@@ -1,0 +1,95 @@
+"""The Transformer decoder, over slots of any order."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from parallel_ar import likelihood, models, order
+from parallel_ar.testing import case as cases
+
+
+def build(**fields):
+  small = {
+    'event': (6,),
+    'num_values': 3,
+    'features': 8,
+    'heads': 2,
+    'layers': 1,
+  }
+  return models.transformer(**{**small, **fields})
+
+
+def test_it_is_the_same_network_in_another_order():
+  """Renaming the positions of x renames the terms, bit for bit."""
+  rank = order.random(6, 3)
+  raster, shuffled = build(), build(rank=rank)
+  case = cases.make_case(raster)
+  terms = jax.jit(likelihood.log_prob_terms, static_argnums=0)
+  slots = order.slots(rank)
+  np.testing.assert_array_equal(
+    terms(shuffled, case.params, case.x)[:, slots],
+    terms(raster, case.params, case.x[:, slots]),
+  )
+
+
+def test_chunks_change_speed_only():
+  case = cases.make_case(build())
+  log_prob = jax.jit(likelihood.log_prob, static_argnums=0)
+  np.testing.assert_allclose(
+    log_prob(build(chunk=2), case.params, case.x),
+    log_prob(case.model, case.params, case.x),
+    rtol=1e-5,
+  )
+
+
+def test_one_group_reads_nothing():
+  model = build(rank=np.zeros(6, np.int32))
+  case = cases.make_case(model)
+  dist = jax.jit(jax.vmap(lambda x: model.conditionals(case.params, x, None)))
+  logits = dist(case.x)
+  np.testing.assert_array_equal(logits[0], logits[1])
+
+
+def test_options_change_the_parameters():
+  names = lambda model: set(jax.eval_shape(model.init, jax.random.key(0)))
+  assert 'positions' in names(build(positions='learned'))
+  assert 'positions' not in names(build())
+  assert 'logits' in names(build()) and 'logits' not in names(build(tied=True))
+
+
+def test_mlp_is_four_times_wider_unless_told():
+  for fields, width in (({}, 32), ({'mlp_features': 5}, 5)):
+    params = jax.eval_shape(build(**fields).init, jax.random.key(0))
+    assert params['block_0']['up']['kernel'].shape == (8, width)
+
+
+def test_bfloat16_keeps_float32_parameters_and_logits():
+  model = build(dtype=jnp.bfloat16)
+  params = jax.eval_shape(model.init, jax.random.key(0))
+  assert {p.dtype for p in jax.tree.leaves(params)} == {jnp.dtype('float32')}
+  x = jax.ShapeDtypeStruct((6,), jnp.int32)
+  assert jax.eval_shape(model.conditionals, params, x, None).dtype == 'float32'
+
+
+def test_init_gives_finite_parameters():
+  params = jax.jit(build().init)(jax.random.key(0))
+  assert all(np.isfinite(p).all() for p in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    (
+      {'rank': order.blocks(6, 4)},
+      r'must have one size; got sizes \[4 2\]',
+    ),
+    ({'positions': 'none'}, "'rotary' or 'learned'; got 'none'"),
+    ({'heads': 3}, '3 heads do not fit a width of 8'),
+    ({'heads': 8}, 'twice the heads with rotary'),
+    ({'remat': 'some'}, "Unknown remat policy 'some'"),
+  ],
+)
+def test_errors(fields, message):
+  with pytest.raises(ValueError, match=message):
+    build(**fields)

@@ -1,0 +1,172 @@
+"""The two samplers: what they draw, what they report, what they refuse."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from parallel_ar import heads, likelihood, model, order, samplers
+from parallel_ar.samplers.sweep import sweep
+from parallel_ar.testing import case as cases
+from parallel_ar.testing import oracles
+from tests import toys
+
+
+@pytest.fixture(scope='module')
+def case():
+  return cases.make_case(toys.sigmoid_net((4,), num_values=3))
+
+
+@pytest.fixture(scope='module')
+def both(case):
+  args = case.params, case.keys
+  return (
+    samplers.ancestral(case.model)(*args),
+    samplers.fixed_point(case.model)(*args),
+  )
+
+
+class TestSamples:
+  def test_they_follow_the_model(self, case):
+    """4,000 samples against the table of all 81 events."""
+    keys = jax.random.split(jax.random.key(7), 4000)
+    x = np.asarray(samplers.fixed_point(case.model)(case.params, keys).x)
+    events = oracles.all_events(case.model)
+    log_prob = jax.jit(likelihood.log_prob, static_argnums=0)
+    table = np.exp(
+      np.asarray(log_prob(case.model, case.params, events), np.float64)
+    )
+    powers = 3 ** np.arange(4)[::-1]
+    counts = np.bincount(x @ powers, minlength=81)
+    often = table * len(x) >= 5
+    seen = np.append(counts[often], counts[~often].sum())
+    expected = np.append(table[often], table[~often].sum())
+    expected *= len(x) / expected.sum()
+    assert stats.chisquare(seen, expected).pvalue > 1e-3
+
+  def test_ancestral_takes_one_pass_for_each_rank(self, case, both):
+    info = both[0].info
+    assert (np.asarray(info.passes) == case.model.depth).all()
+    assert int(info.evaluations) == case.model.depth
+    np.testing.assert_array_equal(info.accepted, 1)
+
+  def test_a_tied_rank_is_drawn_together(self):
+    tied = cases.make_case(toys.sigmoid_net((6,), rank=order.blocks(6, 4)))
+    info = samplers.ancestral(tied.model)(tied.params, tied.keys).info
+    np.testing.assert_array_equal(info.accepted, [[4, 2]] * 3)
+
+  def test_dtype_and_shape_are_those_of_the_event(self, case, both):
+    for sample in both:
+      assert sample.x.dtype == case.model.event.dtype
+      assert sample.x.shape == case.x.shape
+
+  def test_one_program_serves_both(self, case, both):
+    """Equality by construction: another rule, the same instructions."""
+    del both
+    before = sweep._cache_size()
+    samplers.ancestral(case.model)(case.params, case.keys)
+    samplers.fixed_point(case.model)(case.params, case.keys)
+    forecast = lambda params, keys, context: jnp.ones_like(case.x)
+    samplers.fixed_point(case.model, forecast)(case.params, case.keys)
+    assert sweep._cache_size() == before
+
+  def test_they_can_be_jitted_by_the_caller(self, case, both):
+    x = jax.jit(samplers.fixed_point(case.model))(case.params, case.keys).x
+    assert cases.agree(case, 'jit', 'a jitted sampler', both[0].x, x) <= 1
+
+  def test_a_model_that_ignores_its_input_takes_two_passes(self):
+    """One that guesses, and one that finds no later rank changed."""
+    flat = model.from_function(
+      lambda params, x, context: jnp.linspace(-1, 1, 4),
+      event=(4,),
+      rank=order.raster(4),
+      head=heads.bernoulli(),
+    )
+    keys = jax.random.split(jax.random.key(0), 3)
+    sample = samplers.fixed_point(flat)({}, keys)
+    assert int(sample.info.passes.max()) <= 2
+
+  def test_frozen_examples_keep_their_own_count(self, case, both):
+    """Passes of a batch are those of its examples one by one."""
+    passes = np.asarray(both[1].info.passes)
+    for b in range(3):
+      one = case.keys[b : b + 1]
+      alone = samplers.fixed_point(case.model)(case.params, one)
+      assert int(alone.info.passes[0]) == passes[b]
+    assert int(both[1].info.evaluations) == passes.max()
+
+  def test_nan_ends(self):
+    """Values that differ from themselves do not keep the loop alive."""
+    nan = model.from_function(
+      lambda params, x, context: jnp.cumsum(x) * jnp.nan,
+      event=jax.ShapeDtypeStruct((3,), jnp.float32),
+      rank=order.raster(3),
+      head=toys.normal_head(),
+    )
+    keys = jax.random.split(jax.random.key(0), 2)
+    sample = samplers.fixed_point(nan)({}, keys)
+    assert int(sample.info.evaluations) <= 3
+
+
+class TestKnown:
+  def test_in_painting_keeps_values_and_is_not_completion(self, case):
+    """Positions after a hole read it; positions before do not."""
+    known = np.zeros((3, 4), bool)
+    known[:, 2] = True
+    x = np.full((3, 4), 2, np.int32)
+    got = samplers.ancestral(case.model)(
+      case.params, case.keys, x=x, known=known
+    ).x
+    free = samplers.ancestral(case.model)(case.params, case.keys).x
+    np.testing.assert_array_equal(got[:, 2], 2)
+    np.testing.assert_array_equal(got[:, :2], free[:, :2])
+
+  def test_known_values_may_differ_in_place_between_examples(self, case):
+    known = np.eye(3, 4, dtype=bool)
+    got = samplers.fixed_point(case.model)(
+      case.params, case.keys, x=case.x, known=known
+    ).x
+    np.testing.assert_array_equal(np.asarray(got)[known], case.x[known])
+
+
+class TestErrors:
+  def test_raw_keys(self, case):
+    raw = jax.random.key_data(case.keys)
+    with pytest.raises(ValueError, match=r'typed keys of shape \[B\].*uint32'):
+      samplers.ancestral(case.model)(case.params, raw)
+
+  def test_one_key_without_a_batch_axis(self, case):
+    with pytest.raises(ValueError, match=r'jax\.random\.split'):
+      samplers.ancestral(case.model)(case.params, case.keys[0])
+
+  def test_a_context_for_an_unconditional_model(self, case):
+    with pytest.raises(ValueError, match=r'of shapes None .* 3 keys; got \(3,'):
+      samplers.ancestral(case.model)(case.params, case.keys, jnp.zeros(3))
+
+  def test_a_context_of_another_batch(self):
+    spec = jax.ShapeDtypeStruct((2,), jnp.float32)
+    net = toys.sigmoid_net((4,), context=spec)
+    keys = jax.random.split(jax.random.key(0), 3)
+    with pytest.raises(ValueError, match=r'\(3, 2\).*batch of 3.*got \(1, 2\)'):
+      samplers.fixed_point(net)({}, keys, jnp.zeros((1, 2)))
+    with pytest.raises(ValueError, match='got None'):
+      samplers.fixed_point(net)({}, keys)
+
+  def test_x_and_known_go_together(self, case):
+    sampler = samplers.ancestral(case.model)
+    with pytest.raises(ValueError, match='go together.*Only x was given'):
+      sampler(case.params, case.keys, x=case.x)
+    with pytest.raises(ValueError, match='go together.*Only known was given'):
+      sampler(case.params, case.keys, known=np.ones((3, 4), bool))
+
+  def test_shapes_of_x_and_known(self, case):
+    with pytest.raises(ValueError, match=r'\(3, 4\) and \(4,\); expected'):
+      samplers.ancestral(case.model)(
+        case.params, case.keys, x=case.x, known=np.ones(4, bool)
+      )
+
+  def test_a_forecast_gives_one_event_for_each_key(self, case):
+    forecast = lambda params, keys, context: jnp.zeros(4, jnp.int32)
+    with pytest.raises(ValueError, match=r'shape \(4,\); expected \(3, 4\)'):
+      samplers.fixed_point(case.model, forecast)(case.params, case.keys)
