@@ -1,12 +1,12 @@
 """Autoregressive models, every conditional in one compiled pass.
 
-  import parallel_ar as par
+import parallel_ar as par
 
-  model = par.from_function(fn, event=(L,), rank=par.order.raster(L),
-                            head=par.heads.categorical(V), init=init)
-  params = model.init(key)
-  par.log_prob(model, params, x)            # nats[B], one pass
-  par.fixed_point(model)(params, keys).x    # the integers of par.ancestral
+model = par.from_function(fn, event=(L,), rank=par.order.raster(L),
+                          head=par.heads.categorical(V), init=init)
+params = model.init(key)
+par.log_prob(model, params, x)            # nats[B], one pass
+par.fixed_point(model)(params, keys).x    # the integers of par.ancestral
 """
 
 from parallel_ar import heads, order

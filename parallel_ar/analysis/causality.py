@@ -140,12 +140,10 @@ class Audit:
     ahead = np.unique(rank[pairs[:, 1]] - rank[pairs[:, 0]])
     if ahead.size == 1:
       return (
-        f'Every leak is {ahead[0]} ranks ahead: a shift or a padding is off by '
-        f'{ahead[0] + 1}.'
+        f'Every leak goes from rank r to rank r + {ahead[0]}: a shift or a '
+        f'padding is off by {ahead[0] + 1}.'
       )
-    return (
-      'Look for the layer whose output first shows it by auditing prefixes.'
-    )
+    return 'Audit the stack layer by layer to find the first one that leaks.'
 
 
 def predecessors(rank: ArrayLike) -> np.ndarray:

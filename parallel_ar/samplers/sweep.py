@@ -38,9 +38,9 @@ class SampleInfo(NamedTuple):
     accepted: int32[B, R], positions that became final in each pass.
   """
 
-  passes: Array
-  evaluations: Array
-  accepted: Array
+  passes: ArrayLike
+  evaluations: ArrayLike
+  accepted: ArrayLike
 
 
 class Sample(NamedTuple):
@@ -52,8 +52,8 @@ class Sample(NamedTuple):
     info: what it cost.
   """
 
-  x: Array
-  log_prob: Array
+  x: ArrayLike
+  log_prob: ArrayLike
   info: SampleInfo
 
 

@@ -54,7 +54,7 @@ def decode_agreement(
   )
   want = samplers.ancestral(model)(case.params, case.keys, case.context)
   ties = cases.agree(
-    case, 'Law 4, decode', 'one slot at a time', want.x[:1], [drawn]
+    case, 'Law 4, decode', 'one slot at a time', want.x[:1], drawn[None]
   )
   return (
     f'{len(partitions)} partitions agree to {trial.worst:.1e}, tokens equal'

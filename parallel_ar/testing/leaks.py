@@ -133,7 +133,7 @@ def _channels_mixed() -> model.AutoregressiveModel:
   return _image('channels_mixed', (1, 2, 3), first, second, last)
 
 
-def _attend(y: Array, mask: Array | None, hidden_score: float) -> Array:
+def _attend(y: Array, mask: Any, hidden_score: float) -> Array:
   scores = y @ y.T / WIDTH**0.5
   if mask is not None:
     scores = scores + jnp.where(mask, 0, hidden_score)

@@ -28,7 +28,7 @@ def conditionals(
   return model.conditionals(params, x, context)
 
 
-def row(tree: Any, index: int) -> Any:
+def row(tree: Any, index: Any) -> Any:
   """Entry `index` of every leaf; None stays None."""
   return jax.tree.map(lambda leaf: leaf[index], tree)
 
@@ -74,7 +74,7 @@ def sample(
   rank = model.rank.reshape(-1)
   for b in range(len(keys)):
     event = flatten(model, samples[b])
-    given = None if x is None else flatten(model, np.asarray(x)[b])
+    given: Any = None if x is None else flatten(model, np.asarray(x)[b])
     held = np.zeros(rank.size, bool)
     if known is not None:
       held = np.asarray(known)[b].reshape(-1)

@@ -156,7 +156,10 @@ class Worker:
   def kill(self) -> None:
     """Ends the process at once."""
     self._process.kill()
-    self._process.communicate()  # waits, and closes both pipes
+    self._process.wait()
+    self._process.stdout.close()
+    with contextlib.suppress(BrokenPipeError):
+      self._process.stdin.close()
 
   def _answer(self, key: str) -> float:
     for line in self._process.stdout:
