@@ -1,5 +1,6 @@
 """Every command and every line of Python in the README runs."""
 
+import json
 import pathlib
 import re
 import shlex
@@ -75,3 +76,14 @@ def test_python_blocks():
   assert blocks
   for block in blocks:
     exec(compile(block, 'README.md', 'exec'), {})
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'results').glob('*.json')))
+def test_results_stand_in_the_readme(path):
+  record = json.loads(path.read_text())
+  assert record['command'] and record['commit'] and record['hardware']
+  assert f'results/{path.name}' in README
+  if 'nats' in record['numbers']:
+    numbers = record['numbers']
+    value, error = numbers['nats']['value'], numbers['standard_error']['value']
+    assert f'{value:.2f} ± {error:.2f}' in README
