@@ -61,7 +61,13 @@ class RowsAbove(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     above = check_size(self.size) // 2
-    shape = (above + (self.kind == 'B'), self.size, x.shape[-1], self.features)
+    rows = above + (self.kind == 'B')
+    if not rows:
+      raise ValueError(
+        'A type A convolution of the rows above of size 1 reads nothing; use a '
+        'size of at least 3.'
+      )
+    shape = (rows, self.size, x.shape[-1], self.features)
     kernel = self.param(
       'kernel', nn.initializers.lecun_normal(), shape, jnp.float32
     )

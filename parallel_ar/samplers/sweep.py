@@ -180,7 +180,7 @@ def sweep(
       frontier=jnp.where(running, frontier, state.frontier),
       passes=state.passes + running,
       accepted=state.accepted.at[:, state.evaluations].set(
-        jnp.where(running, final.sum(axes), 0)
+        jnp.where(running, final.sum(axes, dtype=jnp.int32), 0)
       ),
       evaluations=state.evaluations + 1,
     )
