@@ -210,7 +210,7 @@ def _report(
 
 The sequential oracle needs {model.depth} passes and takes
 {ratio.text(digits=1)} times as long as the one pass (median and quartiles of
-{ratio.count} rounds, taken in turn).
+{ratio.size} rounds, taken in turn).
 
 | {len(agreement.x)} samples, the same keys | passes an image | \
 seconds |
