@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from parallel_ar import heads, model, order
 from parallel_ar.heads import categorical
+from parallel_ar.testing import case as cases
 from parallel_ar.testing import oracles
 from tests import toys
 
@@ -43,8 +44,8 @@ class TestConstruction:
     record = toys.pairs(4)
     assert (record.num_positions, record.num_dims) == (4, 8)
     assert record.event.shape == (4, 2)
-    noise = model.position_noise(record, jax.random.key(0))
-    assert noise.shape == (4, 4)
+    draw = lambda key: model.position_noise(record, key)
+    assert jax.eval_shape(draw, jax.random.key(0)).shape == (4, 4)
 
   def test_events_may_be_continuous(self):
     assert toys.autoregression().event.dtype == jnp.float32
@@ -146,7 +147,7 @@ class TestRecomputeDecode:
   def test_values_beyond_the_slots_are_not_read(self):
     """A cache full of another event gives the same conditionals."""
     net = toys.sigmoid_net((4,), rank=order.random(4, 1))
-    params = jax.jit(net.init)(jax.random.key(0))
+    params = cases.random_params(net)
     decode = model.recompute_decode(net)
     x = jnp.array([1, 0, 1, 1])
     cache = decode.init(params, None)

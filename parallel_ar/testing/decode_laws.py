@@ -29,8 +29,8 @@ def decode_agreement(
     case: the case.
     decode: the path to try; by default `recompute_decode(model)`, and then the
       model's own where it has one.
-    partitions: block sizes that sum to D; by default single slots, all at
-      once, and pairs.
+    partitions: block sizes that sum to D; by default single slots, and one
+      slot followed by all others at once.
 
   Returns:
     What was measured.
@@ -43,8 +43,7 @@ def decode_agreement(
     return f'{line}; native: {native}'
   model, size = case.model, case.model.num_positions
   if partitions is None:
-    pairs = [2] * (size // 2) + [1] * (size % 2)
-    partitions = [1] * size, [size], pairs
+    partitions = [1] * size, [1, size - 1] if size > 1 else [1]
   decode = decode._replace(extend=jax.jit(decode.extend))
   trial = _DecodeTrial(case, decode)
   for blocks in partitions:
@@ -87,9 +86,8 @@ class _DecodeTrial:
       _, draft = self._extend(cache, k, n, wrong=True)
       cache = self.decode.rewind(draft, k)
       cache, k = self._check(cache, k, n, blocks), k + n
-    last = blocks[-1]  # its program is compiled
-    for k in range(size // 2, size - last + 1, last):
-      cache = self._check(self.decode.rewind(cache, k), k, last, blocks)
+    for k in range(size // 2, size):
+      cache = self._check(self.decode.rewind(cache, k), k, 1, blocks)
 
   def _extend(self, cache: Any, k: int, n: int, wrong: bool = False) -> Any:
     padded = np.concatenate([self.values[:1], self.values])

@@ -96,8 +96,9 @@ def of_evaluation(
 def portable(argv: list[str]) -> str:
   """The command as another machine would run it.
 
-  A script is run through run.sh, and an absolute path in a flag, which holds
-  for one machine, becomes the flag's name in capitals.
+  An experiment is run through run.sh, another module of the project by its
+  name, and an absolute path in a flag, which holds for one machine, becomes the
+  flag's name in capitals.
 
   Args:
     argv: the argument vector, the script first.
@@ -110,8 +111,15 @@ def portable(argv: list[str]) -> str:
     name, equals, value = word.partition('=')
     absolute = bool(equals) and os.path.isabs(value)
     words.append(f'{name}={name.lstrip("-").upper()}' if absolute else word)
-  if script.endswith('.py'):
-    script = f'./run.sh {pathlib.Path(script).stem}'
+  path, root = (
+    pathlib.Path(script).absolute(),
+    pathlib.Path(__file__).parents[2],
+  )
+  if path.suffix == '.py' and path.is_relative_to(root):
+    folder, *rest = path.relative_to(root).with_suffix('').parts
+    script = f'./run.sh {"/".join(rest)}'
+    if folder != 'experiments':
+      script = f'.venv/bin/python -m {".".join([folder, *rest])}'
   return ' '.join([script, shlex.join(words)]).strip()
 
 

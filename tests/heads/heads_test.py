@@ -1,5 +1,7 @@
 """Heads against scipy, each other, and the frequencies of their picks."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,11 +13,18 @@ from parallel_ar import heads
 LOGITS = np.array([[0.5, -1.0, 2.0], [3.0, 3.0, -40.0]], np.float32)
 
 
-def draws(head, dist, count=20_000, seed=0):
-  """Picks of one position under `count` keys."""
-  keys = jax.random.split(jax.random.key(seed), count)
-  pick = jax.vmap(lambda key: head.pick(dist, head.noise(key, 0)))
-  return np.asarray(jax.jit(pick)(keys))
+@functools.cache
+def noise_of(head, count=20_000):
+  """Noise of position 2 under many keys."""
+  keys = jax.random.split(jax.random.key(0), count)
+  return jax.jit(jax.vmap(lambda key: head.noise(key, 2)))(keys)
+
+
+def draws(head, dist):
+  """Picks of one position under many keys."""
+  noise = noise_of(head)
+  many = jnp.broadcast_to(dist, (len(noise), *jnp.shape(dist)))
+  return np.asarray(head.pick(many, noise))
 
 
 class TestCategorical:
@@ -118,9 +127,8 @@ class TestBernoulli:
     )
 
   def test_noise_is_logistic(self):
-    keys = jax.random.split(jax.random.key(0), 5000)
-    noise = jax.jit(jax.vmap(lambda key: self.head.noise(key, 2)))(keys)
-    assert stats.kstest(np.asarray(noise), 'logistic').pvalue > 1e-3
+    noise = np.asarray(noise_of(self.head))
+    assert stats.kstest(noise, 'logistic').pvalue > 1e-3
 
   def test_shared_noise_is_a_maximal_coupling(self):
     """P(different) is |p - q|; no coupling can do better."""

@@ -109,7 +109,9 @@ class TestErrors:
     with pytest.raises(ValueError, match=f'odd kernel size; got {size}'):
       apply(layer(3, size, 'B'))
 
-  @pytest.mark.parametrize('layer', [conv.MaskedConv, conv.RowLeft])
+  @pytest.mark.parametrize(
+    'layer', [conv.MaskedConv, conv.RowLeft, conv.RowsAbove]
+  )
   def test_a_kernel_that_reads_nothing(self, layer):
     with pytest.raises(ValueError, match='reads nothing; use a size of at lea'):
       apply(layer(3, 1, 'A'))

@@ -21,7 +21,8 @@ def test_mask_is_in_degree_at_most_out_degree():
   lower, upper = np.array([0, 1, 2, 2]), np.array([2, 0, 1])
   params, y = apply(dense.MaskedDense(lower, upper), x)
   mask = np.array([[1, 1, 1], [1, 0, 1], [1, 0, 0], [1, 0, 0]])
-  want = x @ (np.asarray(params['kernel']) * mask) + params['bias']
+  params = jax.tree.map(np.asarray, params)
+  want = x @ (params['kernel'] * mask) + params['bias']
   np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-6)
 
 

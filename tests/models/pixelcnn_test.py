@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from parallel_ar import likelihood, models
+from parallel_ar import models
 from parallel_ar.analysis import causality
 from parallel_ar.testing import case as cases
+from parallel_ar.testing import likelihood_laws
 from tests import toys
 
 EVENT = (4, 5, 1)
@@ -65,7 +66,7 @@ def test_the_label_changes_the_distribution(build):
   model = build(event=(2, 2, 1), num_classes=3, first_size=3)
   params = cases.random_params(model)
   x = np.zeros((2, 2, 2, 1), np.int32)
-  nats = likelihood.log_prob(model, params, x, jnp.array([0, 2]))
+  nats = likelihood_laws.log_prob(model, params, x, jnp.array([0, 2]))
   assert nats[0] != nats[1]
 
 

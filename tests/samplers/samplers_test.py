@@ -87,14 +87,11 @@ class TestSamples:
     sample = samplers.fixed_point(flat)({}, keys)
     assert int(sample.info.passes.max()) <= 2
 
-  def test_frozen_examples_keep_their_own_count(self, case, both):
-    """Passes of a batch are those of its examples one by one."""
-    passes = np.asarray(both[1].info.passes)
-    for b in range(3):
-      one = case.keys[b : b + 1]
-      alone = samplers.fixed_point(case.model)(case.params, one)
-      assert int(alone.info.passes[0]) == passes[b]
-    assert int(both[1].info.evaluations) == passes.max()
+  def test_the_batch_runs_as_long_as_its_slowest_example(self, both):
+    info = both[1].info
+    assert int(info.evaluations) == int(info.passes.max())
+    assert int(info.passes.min()) < int(info.passes.max())
+    np.testing.assert_array_equal(info.accepted.sum(1), 4)
 
   def test_nan_ends(self):
     """Values that differ from themselves do not keep the loop alive."""

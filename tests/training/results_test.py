@@ -1,6 +1,7 @@
 """The record behind a number."""
 
 import json
+import pathlib
 import re
 import subprocess
 
@@ -68,3 +69,16 @@ def test_record_of_an_evaluation_is_json_and_names_the_conditions():
   assert details['binarization_seed'] == 2008
   assert details['params'] == 'ema of step 3'
   assert details['stopped'] == 'steps'
+
+
+def test_a_command_names_no_machine():
+  root = pathlib.Path(results.__file__).parents[2]
+  train = str(root / 'experiments' / 'train.py')
+  peer = str(root / 'third_party' / 'peers' / 'train_step.py')
+  assert (
+    results.portable([train, '--config=configs/a.py', '--data_dir=/some/where'])
+    == './run.sh train --config=configs/a.py --data_dir=DATA_DIR'
+  )
+  assert results.portable([peer, '--rounds=9']) == (
+    '.venv/bin/python -m third_party.peers.train_step --rounds=9'
+  )
