@@ -103,7 +103,8 @@ def random_params(
 
   A fresh network is close to uniform, so that its samples are noise and a
   sampler that reads the wrong inputs passes unseen. Matrices are normal with
-  standard deviation gain / sqrt(fan in), vectors 0.5, scales about 1.
+  standard deviation gain / sqrt(fan in); vectors are 0.5 +- 0.5, so that few
+  rectified units are dead, and scales 1 +- 0.5.
   """
   rng = np.random.default_rng(seed)
 
@@ -112,7 +113,8 @@ def random_params(
     if len(spec.shape) > 1:
       value *= gain / max(np.prod(spec.shape[:-1]), 1) ** 0.5
     else:
-      value = 0.5 * value + ('scale' in jax.tree_util.keystr(path[-1:]))
+      scale = 'scale' in jax.tree_util.keystr(path[-1:])
+      value = 0.5 * value + (1 if scale else 0.5)
     return jnp.asarray(value, spec.dtype)
 
   specs = jax.eval_shape(model.init, jax.random.key(0))
@@ -160,8 +162,8 @@ def agree(
     exact = jax.config.jax_enable_x64  # type: ignore[attr-defined]
     if exact or not tie:
       raise LawBroken(
-        f'{law}. {case.name}: {difference(what, got[n], want[n])} No near tie '
-        'of a pick explains it.'
+        f'{law}. {case.name}, example {b}: '
+        f'{difference(what, got[n], want[n])} No near tie explains it.'
       )
     ties += 1
   return ties

@@ -24,6 +24,7 @@ def causality(case: Case) -> str:
     case.keys[0],
     oracles.row(case.context, 0),
     expected=case.reads,
+    num_events=8,
   )
   if audit.leaks or audit.missing or audit.unread:
     raise LawBroken(f'Law 1, causality. {case.name}: {audit.describe()}')
