@@ -152,6 +152,25 @@ class TestDecode:
     worst = float(line.split('agree to ')[1].split(',')[0])
     assert worst < 1e-12
 
+  def test_a_wrong_cache_costs_passes_and_no_integer(self):
+    """Whatever a cache computes, the sample is that of `ancestral`."""
+    case = conformance.make_case(toys.recurrent())
+    right = case.model.decode
+
+    def extend(params, cache, k, previous):
+      dist, cache = right.extend(params, cache, k, previous)
+      return dist[..., ::-1], cache
+
+    wrong = right._replace(extend=extend)
+    args = case.params, case.keys
+    want = samplers.ancestral(case.model)(*args).x
+    got = samplers.cached(case.model, wrong)(*args)
+    np.testing.assert_array_equal(got.x, want)
+    assert (np.asarray(got.info.repaired) > 0).all()
+    assert (np.asarray(got.info.passes) > 1).any()
+    with pytest.raises(conformance.LawBroken, match='the unverified cache'):
+      sampling_laws.cached(case, wrong)
+
   def test_a_cache_that_cannot_be_rewound_is_rejected(self):
     case = conformance.make_case(toys.recurrent(forgetful=True))
     with pytest.raises(conformance.LawBroken, match='rewind left values'):
