@@ -55,6 +55,7 @@ CASES = {
   'pixelcnn': lambda: pixelcnn(event=(3, 3, 1)),
   'pixelcnn_chain_label': lambda: pixelcnn(event=(2, 2, 3), num_classes=2),
   'pixelcnn_tied': lambda: pixelcnn(event=(2, 3, 2), channel_order='tied'),
+  'gated_label': lambda: gated(event=(4, 3, 1), size=5, num_classes=2),
   'gated_chain_label': lambda: gated(
     event=(2, 2, 3), features=12, head_features=12, num_classes=2
   ),
