@@ -20,6 +20,7 @@ from parallel_ar.training import datasets, pictures, trained
 
 _SAMPLERS = {
   'ancestral': samplers.ancestral,
+  'cached': samplers.cached,
   'fixed_point': samplers.fixed_point,
 }
 
@@ -28,7 +29,10 @@ _DATA_DIR = flags.DEFINE_string(
   'data_dir', None, 'Directory of the data files, for contexts and symbols.'
 )
 _SAMPLER = flags.DEFINE_enum(
-  'sampler', 'fixed_point', list(_SAMPLERS), 'How to draw.'
+  'sampler',
+  'fixed_point',
+  list(_SAMPLERS),
+  'How to draw; cached needs a family with a decode path.',
 )
 _COUNT = flags.DEFINE_integer('count', 64, 'Samples to draw.', lower_bound=1)
 _SEED = flags.DEFINE_integer('seed', 0, 'Seed of the samples.')

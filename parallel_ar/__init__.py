@@ -27,7 +27,13 @@ from parallel_ar.model import (
   from_linen,
   recompute_decode,
 )
-from parallel_ar.samplers import Sample, SampleInfo, ancestral, fixed_point
+from parallel_ar.samplers import (
+  Sample,
+  SampleInfo,
+  ancestral,
+  cached,
+  fixed_point,
+)
 from parallel_ar.transform import permute, with_temperature
 
 __all__ = [
@@ -38,6 +44,7 @@ __all__ = [
   'SampleInfo',
   'ancestral',
   'bits_per_dim',
+  'cached',
   'check_events',
   'describe',
   'fixed_point',

@@ -42,10 +42,16 @@ def with_temperature(
   def conditionals(params, x, context):
     return temper(model.conditionals(params, x, context), temperature)
 
+  def extend(params, cache, k, previous):
+    assert model.decode is not None
+    dist, cache = model.decode.extend(params, cache, k, previous)
+    return temper(dist, temperature), cache
+
+  decode = model.decode and model.decode._replace(extend=extend)
   return dataclasses.replace(
     model,
     conditionals=conditionals,
-    decode=None,
+    decode=decode,
     name=f'{model.name} at temperature {temperature:g}',
   )
 

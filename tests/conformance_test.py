@@ -55,6 +55,7 @@ CASES = {
   'pixelcnn': lambda: pixelcnn(event=(3, 3, 1)),
   'pixelcnn_chain_label': lambda: pixelcnn(event=(2, 2, 3), num_classes=2),
   'pixelcnn_tied': lambda: pixelcnn(event=(2, 3, 2), channel_order='tied'),
+  'gated_label': lambda: gated(event=(4, 3, 1), size=5, num_classes=2),
   'gated_chain_label': lambda: gated(
     event=(2, 2, 3), features=12, head_features=12, num_classes=2
   ),
@@ -151,6 +152,25 @@ class TestDecode:
       line = decode_laws.decode_agreement(case, case.model.decode)
     worst = float(line.split('agree to ')[1].split(',')[0])
     assert worst < 1e-12
+
+  def test_a_wrong_cache_costs_passes_and_no_integer(self):
+    """Whatever a cache computes, the sample is that of `ancestral`."""
+    case = conformance.make_case(toys.recurrent())
+    right = case.model.decode
+
+    def extend(params, cache, k, previous):
+      dist, cache = right.extend(params, cache, k, previous)
+      return dist[..., ::-1], cache
+
+    wrong = right._replace(extend=extend)
+    args = case.params, case.keys
+    want = samplers.ancestral(case.model)(*args).x
+    got = samplers.cached(case.model, wrong)(*args)
+    np.testing.assert_array_equal(got.x, want)
+    assert (np.asarray(got.info.repaired) > 0).all()
+    assert (np.asarray(got.info.passes) > 1).any()
+    with pytest.raises(conformance.LawBroken, match='the unverified cache'):
+      sampling_laws.cached(case, wrong)
 
   def test_a_cache_that_cannot_be_rewound_is_rejected(self):
     case = conformance.make_case(toys.recurrent(forgetful=True))

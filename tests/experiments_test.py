@@ -1,7 +1,9 @@
 """Scripts refuse bad input: one paragraph, exit code 1, nothing lost."""
 
+import functools
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -112,6 +114,28 @@ def test_refuses(case, directory):
   assert 'Traceback' not in done.stderr
   after = sorted(p for p in directory.rglob('*') if 'fresh' not in str(p))
   assert after == before, 'a refused command changed files'
+
+
+def test_table_of_samplers(tmp_path):
+  """A tiny run, then the table: every sampler, equal integers."""
+  run = functools.partial(
+    subprocess.run, cwd=ROOT, check=True, capture_output=True, text=True
+  )
+  workdir = f'--workdir={tmp_path}/run'
+  tiny = ['--config.train.steps=2', '--config.train.batch_size=4']
+  run([sys.executable, '-m', 'experiments.train', MARKOV, workdir, *tiny])
+  flags = ['--count=5', '--batch=2', '--rounds=1', f'--out={tmp_path}/out.json']
+  done = run(
+    [sys.executable, '-m', 'experiments.tables.samplers', workdir, *flags]
+  )
+  assert (
+    len(re.findall('^[|] (ancestral|fixed point|cached)', done.stdout, re.M))
+    == 4
+  )
+  record = json.loads((tmp_path / 'out.json').read_text())
+  value = {name: n['value'] for name, n in record['numbers'].items()}
+  assert value['ancestral: passes mean'] == 16 == value['cached: steps']
+  assert value['cached: different'] == value['fixed point: different'] == 0
 
 
 @pytest.mark.slow

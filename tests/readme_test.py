@@ -27,6 +27,7 @@ SMALL = {
   ],
   'evaluate': [],
   'sample': ['--count=3'],
+  'tables/samplers': ['--count=3', '--rounds=1'],
 }
 
 
@@ -52,7 +53,12 @@ def test_command(command, workdir):
     flags += SMALL[script]
     expected = 0
   done = subprocess.run(
-    [sys.executable, '-m', f'experiments.{script}', *flags],
+    [
+      sys.executable,
+      '-m',
+      f'experiments.{script.replace("/", ".")}',
+      *flags,
+    ],
     cwd=ROOT,
     capture_output=True,
     text=True,

@@ -1,6 +1,6 @@
 """Causal attention over the slots of a generation order."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,17 @@ import numpy as np
 from flax import linen as nn
 
 from parallel_ar.types import Array
+
+
+class KeyValues(NamedTuple):
+  """What attention keeps of the slots before: S slots, H heads of size K.
+
+  Keys are stored transposed, because a decode step reads all of them as the
+  right factor of a matrix product.
+  """
+
+  keys: Array  # [H, K, S]
+  values: Array  # [H, S, K]
 
 
 def block_causal_attention(
@@ -48,6 +59,40 @@ def block_causal_attention(
     att = jax.nn.softmax(scores, -1).astype(v_HSK.dtype)
     out.append(att @ v_HSK[:, :end])
   return jnp.moveaxis(jnp.concatenate(out, 1), 0, 1)
+
+
+def cached_attention(
+  q_LHK: Array,
+  k_LHK: Array,
+  v_LHK: Array,
+  slots_L: Array,
+  cache: KeyValues,
+) -> tuple[Array, KeyValues]:
+  """Attention of a few new slots to themselves and to all slots before.
+
+  Entries of the cache beyond the newest slot are masked, so a draft that was
+  given up needs no cleaning: the next block overwrites it.
+
+  Args:
+    q_LHK: queries of the slots k..k+L-1.
+    k_LHK: their keys.
+    v_LHK: their values.
+    slots_L: int[L], k..k+L-1.
+    cache: of S >= k + L slots.
+
+  Returns:
+    float[L, H, K] and the cache with the new slots.
+  """
+  size = q_LHK.shape[-1]
+  write = jax.lax.dynamic_update_slice_in_dim
+  k_HKS = write(cache.keys, jnp.moveaxis(k_LHK, 0, 2), slots_L[0], 2)
+  v_HSK = write(cache.values, jnp.moveaxis(v_LHK, 0, 1), slots_L[0], 1)
+  q_HLK = jnp.moveaxis(q_LHK, 0, 1) * (size**-0.5)
+  scores = (q_HLK @ k_HKS).astype(jnp.float32)
+  mask = slots_L[:, None] >= jnp.arange(k_HKS.shape[-1])[None, :]
+  scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+  att = jax.nn.softmax(scores, -1).astype(v_HSK.dtype)
+  return jnp.moveaxis(att @ v_HSK, 0, 1), KeyValues(k_HKS, v_HSK)
 
 
 def rotary(x_LHK: Array, positions: Array, base: float = 1e4) -> Array:
@@ -93,7 +138,10 @@ class SelfAttention(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x_LN: Array) -> Array:
+  def __call__(
+    self, x_LN: Array, slots_L: Array, cache: KeyValues | None = None
+  ) -> tuple[Array, KeyValues | None]:
+    """Maps the slots `slots_L`: all of them, or the next ones of a cache."""
     length, width = x_LN.shape
     if width % self.heads or (self.rotary and width // self.heads % 2):
       raise ValueError(
@@ -105,7 +153,10 @@ class SelfAttention(nn.Module):
     q, k, v = jnp.split(qkv(x_LN), 3, -1)
     q, k, v = (a.reshape(length, self.heads, size) for a in (q, k, v))
     if self.rotary:
-      q, k = (rotary(a, jnp.arange(length)) for a in (q, k))
-    y = block_causal_attention(q, k, v, block=self.block, chunk=self.chunk)
+      q, k = (rotary(a, slots_L) for a in (q, k))
+    if cache is None:
+      y = block_causal_attention(q, k, v, block=self.block, chunk=self.chunk)
+    else:
+      y, cache = cached_attention(q, k, v, slots_L, cache)
     out = nn.Dense(width, use_bias=False, dtype=self.dtype, name='out')
-    return out(y.reshape(length, width))
+    return out(y.reshape(length, width)), cache

@@ -19,7 +19,15 @@ from parallel_ar.types import Array
 Kind = Literal['A', 'B']  # A leaves the output's own place out, B keeps it
 
 
-def conv2d(x: Array, kernel: Array, *, above: int, left: int) -> Array:
+def conv2d(
+  x: Array,
+  kernel: Array,
+  *,
+  above: int,
+  left: int,
+  below: int | None = None,
+  right: int | None = None,
+) -> Array:
   """y[r, c] = sum_ij kernel[i, j] . x[r - above + i, c - left + j].
 
   Args:
@@ -27,12 +35,16 @@ def conv2d(x: Array, kernel: Array, *, above: int, left: int) -> Array:
     kernel: float[h, w, N, F].
     above: rows between the kernel's first row and the output's row.
     left: columns between the kernel's first column and the output's column.
+    below: rows of zeros below x; as many as keep H by default.
+    right: columns of zeros to its right; as many as keep W by default.
 
   Returns:
     float[H, W, F].
   """
   height, width = kernel.shape[:2]
-  padding = (above, height - 1 - above), (left, width - 1 - left)
+  below = height - 1 - above if below is None else below
+  right = width - 1 - left if right is None else right
+  padding = (above, below), (left, right)
   return jax.lax.conv_general_dilated(
     x[None],
     kernel,
@@ -59,7 +71,8 @@ class RowsAbove(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Array) -> Array:
+  def __call__(self, x: Array, window: bool = False) -> Array:
+    """Maps float[H, W, N]; a window holds just the rows of one output row."""
     above = check_size(self.size) // 2
     rows = above + (self.kind == 'B')
     if not rows:
@@ -72,8 +85,10 @@ class RowsAbove(nn.Module):
       'kernel', nn.initializers.lecun_normal(), shape, jnp.float32
     )
     kernel, x = kernel.astype(self.dtype), x.astype(self.dtype)
-    y = conv2d(x, kernel, above=above, left=self.size // 2)
-    return _add_bias(self, y)
+    half = self.size // 2
+    if window:
+      return _add_bias(self, conv2d(x, kernel, above=0, below=0, left=half))
+    return _add_bias(self, conv2d(x, kernel, above=above, left=half))
 
 
 class RowLeft(nn.Module):
@@ -98,7 +113,8 @@ class RowLeft(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Array) -> Array:
+  def __call__(self, x: Array, window: bool = False) -> Array:
+    """Maps float[H, W, N]; a window holds just the pixels of one output."""
     left = check_size(self.size) // 2
     live = center_mask(
       x.shape[-1], self.features, self.kind, self.channels, self.repeats
@@ -120,6 +136,8 @@ class RowLeft(nn.Module):
       mask[0, -1] = live
       kernel = jnp.where(mask, kernel, 0)
     kernel, x = kernel.astype(self.dtype), x.astype(self.dtype)
+    if window:
+      return _add_bias(self, conv2d(x, kernel, above=0, left=0, right=0))
     return _add_bias(self, conv2d(x, kernel, above=0, left=left))
 
 

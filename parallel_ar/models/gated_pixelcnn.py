@@ -8,6 +8,8 @@ The vertical stack v of row r holds the rows above r at every column; the
 horizontal stack h adds the pixels to the left. In the first layer both are
 type A and there is no residual.
 
+Images of one channel have a decode path, see `gated_pixelcnn_decode`.
+
 References:
   van den Oord et al.: Conditional image generation with PixelCNN decoders.
   NIPS 2016, section 2.2, eq. 2 and 4, Figure 2.
@@ -23,7 +25,7 @@ from flax import linen as nn
 from parallel_ar import model
 from parallel_ar.layers import conv, dense, embedding
 from parallel_ar.layers import remat as remat_policies
-from parallel_ar.models import pixelcnn
+from parallel_ar.models import gated_pixelcnn_decode, pixelcnn
 from parallel_ar.types import Array, Context
 
 
@@ -52,22 +54,37 @@ class GatedLayer(nn.Module):
   num_classes: int
   dtype: Any
 
-  @nn.compact
+  def setup(self):
+    both, dtype = 2 * self.features, self.dtype
+    degree = dense.channel_degrees(self.features, self.channels)
+    self.vertical = conv.RowsAbove(both, self.size, self.kind, dtype)
+    self.link = nn.Dense(both, use_bias=False, dtype=dtype)
+    self.horizontal = conv.RowLeft(
+      both, self.size, self.kind, self.channels, 2, dtype
+    )
+    self.context = embedding.AddContext(self.num_classes, dtype)
+    self.out = dense.MaskedDense(degree, degree, dtype)
+
   def __call__(
     self, v: Array, h: Array, context: Context
   ) -> tuple[Array, Array]:
     """Maps (v, h) to (v', h'), both float[H, W, N]."""
-    both, dtype = 2 * self.features, self.dtype
-    v = conv.RowsAbove(both, self.size, self.kind, dtype, name='vertical')(v)
-    link = nn.Dense(both, use_bias=False, dtype=dtype, name='link')(v)
-    y = conv.RowLeft(
-      both, self.size, self.kind, self.channels, 2, dtype, name='horizontal'
-    )(h)
-    add = embedding.AddContext(self.num_classes, dtype, name='context')
-    y = gate(add(y + link, context))
-    degree = dense.channel_degrees(self.features, self.channels)
-    y = dense.MaskedDense(degree, degree, dtype, name='out')(y)
-    return gate(v), y if self.kind == 'A' else h + y
+    v, link = self.above(v)
+    return v, self.left(h, link, context)
+
+  def above(self, v: Array, window: bool = False) -> tuple[Array, Array]:
+    """v' and what it adds to the horizontal stack; of one row in a window."""
+    v = self.vertical(v, window)
+    return gate(v), self.link(v)
+
+  def left(
+    self, h: Array, link: Array, context: Context, window: bool = False
+  ) -> Array:
+    """h' from h and the link of the vertical stack; one pixel in a window."""
+    y = self.context(self.horizontal(h, window) + link, context)
+    y = self.out(gate(y))
+    # The newest pixel of a window is the output's own.
+    return y if self.kind == 'A' else (h[:, -1:] if window else h) + y
 
 
 class GatedPixelCNN(nn.Module):
@@ -75,6 +92,7 @@ class GatedPixelCNN(nn.Module):
 
   num_values: int
   channels: int
+  event_channels: int
   features: int
   layers: int
   size: int
@@ -85,23 +103,38 @@ class GatedPixelCNN(nn.Module):
   remat: str
   dtype: Any
 
-  @nn.compact
-  def __call__(self, x: Array, context: Context) -> Array:
-    y = embedding.encode(x, self.num_values, self.inputs)
+  def setup(self):
     layer = remat_policies.remat(GatedLayer, self.remat)
-    v, h = y, y
     for l in range(self.layers):
       size, kind = (self.size, 'B') if l else (self.first_size, 'A')
-      v, h = layer(
+      block = layer(
         self.features,
         size,
         kind,
         self.channels,
         self.num_classes,
         self.dtype,
-        name=f'layer_{l}',
-      )(v, h, context)
-    return pixelcnn.to_logits(self, h, x.shape[-1], context)
+      )
+      setattr(self, f'layer_{l}', block)
+
+  def __call__(self, x: Array, context: Context) -> Array:
+    v = h = embedding.encode(x, self.num_values, self.inputs)
+    for l in range(self.layers):
+      v, h = getattr(self, f'layer_{l}')(v, h, context)
+    return self.to_logits(h, context)
+
+  def above(self, layer: int, v: Array) -> tuple[Array, Array]:
+    """`GatedLayer.above` of one row."""
+    return getattr(self, f'layer_{layer}').above(v, True)
+
+  def left(self, layer: int, h: Array, link: Array, context: Context) -> Array:
+    """`GatedLayer.left` of one pixel."""
+    return getattr(self, f'layer_{layer}').left(h, link, context, True)
+
+  @nn.compact
+  def to_logits(self, h: Array, context: Context) -> Array:
+    """The output layers, at every pixel."""
+    return pixelcnn.to_logits(self, h, self.event_channels, context)
 
 
 def gated_pixelcnn(
@@ -151,6 +184,7 @@ def gated_pixelcnn(
   module = GatedPixelCNN(
     num_values=num_values,
     channels=pixelcnn.channel_groups(event, channel_order),
+    event_channels=event[-1],
     features=features,
     layers=layers,
     size=size,
@@ -168,5 +202,8 @@ def gated_pixelcnn(
     channel_order=channel_order,
     num_classes=num_classes,
     context_size=context_size,
+    decode=gated_pixelcnn_decode.decode(module, event)
+    if event[-1] == 1
+    else None,
     name='gated_pixelcnn',
   )

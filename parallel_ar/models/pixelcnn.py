@@ -116,6 +116,7 @@ def image_model(
   num_classes: int,
   context_size: int,
   name: str,
+  decode: model.Decode | None = None,
 ) -> model.AutoregressiveModel:
   """The record of a network over images in raster order."""
   rank = order.raster(event)
@@ -129,6 +130,7 @@ def image_model(
     if num_values == 2
     else heads.categorical(num_values),
     context=embedding.context_spec(num_classes, context_size),
+    decode=decode,
     name=name,
   )
 

@@ -8,6 +8,9 @@ g is the size of the groups: 1 for a total order, and then slot k reads slots
 < k. With tied groups the inputs are shifted by a whole group and attention is
 causal between groups: the g slots of a group are predicted together.
 
+Where g is 1 the model brings a decode path that keeps keys and values: slot k
+costs O(k N) for attention and O(N^2) for the rest, instead of a whole pass.
+
 References:
   Vaswani et al.: Attention is all you need. NeurIPS 2017.
   Xiong et al.: On layer normalization in the transformer architecture. ICML
@@ -26,7 +29,7 @@ from parallel_ar import model, order
 from parallel_ar.heads.categorical import categorical
 from parallel_ar.layers import attention, embedding
 from parallel_ar.layers import remat as remat_policies
-from parallel_ar.types import Array, ArrayLike, Context
+from parallel_ar.types import Array, ArrayLike, Context, Params
 
 Positions = Literal['rotary', 'learned']
 
@@ -51,15 +54,20 @@ class Block(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, y_LN: Array) -> Array:
+  def __call__(
+    self, y_LN: Array, slots_L: Array, cache: attention.KeyValues | None
+  ) -> tuple[Array, attention.KeyValues | None]:
     width = y_LN.shape[-1]
     attend = attention.SelfAttention(
       self.heads, self.group, self.rotary, self.chunk, self.dtype, name='att'
     )
-    y_LN = y_LN + attend(nn.LayerNorm(dtype=self.dtype, name='norm_att')(y_LN))
+    z = nn.LayerNorm(dtype=self.dtype, name='norm_att')(y_LN)
+    z, cache = attend(z, slots_L, cache)
+    y_LN = y_LN + z
     z = nn.LayerNorm(dtype=self.dtype, name='norm_mlp')(y_LN)
     z = nn.Dense(self.mlp_features, dtype=self.dtype, name='up')(z)
-    return y_LN + nn.Dense(width, dtype=self.dtype, name='down')(nn.gelu(z))
+    z = nn.Dense(width, dtype=self.dtype, name='down')(nn.gelu(z))
+    return y_LN + z, cache
 
 
 class Transformer(nn.Module):
@@ -79,39 +87,96 @@ class Transformer(nn.Module):
   remat: str
   dtype: Any
 
-  @nn.compact
   def __call__(self, x: Array, context: Context) -> Array:
-    slots, group, width = np.asarray(self.slots), self.group, self.features
-    length = slots.size
+    """One pass: float[E, V]."""
+    slots = np.asarray(self.slots)
+    start = jnp.zeros(self.group, x.dtype)  # read by no slot
+    previous = x.reshape(-1)[slots[: slots.size - self.group]]
+    logits, _ = self.extend(
+      jnp.concatenate([start, previous]), jnp.arange(slots.size), context, None
+    )
+    # Slot k is position slots[k]: send the logits back to their positions.
+    logits = logits[np.argsort(slots)]
+    return logits.reshape(*x.shape, self.num_values)
+
+  @nn.compact
+  def extend(
+    self,
+    previous_L: Array,
+    slots_L: Array,
+    context: Context,
+    cache: tuple[attention.KeyValues, ...] | None,
+  ) -> tuple[Array, tuple[attention.KeyValues | None, ...]]:
+    """Logits of the slots `slots_L`, whose inputs are `previous_L`.
+
+    Args:
+      previous_L: the symbol one group before each slot; ignored in the first.
+      slots_L: int[L], all slots, or the next ones of the cache.
+      context: label, vector or None.
+      cache: of each block; None for all slots at once.
+
+    Returns:
+      float32[L, V] and the cache of each block.
+    """
+    width = self.features
     embed = nn.Embed(self.num_values, width, dtype=self.dtype, name='embed')
     normal = nn.initializers.normal(0.02)
-    start = self.param('start', normal, (group, width), jnp.float32)
-    previous = embed(x.reshape(-1)[slots[: length - group]])
-    y_LN = jnp.concatenate([start.astype(self.dtype), previous])
+    start = self.param('start', normal, (self.group, width), jnp.float32)
+    first = start[jnp.minimum(slots_L, self.group - 1)].astype(self.dtype)
+    y_LN = jnp.where((slots_L < self.group)[:, None], first, embed(previous_L))
     if self.positions == 'learned':
-      table = self.param('positions', normal, (length, width), jnp.float32)
-      y_LN = y_LN + table.astype(self.dtype)
+      shape = len(self.slots), width
+      table = self.param('positions', normal, shape, jnp.float32)
+      y_LN = y_LN + table[slots_L].astype(self.dtype)
     add = embedding.AddContext(self.num_classes, self.dtype, name='context')
     y_LN = add(y_LN, context)
     block = remat_policies.remat(Block, self.remat)
+    caches = []
     for l in range(self.layers):
-      y_LN = block(
+      y_LN, kept = block(
         self.heads,
         self.mlp_features,
-        group,
+        self.group,
         self.positions == 'rotary',
         self.chunk,
         self.dtype,
         name=f'block_{l}',
-      )(y_LN)
+      )(y_LN, slots_L, cache[l] if cache else None)
+      caches.append(kept)
     y_LN = nn.LayerNorm(dtype=self.dtype, name='norm')(y_LN)
     if self.tied:
       logits = embed.attend(y_LN)
     else:
       logits = nn.Dense(self.num_values, dtype=self.dtype, name='logits')(y_LN)
-    # Slot k is position slots[k]: send the logits back to their positions.
-    logits = logits.astype(jnp.float32)[np.argsort(slots)]
-    return logits.reshape(*x.shape, self.num_values)
+    return logits.astype(jnp.float32), tuple(caches)
+
+
+def _decode(module: Transformer) -> model.Decode:
+  """Incremental evaluation with a cache of keys and values."""
+
+  def init(params: Params, context: Context) -> Any:
+    del params
+    length, size = len(module.slots), module.features // module.heads
+    empty = attention.KeyValues(
+      jnp.zeros((module.heads, size, length), module.dtype),
+      jnp.zeros((module.heads, length, size), module.dtype),
+    )
+    return (empty,) * module.layers, context
+
+  def extend(params: Params, cache: Any, k: Any, previous: Any) -> Any:
+    blocks, context = cache
+    logits, blocks = module.apply(
+      {'params': params},
+      previous,
+      k + jnp.arange(previous.shape[0]),
+      context,
+      blocks,
+      method='extend',
+    )
+    return logits, (blocks, context)
+
+  # What stands beyond slot k is masked, then overwritten.
+  return model.Decode(init, extend, rewind=lambda cache, k: cache)
 
 
 def transformer(
@@ -188,5 +253,6 @@ def transformer(
     rank=rank,
     head=categorical(num_values),
     context=embedding.context_spec(num_classes, context_size),
+    decode=_decode(module) if group == 1 else None,
     name='transformer',
   )

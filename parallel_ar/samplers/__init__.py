@@ -1,7 +1,15 @@
 """Exact samplers: for one key, one sample, whatever the sampler."""
 
 from parallel_ar.samplers.ancestral import ancestral
+from parallel_ar.samplers.cached import cached
 from parallel_ar.samplers.fixed_point import fixed_point
 from parallel_ar.samplers.sweep import Sample, SampleInfo, Sampler
 
-__all__ = ['Sample', 'SampleInfo', 'Sampler', 'ancestral', 'fixed_point']
+__all__ = [
+  'Sample',
+  'SampleInfo',
+  'Sampler',
+  'ancestral',
+  'cached',
+  'fixed_point',
+]

@@ -36,11 +36,15 @@ class SampleInfo(NamedTuple):
     passes: int32[B], network passes until the example was final.
     evaluations: int32[], passes that ran for the whole batch: the maximum.
     accepted: int32[B, R], positions that became final in each pass.
+    steps: incremental evaluations before the passes, each for the whole batch.
+    repaired: int32[B], positions whose first guess was wrong.
   """
 
   passes: ArrayLike
   evaluations: ArrayLike
   accepted: ArrayLike
+  steps: ArrayLike
+  repaired: ArrayLike
 
 
 class Sample(NamedTuple):
@@ -186,11 +190,12 @@ def sweep(
     )
 
   zeros = jnp.zeros(batch, jnp.int32)
+  start = jnp.where(held, given, start)
   end = jax.lax.while_loop(
     lambda state: (state.frontier < model.depth).any(),
     body,
     _State(
-      x=jnp.where(held, given, start),
+      x=start,
       log_prob=jnp.zeros(batch),
       frontier=zeros,
       passes=zeros,
@@ -198,5 +203,12 @@ def sweep(
       evaluations=jnp.zeros((), jnp.int32),
     ),
   )
-  info = SampleInfo(end.passes, end.evaluations, end.accepted)
+  wrong = (end.x != start).reshape(*known.shape, -1).any(-1)
+  info = SampleInfo(
+    passes=end.passes,
+    evaluations=end.evaluations,
+    accepted=end.accepted,
+    steps=jnp.zeros((), jnp.int32),
+    repaired=wrong.sum(axes, dtype=jnp.int32),
+  )
   return Sample(end.x, end.log_prob, info)

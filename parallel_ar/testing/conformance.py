@@ -35,6 +35,7 @@ LAWS: dict[str, Callable[[Case], str]] = {
   'decode_agreement': decode_laws.decode_agreement,
   'same_integers': sampling_laws.same_integers,
   'completion': sampling_laws.completion,
+  'cached': sampling_laws.cached,
   'eight_devices': sampling_laws.eight_devices,
 }
 

@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from parallel_ar import samplers
+from parallel_ar.model import Decode, recompute_decode
 from parallel_ar.samplers import Sample, Sampler
 from parallel_ar.testing import case as cases
 from parallel_ar.testing import likelihood_laws, oracles
@@ -118,6 +119,57 @@ def completion(
       raise LawBroken(f'{law}. {case.name}: {what}')
   _everything_given(case, law, other)
   return f'prefix, in-painting and everything given{cases.count(ties)}'
+
+
+def cached(case: Case, decode: Decode | None = None) -> str:
+  """Law 5 for the cached sampler.
+
+  It returns the integers of `ancestral`, bit for bit, freely and with positions
+  given at random, and counts what it repaired. Without verification the cache
+  may differ by near ties, and by no more than was repaired.
+
+  Args:
+    case: the case.
+    decode: the path to try; by default the model's own, else
+      `recompute_decode`.
+  """
+  model, law = case.model, 'Law 5, cached'
+  decode = decode or model.decode or recompute_decode(model)
+  args = case.params, case.keys, case.context
+  holes = np.random.default_rng(2).random((len(case.keys), *model.rank.shape))
+  runs: dict[str, dict[str, ArrayLike]] = {
+    'drawing': {},
+    'in-painting': {'x': case.x, 'known': holes < 0.5},
+  }
+  ties = 0
+  for what, given in runs.items():
+    want = np.asarray(samplers.ancestral(model)(*args, **given).x)
+    proved = samplers.cached(model, decode)(*args, **given)
+    draft = samplers.cached(model, decode, verify=False)(*args, **given)
+    if not np.array_equal(proved.x, want):
+      raise LawBroken(
+        f'{law}. {case.name}: {cases.difference(what, proved.x, want)}'
+      )
+    _check_cost(case, law, what, proved)
+    if not given:
+      ties = cases.agree(case, law, 'the unverified cache', want, draft.x)
+    wrong = (np.asarray(draft.x) != want).reshape(len(want), -1)
+    repaired = np.asarray(proved.info.repaired)
+    if (
+      model.event.shape == model.rank.shape and (repaired != wrong.sum(1)).any()
+    ):
+      raise LawBroken(
+        f'{law}. {case.name}: {what} reports {repaired} repaired positions, '
+        f'but the draft differs in {wrong.sum(1)}.'
+      )
+    late = np.asarray(proved.info.passes)[repaired == 0]
+    if (late != 1).any() or proved.info.steps != model.num_positions:
+      raise LawBroken(
+        f'{law}. {case.name}: {what} took {proved.info.passes} passes and '
+        f'{proved.info.steps} steps; a right draft takes one pass after '
+        f'{model.num_positions} steps.'
+      )
+  return f'equal, drawn and in-painted{cases.count(ties)}'
 
 
 def _everything_given(case: Case, law: str, sampler: Sampler) -> None:

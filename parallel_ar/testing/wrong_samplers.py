@@ -151,6 +151,8 @@ def _loop(
       history.append(x)
     last = np.maximum(passes - drop, 0)
     x = np.stack([history[n][b] for b, n in enumerate(last)])
-    return Sample(x, nats, SampleInfo(passes, passes.max(), accepted))
+    zeros = np.zeros_like(passes)
+    info = SampleInfo(passes, passes.max(), accepted, np.zeros(()), zeros)
+    return Sample(x, nats, info)
 
   return sampler

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from parallel_ar import heads, likelihood, model, order, samplers
+from parallel_ar import heads, likelihood, model, order, samplers, transform
 from parallel_ar.samplers.sweep import sweep
 from parallel_ar.testing import case as cases
 from parallel_ar.testing import oracles
@@ -125,6 +125,31 @@ class TestKnown:
       case.params, case.keys, x=case.x, known=known
     ).x
     np.testing.assert_array_equal(np.asarray(got)[known], case.x[known])
+
+
+class TestCached:
+  def test_the_draft_reports_no_passes_and_its_own_likelihood(self):
+    case = cases.make_case(toys.recurrent())
+    draft = samplers.cached(case.model, verify=False)(case.params, case.keys)
+    assert int(draft.info.evaluations) == 0 == int(draft.info.passes.max())
+    assert int(draft.info.steps) == case.model.num_positions
+    np.testing.assert_allclose(
+      draft.log_prob,
+      likelihood.log_prob(case.model, case.params, draft.x),
+      rtol=1e-5,
+    )
+
+  def test_a_tempered_model_keeps_its_cache(self):
+    case = cases.make_case(toys.recurrent())
+    cold = transform.with_temperature(case.model, 0.3)
+    got = samplers.cached(cold)(case.params, case.keys)
+    want = samplers.ancestral(cold)(case.params, case.keys)
+    np.testing.assert_array_equal(got.x, want.x)
+    np.testing.assert_array_equal(got.info.repaired, 0)
+
+  def test_a_model_without_decode(self, case):
+    with pytest.raises(ValueError, match='no decode path. Use fixed_point'):
+      samplers.cached(case.model)
 
 
 class TestErrors:

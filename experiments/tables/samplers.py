@@ -1,0 +1,198 @@
+"""What each sampler costs on one trained run, and whether it is exact.
+
+  ./run.sh tables/samplers --workdir=runs/markov_transformer --count=64
+
+Every row draws the same keys. Integers are compared with those of `ancestral`
+and the different ones counted; times are of one batch, taken in turn, and the
+ratio is that of the medians' rounds. A step is an incremental evaluation of one
+slot, a pass a full evaluation of the network; both serve the whole batch.
+"""
+
+import functools
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+
+from experiments import entry
+from parallel_ar import describe, samplers
+from parallel_ar.analysis import timing
+from parallel_ar.model import AutoregressiveModel
+from parallel_ar.training import configuration, datasets, results, trained
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
+_DATA_DIR = flags.DEFINE_string(
+  'data_dir', None, 'Directory of the data files, for contexts.'
+)
+_COUNT = flags.DEFINE_integer(
+  'count', 64, 'Samples to draw and compare.', lower_bound=1
+)
+_BATCH = flags.DEFINE_integer('batch', 16, 'Samples a batch.', lower_bound=1)
+_ROUNDS = flags.DEFINE_integer(
+  'rounds', 5, 'Timed rounds of one batch.', lower_bound=1
+)
+_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the samples.')
+_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+
+
+class Row(NamedTuple):
+  """What one sampler cost.
+
+  Attributes:
+    steps: incremental evaluations of a batch.
+    passes: int[count], full passes until each sample was final.
+    different: integers that differ from those of `ancestral`.
+    repaired: positions whose first guess was wrong, over all samples.
+    seconds: of one batch.
+    ratio: T_ancestral / T, by round.
+    compile_seconds: of one batch's program.
+    temporary_bytes: that XLA reserves for one batch's program.
+  """
+
+  steps: int
+  passes: np.ndarray
+  different: int
+  repaired: int
+  seconds: timing.Summary
+  ratio: timing.Summary
+  compile_seconds: float
+  temporary_bytes: int
+
+
+def main() -> None:
+  """Runs the script."""
+  started = time.monotonic()
+  # A compilation that a cache answers would be timed as nearly nothing.
+  jax.config.update('jax_enable_compilation_cache', False)
+  run = trained.load(pathlib.Path(entry.require(_WORKDIR)))
+  model = run.models[0]
+  context = None
+  if model.context is not None:
+    split = run.config.evaluate.split
+    data = datasets.load_split(run.config, split, _DATA_DIR.value)
+    context = datasets.contexts(model, data, _COUNT.value)
+  rows = measure(model, run.params, context)
+  print(describe(model))
+  print(
+    f'{run.params_name}; {_COUNT.value} samples in batches of {_BATCH.value}\n'
+  )
+  print(table(model, rows))
+  if _OUT.value:
+    results.save(
+      _OUT.value,
+      results.result_json(
+        _numbers(rows),
+        config=configuration.to_json(run.config),
+        seed=_SEED.value,
+        wall_seconds=time.monotonic() - started,
+        details={
+          'model': describe(model),
+          'params': run.params_name,
+          'count': _COUNT.value,
+          'batch': _BATCH.value,
+          'rounds': {
+            name: {
+              'seconds': row.seconds._asdict(),
+              'ratio': row.ratio._asdict(),
+            }
+            for name, row in rows.items()
+          },
+        },
+      ),
+    )
+
+
+def measure(
+  model: AutoregressiveModel, params: Any, context: Any
+) -> dict[str, Row]:
+  """Draws with every sampler that the model has, `ancestral` first."""
+  draw = {
+    'ancestral': samplers.ancestral(model),
+    'fixed point': samplers.fixed_point(model),
+  }
+  if model.decode is not None:
+    draw['cached'] = samplers.cached(model)
+    draw['cached, not verified'] = samplers.cached(model, verify=False)
+  keys = jax.random.split(jax.random.key(_SEED.value), _COUNT.value)
+  batches = [
+    slice(i, i + _BATCH.value) for i in range(0, _COUNT.value, _BATCH.value)
+  ]
+
+  def part(batch: slice) -> tuple:
+    return params, keys[batch], jax.tree.map(lambda c: c[batch], context)
+
+  programs = {}
+  for name, sampler in draw.items():
+    begun = time.monotonic()
+    compiled = jax.jit(sampler).lower(*part(batches[0])).compile()
+    memory = compiled.memory_analysis()
+    programs[name] = (
+      time.monotonic() - begun,
+      int(memory.temp_size_in_bytes) if memory else 0,
+    )
+  once = lambda sampler: jax.block_until_ready(sampler(*part(batches[0])))
+  rounds = timing.in_turn(
+    {name: functools.partial(once, sampler) for name, sampler in draw.items()},
+    rounds=_ROUNDS.value,
+  )
+  drawn = {
+    name: [jax.device_get(sampler(*part(batch))) for batch in batches]
+    for name, sampler in draw.items()
+  }
+  want = np.concatenate([s.x for s in drawn['ancestral']])
+  rows = {}
+  for name, parts in drawn.items():
+    x = np.concatenate([s.x for s in parts])
+    rows[name] = Row(
+      steps=int(parts[0].info.steps),
+      passes=np.concatenate([s.info.passes for s in parts]),
+      different=int((x != want).sum()),
+      repaired=int(sum(s.info.repaired.sum() for s in parts)),
+      seconds=timing.summarize(rounds.seconds[name]),
+      ratio=timing.ratio(rounds, 'ancestral', name),
+      compile_seconds=programs[name][0],
+      temporary_bytes=programs[name][1],
+    )
+  return rows
+
+
+def table(model: AutoregressiveModel, rows: dict[str, Row]) -> str:
+  """The rows as Markdown."""
+  lines = [
+    '| sampler | steps | passes mean | max | of n | seconds | ratio to '
+    'ancestral | different integers | compile s | memory MB |',
+    '|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|',
+  ]
+  for name, row in rows.items():
+    mean = row.passes.mean()
+    lines.append(
+      f'| {name} | {row.steps} | {mean:.1f} | {row.passes.max()} '
+      f'| {mean / model.num_positions:.1%} | {row.seconds.median:.4f} '
+      f'| {row.ratio.text(digits=1)} | {row.different} '
+      f'| {row.compile_seconds:.1f} | {row.temporary_bytes / 1e6:.1f} |'
+    )
+  return '\n'.join(lines)
+
+
+def _numbers(rows: dict[str, Row]) -> dict[str, tuple[float | int, str]]:
+  numbers: dict[str, tuple[float | int, str]] = {}
+  for name, row in rows.items():
+    numbers |= {
+      f'{name}: steps': (row.steps, 'steps'),
+      f'{name}: passes mean': (float(row.passes.mean()), 'passes'),
+      f'{name}: passes max': (int(row.passes.max()), 'passes'),
+      f'{name}: seconds': (row.seconds.median, 's'),
+      f'{name}: ratio': (row.ratio.median, 'x'),
+      f'{name}: different': (row.different, 'integers'),
+      f'{name}: repaired': (row.repaired, 'positions'),
+      f'{name}: compile': (row.compile_seconds, 's'),
+      f'{name}: memory': (row.temporary_bytes, 'bytes'),
+    }
+  return numbers
+
+
+if __name__ == '__main__':
+  entry.run(main)
