@@ -93,4 +93,6 @@ class TestRotary:
 def test_heads_that_do_not_fit(width, heads, rotary):
   layer = attention.SelfAttention(heads, rotary=rotary)
   with pytest.raises(ValueError, match=f'{heads} heads do not fit .* {width}'):
-    jax.eval_shape(layer.init, jax.random.key(0), jnp.ones((3, width)))
+    jax.eval_shape(
+      layer.init, jax.random.key(0), jnp.ones((3, width)), jnp.arange(3)
+    )
