@@ -10,6 +10,7 @@ par.fixed_point(model)(params, keys).x    # the integers of par.ancestral
 """
 
 from parallel_ar import heads, order
+from parallel_ar.decode import Decode
 from parallel_ar.likelihood import (
   bits_per_dim,
   log_prob,
@@ -19,7 +20,6 @@ from parallel_ar.likelihood import (
 )
 from parallel_ar.model import (
   AutoregressiveModel,
-  Decode,
   Head,
   check_events,
   describe,

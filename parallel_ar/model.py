@@ -17,6 +17,7 @@ import numpy as np
 from flax import linen as nn
 
 from parallel_ar import order
+from parallel_ar.decode import Decode
 from parallel_ar.types import (
   Array,
   ArrayLike,
@@ -49,22 +50,6 @@ class Head(NamedTuple):
   pick: Callable[[Dist, Any], Array]
   pmf: Callable[[Dist], Array] | None = None
   temper: Callable[[Dist, Any], Dist] | None = None
-
-
-class Decode(NamedTuple):
-  """Incremental evaluation; k counts slots of the generation order.
-
-  Attributes:
-    init: (params, context) -> cache.
-    extend: (params, cache, k, previous[n]) -> (dist of slots k..k+n-1, cache);
-      `previous` holds the values of slots k-1..k+n-2 (the first is ignored at
-      k = 0).
-    rewind: (cache, k) -> cache, ready to extend from slot k again.
-  """
-
-  init: Callable[[Params, Context], Any]
-  extend: Callable[[Params, Any, Any, Any], tuple[Dist, Any]]
-  rewind: Callable[[Any, Any], Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from parallel_ar import order
+from parallel_ar.decode import map_dist
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.types import ArrayLike
 
@@ -42,12 +43,10 @@ def with_temperature(
   def conditionals(params, x, context):
     return temper(model.conditionals(params, x, context), temperature)
 
-  def extend(params, cache, k, previous):
-    assert model.decode is not None
-    dist, cache = model.decode.extend(params, cache, k, previous)
-    return temper(dist, temperature), cache
+  def change(dist):
+    return temper(dist, temperature)
 
-  decode = model.decode and model.decode._replace(extend=extend)
+  decode = model.decode and map_dist(model.decode, change)
   return dataclasses.replace(
     model,
     conditionals=conditionals,

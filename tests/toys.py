@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from parallel_ar import heads, model, order
-from parallel_ar.model import Decode, Head
+from parallel_ar.decode import Decode
+from parallel_ar.model import Head
 
 
 def sigmoid_net(event=(6,), rank=None, num_values=2, **fields):

@@ -147,7 +147,7 @@ def measure(
   for name, parts in drawn.items():
     x = np.concatenate([s.x for s in parts])
     rows[name] = Row(
-      steps=int(parts[0].info.steps),
+      steps=int(max(s.info.steps.max() for s in parts)),
       passes=np.concatenate([s.info.passes for s in parts]),
       different=int((x != want).sum()),
       repaired=int(sum(s.info.repaired.sum() for s in parts)),

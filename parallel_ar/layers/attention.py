@@ -21,6 +21,14 @@ class KeyValues(NamedTuple):
   values: Array  # [H, S, K]
 
 
+def resize(cache: KeyValues, slots: int) -> KeyValues:
+  """The cache with room for `slots` slots: the first ones, or zeros added."""
+  more = max(slots - cache.values.shape[1], 0)
+  keys = jnp.pad(cache.keys, ((0, 0), (0, 0), (0, more)))
+  values = jnp.pad(cache.values, ((0, 0), (0, more), (0, 0)))
+  return KeyValues(keys[:, :, :slots], values[:, :slots])
+
+
 def block_causal_attention(
   q_LHK: Array,
   k_LHK: Array,

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from parallel_ar.decode import Decode
 from parallel_ar.layers import embedding
-from parallel_ar.model import Decode
 from parallel_ar.types import Array, Context, Params
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from flax import linen as nn
 
 from parallel_ar import heads, model, order
+from parallel_ar.decode import Decode
 from parallel_ar.layers import conv, dense, embedding, remat
 from parallel_ar.types import Array, Context
 
@@ -116,7 +117,7 @@ def image_model(
   num_classes: int,
   context_size: int,
   name: str,
-  decode: model.Decode | None = None,
+  decode: Decode | None = None,
 ) -> model.AutoregressiveModel:
   """The record of a network over images in raster order."""
   rank = order.raster(event)

@@ -26,6 +26,7 @@ import numpy as np
 from flax import linen as nn
 
 from parallel_ar import model, order
+from parallel_ar.decode import Decode
 from parallel_ar.heads.categorical import categorical
 from parallel_ar.layers import attention, embedding
 from parallel_ar.layers import remat as remat_policies
@@ -151,7 +152,7 @@ class Transformer(nn.Module):
     return logits.astype(jnp.float32), tuple(caches)
 
 
-def _decode(module: Transformer) -> model.Decode:
+def _decode(module: Transformer) -> Decode:
   """Incremental evaluation with a cache of keys and values."""
 
   def init(params: Params, context: Context) -> Any:
@@ -175,8 +176,12 @@ def _decode(module: Transformer) -> model.Decode:
     )
     return logits, (blocks, context)
 
+  def resize(cache: Any, n: int) -> Any:
+    blocks, context = cache
+    return tuple(attention.resize(kept, n) for kept in blocks), context
+
   # What stands beyond slot k is masked, then overwritten.
-  return model.Decode(init, extend, rewind=lambda cache, k: cache)
+  return Decode(init, extend, lambda cache, k: cache, resize)
 
 
 def transformer(

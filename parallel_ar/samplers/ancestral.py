@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.samplers import sweep
 from parallel_ar.samplers.sweep import Sample, Sampler
-from parallel_ar.types import ArrayLike, Context, Params, PRNGKey
+from parallel_ar.types import Array, Context, Params, PRNGKey
 
 
 def ancestral(model: AutoregressiveModel) -> Sampler:
@@ -27,24 +27,10 @@ def ancestral(model: AutoregressiveModel) -> Sampler:
     A sampler; its ValueErrors say what did not fit.
   """
 
-  def sampler(
-    params: Params,
-    keys: PRNGKey,
-    context: Context = None,
-    *,
-    x: ArrayLike | None = None,
-    known: ArrayLike | None = None,
+  def draw(
+    params: Params, keys: PRNGKey, context: Context, given: Array, known: Array
   ) -> Sample:
-    given, known = sweep.prepare(model, keys, context, x, known)
-    return sweep.sweep(
-      model,
-      params,
-      keys,
-      context,
-      jnp.zeros_like(given),
-      given,
-      known,
-      jnp.array(True),
-    )
+    start, rule = jnp.zeros_like(given), jnp.array(True)
+    return sweep.sweep(model, params, keys, context, start, given, known, rule)
 
-  return sampler
+  return sweep.sampler(model, draw)

@@ -1,16 +1,18 @@
 """Cached sampling: one slot after another, then one pass that proves it."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from parallel_ar import order
-from parallel_ar.model import AutoregressiveModel, Decode, position_noise
-from parallel_ar.samplers import sweep
-from parallel_ar.samplers.sweep import Sample, SampleInfo, Sampler
-from parallel_ar.types import Array, ArrayLike, Context, Params, PRNGKey
+from parallel_ar.decode import Decode
+from parallel_ar.model import AutoregressiveModel, position_noise
+from parallel_ar.samplers import slots, sweep
+from parallel_ar.samplers.sweep import Sample, Sampler
+from parallel_ar.types import Array, Context, Dist, Params, PRNGKey
+
+_SEGMENT = 64  # slots by which a cache grows
 
 
 def cached(
@@ -48,24 +50,8 @@ def cached(
       'pass decode=recompute_decode(model), which is as slow as ancestral.'
     )
 
-  def sampler(
-    params: Params,
-    keys: PRNGKey,
-    context: Context = None,
-    *,
-    x: ArrayLike | None = None,
-    known: ArrayLike | None = None,
-  ) -> Sample:
-    given, known = sweep.prepare(model, keys, context, x, known)
-    draft = _draw(model, decode, params, keys, context, given, known)
-    if not verify:
-      return draft
-    sample = sweep.sweep(
-      model, params, keys, context, draft.x, given, known, jnp.array(False)
-    )
-    return sample._replace(info=sample.info._replace(steps=draft.info.steps))
-
-  return sampler
+  draw = functools.partial(_draw, model, decode)
+  return sweep.proved(model, draw) if verify else sweep.sampler(model, draw)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -78,40 +64,88 @@ def _draw(
   given: Array,
   known: Array,
 ) -> Sample:
-  """Draws every example by one scan over the slots."""
-  slots = order.slots(model.rank)
-  ends = np.argsort(slots)
-  lead = model.rank.ndim
-
-  def in_slots(tree):
-    flat = lambda a: a.reshape(slots.size, *a.shape[lead:])[slots]
-    return jax.tree.map(flat, tree)
+  """Draws every example by one scan over the slots, or rows and then slots."""
+  by = _by_slots if decode.blocks is None else _by_blocks
 
   def draw(key, context, given, known):
     noise = position_noise(model, key)
-    given, known, noise = in_slots((given, known, noise))
-
-    def step(carry, at):
-      cache, previous = carry
-      k, given, known, noise = at
-      dist, cache = decode.extend(params, cache, k, previous[None])
-      dist = jax.tree.map(lambda d: d[0], dist)
-      picked = model.head.pick(dist, noise).astype(given.dtype)
-      value = jnp.where(known, given, picked)
-      return (cache, value), (value, model.head.log_prob(dist, value))
-
-    start = decode.init(params, context), jnp.zeros_like(given[0])
-    inputs = jnp.arange(slots.size), given, known, noise
-    _, (x, terms) = jax.lax.scan(step, start, inputs)
-    return x[ends].reshape(model.event.shape), terms.sum()
+    inputs = slots.in_slots(model, (given, known, noise))
+    x, terms = by(model, decode, params, context, inputs)
+    return slots.to_event(model, x), terms.sum()
 
   x, log_prob = jax.vmap(draw)(keys, context, given, known)
-  zeros = jnp.zeros(x.shape[0], jnp.int32)
-  info = SampleInfo(
-    passes=zeros,
-    evaluations=jnp.zeros((), jnp.int32),
-    accepted=jnp.zeros((x.shape[0], model.depth), jnp.int32),
-    steps=jnp.asarray(slots.size, jnp.int32),
-    repaired=zeros,
-  )
-  return Sample(x, log_prob, info)
+  return sweep.draft(model, x, log_prob, steps=model.num_positions)
+
+
+def _by_slots(
+  model: AutoregressiveModel,
+  decode: Decode,
+  params: Params,
+  context: Context,
+  inputs: tuple,
+) -> tuple[Array, Array]:
+  """Values and log-probabilities of all slots of one example."""
+
+  def step(carry, at):
+    cache, previous = carry
+    k, given, known, noise = at
+    dist, cache = decode.extend(params, cache, k, previous[None])
+    dist = jax.tree.map(lambda d: d[0], dist)
+    value, term = _pick(model, dist, given, known, noise)
+    return (cache, value), (value, term)
+
+  carry = decode.init(params, context), jnp.zeros_like(inputs[0][0])
+  num, parts = model.num_positions, []
+  # Room for all slots from the start would make the first as dear as the last.
+  segment = _SEGMENT if decode.resize else num
+  for start in range(0, num, segment):
+    end = min(start + segment, num)
+    if decode.resize:
+      carry = decode.resize(carry[0], end), carry[1]
+    part = jax.tree.map(lambda a, s=start, e=end: a[s:e], inputs)
+    carry, out = jax.lax.scan(step, carry, (jnp.arange(start, end), *part))
+    parts.append(out)
+  return jax.tree.map(lambda *a: jnp.concatenate(a), *parts)
+
+
+def _by_blocks(
+  model: AutoregressiveModel,
+  decode: Decode,
+  params: Params,
+  context: Context,
+  inputs: tuple,
+) -> tuple[Array, Array]:
+  """As `_by_slots`, block after block and slot after slot inside."""
+  blocks = decode.blocks
+  assert blocks is not None
+  size = blocks.size
+  rows = jax.tree.map(lambda a: a.reshape(-1, size, *a.shape[1:]), inputs)
+
+  def block(carry, at):
+    cache, last = carry
+    b, row = at
+    cache, shared = blocks.begin(params, cache, b, last)
+
+    def step(carry, at):
+      inner, previous = carry
+      j, given, known, noise = at
+      dist, inner = blocks.extend(params, shared, inner, j, previous)
+      value, term = _pick(model, dist, given, known, noise)
+      return (inner, value), (value, term)
+
+    first = blocks.start(params, shared), jnp.zeros_like(last[0])
+    _, (x, terms) = jax.lax.scan(step, first, (jnp.arange(size), *row))
+    return (cache, x), (x, terms)
+
+  first = blocks.init(params, context), jnp.zeros_like(rows[0][0])
+  count = model.num_positions // size
+  _, out = jax.lax.scan(block, first, (jnp.arange(count), rows))
+  return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), out)
+
+
+def _pick(
+  model: AutoregressiveModel, dist: Dist, given: Array, known: Array, noise: Any
+) -> tuple[Array, Array]:
+  picked = model.head.pick(dist, noise).astype(given.dtype)
+  value = jnp.where(known, given, picked)
+  return value, model.head.log_prob(dist, value)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.samplers import sweep
 from parallel_ar.samplers.sweep import Sample, Sampler
-from parallel_ar.types import Array, ArrayLike, Context, Params, PRNGKey
+from parallel_ar.types import Array, Context, Params, PRNGKey
 
 Forecast = Callable[[Params, PRNGKey, Context], Array]
 
@@ -42,15 +42,9 @@ def fixed_point(
     models. ICML 2020.
   """
 
-  def sampler(
-    params: Params,
-    keys: PRNGKey,
-    context: Context = None,
-    *,
-    x: ArrayLike | None = None,
-    known: ArrayLike | None = None,
+  def draw(
+    params: Params, keys: PRNGKey, context: Context, given: Array, known: Array
   ) -> Sample:
-    given, known = sweep.prepare(model, keys, context, x, known)
     start = jnp.zeros_like(given)
     if forecast is not None:
       start = jnp.asarray(forecast(params, keys, context), given.dtype)
@@ -63,4 +57,4 @@ def fixed_point(
       model, params, keys, context, start, given, known, jnp.array(False)
     )
 
-  return sampler
+  return sweep.sampler(model, draw)

@@ -16,7 +16,7 @@ the same integers by construction and not only most of the time.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,14 +36,18 @@ class SampleInfo(NamedTuple):
     passes: int32[B], network passes until the example was final.
     evaluations: int32[], passes that ran for the whole batch: the maximum.
     accepted: int32[B, R], positions that became final in each pass.
-    steps: incremental evaluations before the passes, each for the whole batch.
-    repaired: int32[B], positions whose first guess was wrong.
+    steps: int32[B], incremental evaluations before the passes.
+    tested: int32[B], proposals of a draft that were compared with the model.
+    agreed: int32[B], those that the model accepted.
+    repaired: int32[B], positions whose guess before the passes was wrong.
   """
 
   passes: ArrayLike
   evaluations: ArrayLike
   accepted: ArrayLike
   steps: ArrayLike
+  tested: ArrayLike
+  agreed: ArrayLike
   repaired: ArrayLike
 
 
@@ -63,6 +67,68 @@ class Sample(NamedTuple):
 
 # sampler(params, keys, context=None, *, x=None, known=None) -> Sample
 Sampler = Callable[..., Sample]
+# draw(params, keys, context, given, known) -> Sample
+Draw = Callable[[Params, PRNGKey, Context, Array, Array], Sample]
+
+
+def sampler(model: AutoregressiveModel, draw: Draw) -> Sampler:
+  """The sampler that draws with `draw` after checking its arguments."""
+
+  def sample(
+    params: Params,
+    keys: PRNGKey,
+    context: Context = None,
+    *,
+    x: ArrayLike | None = None,
+    known: ArrayLike | None = None,
+  ) -> Sample:
+    given, known = prepare(model, keys, context, x, known)
+    return draw(params, keys, context, given, known)
+
+  return sample
+
+
+def proved(model: AutoregressiveModel, draft: Draw) -> Sampler:
+  """The sampler that takes a draft for a forecast, and proves or repairs it.
+
+  Whatever the draft, the passes that follow are those of `fixed_point`, so the
+  sample has the integers of `ancestral`. A right draft takes one pass.
+  """
+
+  def draw(
+    params: Params, keys: PRNGKey, context: Context, given: Array, known: Array
+  ) -> Sample:
+    guess = draft(params, keys, context, given, known)
+    sample = sweep(
+      model, params, keys, context, guess.x, given, known, jnp.array(False)
+    )
+    cost = guess.info
+    info = sample.info._replace(
+      steps=cost.steps, tested=cost.tested, agreed=cost.agreed
+    )
+    return sample._replace(info=info)
+
+  return sampler(model, draw)
+
+
+def draft(
+  model: AutoregressiveModel, x: Array, log_prob: Array, **cost: Any
+) -> Sample:
+  """A Sample that no pass has proved; `cost` are fields of its info."""
+  zeros = jnp.zeros(x.shape[0], jnp.int32)
+  info = SampleInfo(
+    passes=zeros,
+    evaluations=jnp.zeros((), jnp.int32),
+    accepted=jnp.zeros((x.shape[0], model.depth), jnp.int32),
+    steps=zeros,
+    tested=zeros,
+    agreed=zeros,
+    repaired=zeros,
+  )
+  spread = {
+    k: jnp.broadcast_to(jnp.asarray(v), zeros.shape) for k, v in cost.items()
+  }
+  return Sample(x, log_prob, info._replace(**spread))
 
 
 def prepare(
@@ -208,7 +274,9 @@ def sweep(
     passes=end.passes,
     evaluations=end.evaluations,
     accepted=end.accepted,
-    steps=jnp.zeros((), jnp.int32),
+    steps=zeros,
+    tested=zeros,
+    agreed=zeros,
     repaired=wrong.sum(axes, dtype=jnp.int32),
   )
   return Sample(end.x, end.log_prob, info)

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from parallel_ar import order
-from parallel_ar.model import AutoregressiveModel, Decode
+from parallel_ar.decode import Decode
+from parallel_ar.model import AutoregressiveModel
 from parallel_ar.types import Array, ArrayLike, Context, Dist, Params, PRNGKey
 
 ENUMERABLE = 4096  # events

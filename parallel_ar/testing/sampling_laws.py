@@ -8,7 +8,8 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from parallel_ar import samplers
-from parallel_ar.model import Decode, recompute_decode
+from parallel_ar.decode import Decode
+from parallel_ar.model import recompute_decode
 from parallel_ar.samplers import Sample, Sampler
 from parallel_ar.testing import case as cases
 from parallel_ar.testing import likelihood_laws, oracles
@@ -163,10 +164,11 @@ def cached(case: Case, decode: Decode | None = None) -> str:
         f'but the draft differs in {wrong.sum(1)}.'
       )
     late = np.asarray(proved.info.passes)[repaired == 0]
-    if (late != 1).any() or proved.info.steps != model.num_positions:
+    steps = np.asarray(proved.info.steps)
+    if (late != 1).any() or (steps != model.num_positions).any():
       raise LawBroken(
         f'{law}. {case.name}: {what} took {proved.info.passes} passes and '
-        f'{proved.info.steps} steps; a right draft takes one pass after '
+        f'{steps} steps; a right draft takes one pass after '
         f'{model.num_positions} steps.'
       )
   return f'equal, drawn and in-painted{cases.count(ties)}'

@@ -1,0 +1,169 @@
+"""Incremental evaluation: what a family brings so that no work is repeated.
+
+A `Decode` computes conditionals slot after slot, or several slots in a block of
+any length. Where slots come in rows, `Blocks` says so: given all rows before
+it, a row is a small autoregressive model of its own, and what the rows before
+have to say is computed once for the whole row.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from parallel_ar.types import Array, Context, Dist, Params
+
+
+class Blocks(NamedTuple):
+  """Incremental evaluation by blocks of `size` slots; D is a multiple of it.
+
+  Attributes:
+    size: slots of a block, for an image those of a row.
+    init: (params, context) -> cache, before any block.
+    begin: (params, cache, b, previous[size]) -> (cache, given). `previous`
+      holds the values of block b - 1 and is ignored at b = 0; `given` is what
+      the slots of block b are conditioned on.
+    conditionals: (params, given, x[size]) -> dist of all slots of the block,
+      slot j reading x[:j] only. ONE pass over the block.
+    start: (params, given) -> inner cache, before slot 0 of the block.
+    extend: (params, given, inner, j, previous) -> (dist of slot j, inner);
+      `previous` is the value of slot j - 1, ignored at j = 0.
+  """
+
+  size: int
+  init: Callable[[Params, Context], Any]
+  begin: Callable[[Params, Any, Any, Any], tuple[Any, Any]]
+  conditionals: Callable[[Params, Any, Any], Dist]
+  start: Callable[[Params, Any], Any]
+  extend: Callable[[Params, Any, Any, Any, Any], tuple[Dist, Any]]
+
+
+class Decode(NamedTuple):
+  """Incremental evaluation; k counts slots of the generation order.
+
+  Attributes:
+    init: (params, context) -> cache.
+    extend: (params, cache, k, previous[n]) -> (dist of slots k..k+n-1, cache);
+      `previous` holds the values of slots k-1..k+n-2 (the first is ignored at
+      k = 0).
+    rewind: (cache, k) -> cache, ready to extend from slot k again.
+    resize: (cache, n) -> the cache with room for slots 0..n-1 only, n static;
+      None where the cost of a slot does not depend on the room.
+    blocks: the path by rows, where there is one.
+  """
+
+  init: Callable[[Params, Context], Any]
+  extend: Callable[[Params, Any, Any, Any], tuple[Dist, Any]]
+  rewind: Callable[[Any, Any], Any]
+  resize: Callable[[Any, int], Any] | None = None
+  blocks: Blocks | None = None
+
+
+class _Store(NamedTuple):
+  """What `from_blocks` keeps: the state before every block and every slot."""
+
+  x: Array  # [D], values so far
+  outer: Any  # [D / size + 1, ...]
+  given: Any  # [D / size, ...]
+  inner: Any  # [D + 1, ...]
+
+
+def from_blocks(
+  blocks: Blocks, value: jax.ShapeDtypeStruct, num: int
+) -> Decode:
+  """The path by slots that a path by blocks implies.
+
+  It keeps the states before all blocks and before all slots, so that a rewind
+  is free: what stands beyond slot k is written again before it is read.
+
+  Args:
+    blocks: the path by blocks.
+    value: shape and dtype of the value of one slot.
+    num: D, a multiple of the size of a block.
+
+  Returns:
+    The path by slots, with `blocks` in it.
+  """
+  size = blocks.size
+
+  def init(params: Params, context: Context) -> _Store:
+    outer = blocks.init(params, context)
+    x = jnp.zeros((num, *value.shape), value.dtype)
+    outer, given = jax.eval_shape(blocks.begin, params, outer, 0, x[:size])
+    inner = jax.eval_shape(blocks.start, params, given)
+    first = blocks.init(params, context)
+    return _Store(
+      x,
+      _write(_room(outer, num // size + 1), first, 0),
+      _room(given, num // size),
+      _room(inner, num + 1),
+    )
+
+  def extend(params: Params, store: _Store, k: Any, previous: Any) -> Any:
+    def step(carry: tuple, value: Any) -> tuple:
+      store, k = carry
+      # Slot -1 writes slot 0, which is written again before it is read.
+      store = store._replace(x=_write(store.x, value, jnp.maximum(k - 1, 0)))
+      b, j = jnp.divmod(k, size)
+
+      def begin(store: _Store) -> tuple:
+        last = jax.lax.dynamic_slice_in_dim(
+          store.x, jnp.maximum(b - 1, 0) * size, size
+        )
+        outer, given = blocks.begin(params, _read(store.outer, b), b, last)
+        return outer, given, blocks.start(params, given)
+
+      def go_on(store: _Store) -> tuple:
+        outer, given = _read(store.outer, b + 1), _read(store.given, b)
+        return outer, given, _read(store.inner, k)
+
+      outer, given, inner = jax.lax.cond(j == 0, begin, go_on, store)
+      dist, inner = blocks.extend(params, given, inner, j, value)
+      store = store._replace(
+        outer=_write(store.outer, outer, b + 1),
+        given=_write(store.given, given, b),
+        inner=_write(store.inner, inner, k + 1),
+      )
+      return (store, k + 1), dist
+
+    (store, _), dist = jax.lax.scan(step, (store, jnp.asarray(k)), previous)
+    return dist, store
+
+  return Decode(init, extend, rewind=lambda cache, k: cache, blocks=blocks)
+
+
+def map_dist(decode: Decode, change: Callable[[Dist], Dist]) -> Decode:
+  """The path of a model whose conditionals are `change` of the path's."""
+
+  def changed(function: Callable) -> Callable:
+    def with_cache(*args: Any) -> tuple[Dist, Any]:
+      before, cache = function(*args)
+      return change(before), cache
+
+    return with_cache
+
+  blocks = decode.blocks
+  if blocks is not None:
+    conditionals = blocks.conditionals
+    blocks = blocks._replace(
+      conditionals=lambda *args: change(conditionals(*args)),
+      extend=changed(blocks.extend),
+    )
+  return decode._replace(extend=changed(decode.extend), blocks=blocks)
+
+
+def _room(tree: Any, n: int) -> Any:
+  return jax.tree.map(lambda a: jnp.zeros((n, *a.shape), a.dtype), tree)
+
+
+def _read(tree: Any, n: Any) -> Any:
+  at = jax.lax.dynamic_index_in_dim
+  return jax.tree.map(lambda a: at(a, n, 0, keepdims=False), tree)
+
+
+def _write(tree: Any, value: Any, n: Any) -> Any:
+  put = jax.lax.dynamic_update_index_in_dim
+  return jax.tree.map(
+    lambda a, v: put(a, jnp.asarray(v, a.dtype), n, 0), tree, value
+  )

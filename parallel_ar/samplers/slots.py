@@ -1,0 +1,23 @@
+"""Events as sequences of slots, in the order in which they are drawn."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from parallel_ar import order
+from parallel_ar.model import AutoregressiveModel
+from parallel_ar.types import Array
+
+
+def in_slots(model: AutoregressiveModel, tree: Any) -> Any:
+  """Leaves [*E, ...] of one example as [D, ...], slot after slot."""
+  slots, lead = order.slots(model.rank), model.rank.ndim
+  flat = lambda a: a.reshape(slots.size, *a.shape[lead:])[slots]
+  return jax.tree.map(flat, tree)
+
+
+def to_event(model: AutoregressiveModel, values: Array) -> Array:
+  """Values [D, ...] of the slots of one example as its event."""
+  ends = np.argsort(order.slots(model.rank))
+  return values[ends].reshape(model.event.shape)
