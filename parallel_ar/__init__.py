@@ -33,6 +33,8 @@ from parallel_ar.samplers import (
   ancestral,
   cached,
   fixed_point,
+  forecasters,
+  gauss_seidel,
 )
 from parallel_ar.transform import permute, with_temperature
 
@@ -48,8 +50,10 @@ __all__ = [
   'check_events',
   'describe',
   'fixed_point',
+  'forecasters',
   'from_function',
   'from_linen',
+  'gauss_seidel',
   'heads',
   'log_prob',
   'log_prob_terms',

@@ -100,7 +100,11 @@ def from_blocks(
       _room(inner, num + 1),
     )
 
-  def extend(params: Params, store: _Store, k: Any, previous: Any) -> Any:
+  def extend(
+    params: Params, store: _Store, k: Any, previous: Any
+  ) -> tuple[Dist, _Store]:
+    dist: Dist
+
     def step(carry: tuple, value: Any) -> tuple:
       store, k = carry
       # Slot -1 writes slot 0, which is written again before it is read.

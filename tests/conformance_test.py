@@ -17,6 +17,7 @@ from parallel_ar.testing import case as cases
 from parallel_ar.testing import (
   conformance,
   decode_laws,
+  draft_laws,
   leaks,
   oracles,
   sampling_laws,
@@ -108,6 +109,15 @@ def test_law(name, law):
   print(f'{name}: {law}: {conformance.LAWS[law](make_case(name))}')
 
 
+@pytest.mark.parametrize('law', ['cached', 'forecast'])
+@pytest.mark.parametrize('batch', [1, 16])
+@pytest.mark.parametrize('name', SPREAD)
+def test_other_batches(name, batch, law):
+  """Model by sampler by batch 1, 3 (above) and 16."""
+  case = conformance.make_case(CASES[name](), name=name, batch=batch)
+  print(f'{name}, batch {batch}: {conformance.LAWS[law](case)}')
+
+
 TOYS = {
   'pairs': toys.pairs,
   'sigmoid_net_tied': lambda: toys.sigmoid_net(
@@ -169,8 +179,8 @@ class TestDecode:
     np.testing.assert_array_equal(got.x, want)
     assert (np.asarray(got.info.repaired) > 0).all()
     assert (np.asarray(got.info.passes) > 1).any()
-    with pytest.raises(conformance.LawBroken, match='the unverified cache'):
-      sampling_laws.cached(case, wrong)
+    with pytest.raises(conformance.LawBroken, match='the unverified draft'):
+      draft_laws.cached(case, wrong)
 
   def test_a_cache_that_cannot_be_rewound_is_rejected(self):
     case = conformance.make_case(toys.recurrent(forgetful=True))

@@ -63,12 +63,14 @@ class RowsAbove(nn.Module):
     kind: 'A' reads rows r - k//2 .. r - 1, 'B' also row r. (Below a type A
       layer row r of the vertical stack knows nothing of row r of the image.)
     dtype: of the product; parameters are float32.
+    use_bias: adds a bias.
   """
 
   features: int
   size: int
   kind: Kind
   dtype: Any = jnp.float32
+  use_bias: bool = True
 
   @nn.compact
   def __call__(self, x: Array, window: bool = False) -> Array:
@@ -87,8 +89,10 @@ class RowsAbove(nn.Module):
     kernel, x = kernel.astype(self.dtype), x.astype(self.dtype)
     half = self.size // 2
     if window:
-      return _add_bias(self, conv2d(x, kernel, above=0, below=0, left=half))
-    return _add_bias(self, conv2d(x, kernel, above=above, left=half))
+      y = conv2d(x, kernel, above=0, below=0, left=half)
+    else:
+      y = conv2d(x, kernel, above=above, left=half)
+    return _add_bias(self, y) if self.use_bias else y
 
 
 class RowLeft(nn.Module):
@@ -114,7 +118,7 @@ class RowLeft(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, window: bool = False) -> Array:
-    """Maps float[H, W, N]; a window holds just the pixels of one output."""
+    """Maps float[H, W, N]; a window holds the k // 2 + 1 pixels of one."""
     left = check_size(self.size) // 2
     live = center_mask(
       x.shape[-1], self.features, self.kind, self.channels, self.repeats
@@ -137,7 +141,9 @@ class RowLeft(nn.Module):
       kernel = jnp.where(mask, kernel, 0)
     kernel, x = kernel.astype(self.dtype), x.astype(self.dtype)
     if window:
-      return _add_bias(self, conv2d(x, kernel, above=0, left=0, right=0))
+      # One product of a matrix: a convolution of one pixel costs far more.
+      seen = x[:, :width].reshape(1, 1, -1)
+      return _add_bias(self, seen @ kernel.reshape(-1, self.features))
     return _add_bias(self, conv2d(x, kernel, above=0, left=left))
 
 
@@ -166,27 +172,18 @@ class MaskedConv(nn.Module):
   channels: int = 1
   dtype: Any = jnp.float32
 
-  @nn.compact
+  def setup(self):
+    self.left = RowLeft(
+      self.features, self.size, self.kind, self.channels, dtype=self.dtype
+    )
+    self.above = RowsAbove(
+      self.features, self.size, 'A', self.dtype, use_bias=False
+    )
+
   def __call__(self, x: Array) -> Array:
-    y = RowLeft(
-      self.features,
-      self.size,
-      self.kind,
-      self.channels,
-      dtype=self.dtype,
-      name='left',
-    )(x)
-    if self.size > 1:
-      above = self.param(
-        'above',
-        nn.initializers.lecun_normal(),
-        (self.size // 2, self.size, x.shape[-1], self.features),
-        jnp.float32,
-      )
-      x, above = x.astype(self.dtype), above.astype(self.dtype)
-      half = self.size // 2
-      y = y + conv2d(x, above, above=half, left=half)
-    return y
+    """Maps float[H, W, N]."""
+    y = self.left(x)
+    return y + self.above(x) if self.size > 1 else y
 
 
 def center_mask(

@@ -8,7 +8,8 @@ The vertical stack v of row r holds the rows above r at every column; the
 horizontal stack h adds the pixels to the left. In the first layer both are
 type A and there is no residual.
 
-Images of one channel have a decode path, see `gated_pixelcnn_decode`.
+Its decode path is that of `rows`: the vertical stack once a row, the horizontal
+one pixel by pixel.
 
 References:
   van den Oord et al.: Conditional image generation with PixelCNN decoders.
@@ -25,7 +26,7 @@ from flax import linen as nn
 from parallel_ar import model
 from parallel_ar.layers import conv, dense, embedding
 from parallel_ar.layers import remat as remat_policies
-from parallel_ar.models import gated_pixelcnn_decode, pixelcnn
+from parallel_ar.models import pixelcnn
 from parallel_ar.types import Array, Context
 
 
@@ -123,13 +124,50 @@ class GatedPixelCNN(nn.Module):
       v, h = getattr(self, f'layer_{l}')(v, h, context)
     return self.to_logits(h, context)
 
-  def above(self, layer: int, v: Array) -> tuple[Array, Array]:
-    """`GatedLayer.above` of one row."""
-    return getattr(self, f'layer_{layer}').above(v, True)
+  @property
+  def halves(self) -> tuple[int, ...]:
+    """Rows above, and pixels to the left, that each layer reads."""
+    return (self.first_size // 2, *[self.size // 2] * (self.layers - 1))
 
-  def left(self, layer: int, h: Array, link: Array, context: Context) -> Array:
-    """`GatedLayer.left` of one pixel."""
-    return getattr(self, f'layer_{layer}').left(h, link, context, True)
+  def no_rows(self, width: int) -> tuple[Array, ...]:
+    """Inputs of the vertical stack in the rows above: zeros."""
+    x = jax.ShapeDtypeStruct((1, 1, self.event_channels), jnp.int32)
+    encode = lambda x: embedding.encode(x, self.num_values, self.inputs)
+    sizes = [jax.eval_shape(encode, x).shape[-1]]
+    sizes += [self.features] * (self.layers - 1)
+    dtypes = [jnp.float32] + [self.dtype] * (self.layers - 1)
+    return tuple(
+      jnp.zeros((half, width, n), dtype)
+      for half, n, dtype in zip(self.halves, sizes, dtypes, strict=True)
+    )
+
+  def begin(
+    self, above: Any, last: Array, exists: Array, context: Context
+  ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """The vertical stack of one row; see `rows`."""
+    del exists, context
+    kept, links, y = [], [], last
+    for l, seen in enumerate(above):
+      seen = jnp.concatenate([seen, y.astype(seen.dtype)])
+      # The first layer is of type A: the row above is its newest.
+      seen = seen if l else seen[1:]
+      kept.append(seen[1:] if l else seen)
+      y, link = getattr(self, f'layer_{l}').above(seen, True)
+      links.append(link)
+    return tuple(kept), tuple(links)
+
+  def row(
+    self, h: Array, links: Any, context: Context, buffers: Any
+  ) -> tuple[Array, tuple[Array, ...]]:
+    """The horizontal stack of one row, or of one pixel; see `rows`."""
+    inputs = []
+    for l, link in enumerate(links):
+      inputs.append(h)
+      layer = getattr(self, f'layer_{l}')
+      if buffers is not None:
+        h = jnp.concatenate([buffers[l], h.astype(buffers[l].dtype)], 1)
+      h = layer.left(h, link, context, buffers is not None)
+    return self.to_logits(h, context), tuple(inputs)
 
   @nn.compact
   def to_logits(self, h: Array, context: Context) -> Array:
@@ -202,8 +240,5 @@ def gated_pixelcnn(
     channel_order=channel_order,
     num_classes=num_classes,
     context_size=context_size,
-    decode=gated_pixelcnn_decode.decode(module, event)
-    if event[-1] == 1
-    else None,
     name='gated_pixelcnn',
   )

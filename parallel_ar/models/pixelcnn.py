@@ -15,13 +15,14 @@ References:
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from parallel_ar import heads, model, order
-from parallel_ar.decode import Decode
 from parallel_ar.layers import conv, dense, embedding, remat
+from parallel_ar.models import rows
 from parallel_ar.types import Array, Context
 
 Channels = Literal['chain', 'tied']
@@ -30,22 +31,32 @@ Channels = Literal['chain', 'tied']
 class ResidualBlock(nn.Module):
   """x + 1x1(relu 3x3_B(relu 1x1(relu x)))."""
 
+  features: int
   size: int
   channels: int
   num_classes: int
   dtype: Any
 
-  @nn.compact
+  def setup(self):
+    wide = dense.channel_degrees(self.features, self.channels)
+    narrow = dense.channel_degrees(self.features // 2, self.channels)
+    self.down = dense.MaskedDense(wide, narrow, self.dtype)
+    self.context = embedding.AddContext(self.num_classes, self.dtype)
+    self.conv = conv.MaskedConv(
+      narrow.size, self.size, 'B', self.channels, self.dtype
+    )
+    self.up = dense.MaskedDense(narrow, wide, self.dtype)
+
   def __call__(self, x: Array, context: Context) -> Array:
-    wide = dense.channel_degrees(x.shape[-1], self.channels)
-    narrow = dense.channel_degrees(x.shape[-1] // 2, self.channels)
-    y = dense.MaskedDense(wide, narrow, self.dtype, name='down')(nn.relu(x))
-    y = embedding.AddContext(self.num_classes, self.dtype)(y, context)
-    y = conv.MaskedConv(
-      narrow.size, self.size, 'B', self.channels, self.dtype, name='conv'
-    )(nn.relu(y))
-    y = dense.MaskedDense(narrow, wide, self.dtype, name='up')(nn.relu(y))
-    return x + y
+    return self.widen(x, self.conv(self.narrow(x, context)))
+
+  def narrow(self, x: Array, context: Context) -> Array:
+    """What the convolution reads."""
+    return nn.relu(self.context(self.down(nn.relu(x)), context))
+
+  def widen(self, x: Array, y: Array) -> Array:
+    """The block's output, from its input and that of the convolution."""
+    return x + self.up(nn.relu(y))
 
 
 class PixelCNN(nn.Module):
@@ -53,6 +64,7 @@ class PixelCNN(nn.Module):
 
   num_values: int
   channels: int  # groups: C for a chain, 1 where channels are tied
+  event_channels: int
   features: int
   layers: int
   size: int
@@ -63,27 +75,85 @@ class PixelCNN(nn.Module):
   remat: str
   dtype: Any
 
-  @nn.compact
-  def __call__(self, x: Array, context: Context) -> Array:
-    y = embedding.encode(x, self.num_values, self.inputs)
-    y = conv.MaskedConv(
-      self.features,
-      self.first_size,
-      'A',
-      self.channels,
-      self.dtype,
-      name='first',
-    )(y)
+  def setup(self):
+    self.first = conv.MaskedConv(
+      self.features, self.first_size, 'A', self.channels, self.dtype
+    )
     block = remat.remat(ResidualBlock, self.remat)
     for l in range(self.layers):
-      y = block(
-        self.size,
-        self.channels,
-        self.num_classes,
-        self.dtype,
-        name=f'block_{l}',
-      )(y, context)
-    return to_logits(self, y, x.shape[-1], context)
+      layer = block(
+        self.features, self.size, self.channels, self.num_classes, self.dtype
+      )
+      setattr(self, f'block_{l}', layer)
+
+  def __call__(self, x: Array, context: Context) -> Array:
+    y = self.first(embedding.encode(x, self.num_values, self.inputs))
+    for l in range(self.layers):
+      y = getattr(self, f'block_{l}')(y, context)
+    return self.to_logits(y, context)
+
+  @property
+  def halves(self) -> tuple[int, ...]:
+    """Rows above, and pixels to the left, that each convolution reads."""
+    return (self.first_size // 2, *[self.size // 2] * self.layers)
+
+  def no_rows(self, width: int) -> tuple:
+    """Inputs of the convolutions in the rows above, and the last links."""
+    x = jax.ShapeDtypeStruct((1, 1, self.event_channels), jnp.int32)
+    encode = lambda x: embedding.encode(x, self.num_values, self.inputs)
+    inner = self.features // 2
+    sizes = [jax.eval_shape(encode, x).shape[-1]] + [inner] * self.layers
+    dtypes = [jnp.float32] + [self.dtype] * self.layers
+    above = tuple(
+      jnp.zeros((half, width, n), dtype)
+      for half, n, dtype in zip(self.halves, sizes, dtypes, strict=True)
+    )
+    outputs = [self.features] + [inner] * self.layers
+    return above, tuple(jnp.zeros((1, width, n), self.dtype) for n in outputs)
+
+  def begin(
+    self, state: Any, last: Array, exists: Array, context: Context
+  ) -> tuple[tuple, tuple[Array, ...]]:
+    """What the rows above add to each convolution; see `rows`."""
+    above, links = state
+    _, inputs = self.row(last, links, context, None)
+    convs = (
+      self.first,
+      *[getattr(self, f'block_{l}').conv for l in range(self.layers)],
+    )
+    kept, new = [], []
+    for seen, y, layer, old in zip(above, inputs, convs, links, strict=True):
+      # Above the image every layer reads zeros.
+      y = jnp.where(exists, y, 0).astype(seen.dtype)
+      kept.append(jnp.concatenate([seen, y])[1:])
+      new.append(
+        layer.above(kept[-1], True) if layer.size > 1 else jnp.zeros_like(old)
+      )
+    return (tuple(kept), tuple(new)), tuple(new)
+
+  def row(
+    self, x: Array, links: Any, context: Context, buffers: Any
+  ) -> tuple[Array, tuple[Array, ...]]:
+    """One row, or one pixel; see `rows`."""
+
+    def left(l: int, layer: conv.MaskedConv, x: Array) -> Array:
+      if buffers is not None:
+        x = jnp.concatenate([buffers[l], x.astype(buffers[l].dtype)], 1)
+      return layer.left(x, buffers is not None) + links[l]
+
+    inputs = [x]
+    y = left(0, self.first, x)
+    for l in range(self.layers):
+      block = getattr(self, f'block_{l}')
+      z = block.narrow(y, context)
+      inputs.append(z)
+      y = block.widen(y, left(l + 1, block.conv, z))
+    return self.to_logits(y, context), tuple(inputs)
+
+  @nn.compact
+  def to_logits(self, y: Array, context: Context) -> Array:
+    """The output layers, at every pixel."""
+    return to_logits(self, y, self.event_channels, context)
 
 
 def to_logits(
@@ -117,7 +187,6 @@ def image_model(
   num_classes: int,
   context_size: int,
   name: str,
-  decode: Decode | None = None,
 ) -> model.AutoregressiveModel:
   """The record of a network over images in raster order."""
   rank = order.raster(event)
@@ -131,7 +200,7 @@ def image_model(
     if num_values == 2
     else heads.categorical(num_values),
     context=embedding.context_spec(num_classes, context_size),
-    decode=decode,
+    decode=rows.decode(module, event),
     name=name,
   )
 
@@ -194,6 +263,7 @@ def pixelcnn(
   module = PixelCNN(
     num_values=num_values,
     channels=channel_groups(event, channel_order),
+    event_channels=event[-1],
     features=features,
     layers=layers,
     size=size,

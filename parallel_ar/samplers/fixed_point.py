@@ -1,23 +1,27 @@
 """Fixed-point (Jacobi) sampling: all ranks guessed at once, then proved."""
 
-from collections.abc import Callable
+import functools
 
+import jax
 import jax.numpy as jnp
 
-from parallel_ar.model import AutoregressiveModel
+from parallel_ar.model import (
+  AutoregressiveModel,
+  over_positions,
+  position_noise,
+)
 from parallel_ar.samplers import sweep
+from parallel_ar.samplers.forecasters import Forecaster, Progress
 from parallel_ar.samplers.sweep import Sample, Sampler
 from parallel_ar.types import Array, Context, Params, PRNGKey
 
-Forecast = Callable[[Params, PRNGKey, Context], Array]
-
 
 def fixed_point(
-  model: AutoregressiveModel, forecast: Forecast | None = None
+  model: AutoregressiveModel, forecaster: Forecaster | None = None
 ) -> Sampler:
   """Repeats x <- pick(conditionals(x), noise) until x is final.
 
-  Returns the integers of `ancestral` for the same keys, whatever the forecast.
+  Returns the integers of `ancestral` for the same keys, whatever the forecasts.
 
   Bound. Let f ranks be final in x. All picks of rank <= f then read final
   values, so after one more pass f + 1 ranks are final: R passes from any
@@ -28,8 +32,10 @@ def fixed_point(
 
   Args:
     model: the model.
-    forecast: (params, keys, context) -> array[B, *event], the first guess;
-      zeros without it. Anything is allowed: it can only change the cost.
+    forecaster: guesses for what is not final, by default the picks of the last
+      pass from zeros. One that speaks after every pass (`next`) runs in a
+      program of its own, whose passes `info.steps` counts, and its sample is
+      proved by one pass more.
 
   Returns:
     A sampler, called as `ancestral`'s; `info.passes` tells the cost for each
@@ -41,20 +47,87 @@ def fixed_point(
     Wiggers, Hoogeboom: Predictive sampling with forecasting autoregressive
     models. ICML 2020.
   """
+  forecaster = forecaster or Forecaster('previous')
+
+  def start(
+    params: Params, keys: PRNGKey, context: Context, given: Array
+  ) -> Array:
+    if forecaster.first is None:
+      return jnp.zeros_like(given)
+    first = jnp.asarray(forecaster.first(params, keys, context), given.dtype)
+    if first.shape != given.shape:
+      raise ValueError(
+        f'The forecaster {forecaster.name} guessed the shape {first.shape}; '
+        f'expected {given.shape}, one event of {model.name} for each key.'
+      )
+    return first
 
   def draw(
     params: Params, keys: PRNGKey, context: Context, given: Array, known: Array
   ) -> Sample:
-    start = jnp.zeros_like(given)
-    if forecast is not None:
-      start = jnp.asarray(forecast(params, keys, context), given.dtype)
-      if start.shape != given.shape:
-        raise ValueError(
-          f'forecast returned shape {start.shape}; expected {given.shape}, one '
-          f'event of {model.name} for each key.'
-        )
-    return sweep.sweep(
-      model, params, keys, context, start, given, known, jnp.array(False)
+    first = start(params, keys, context, given)
+    args = params, keys, context, first, given, known
+    if forecaster.next is None:
+      return sweep.sweep(model, *args, jnp.array(False))
+    return _predict(model, forecaster, *args)
+
+  if forecaster.next is None:
+    return sweep.sampler(model, draw)
+  return sweep.proved(model, draw)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _predict(
+  model: AutoregressiveModel,
+  forecaster: Forecaster,
+  params: Params,
+  keys: PRNGKey,
+  context: Context,
+  start: Array,
+  given: Array,
+  known: Array,
+) -> Sample:
+  """`sweep.sweep` with a forecast of what is not final after every pass."""
+  rank = jnp.asarray(model.rank)
+  held = over_positions(known, start)
+  noise = jax.vmap(functools.partial(position_noise, model))(keys)
+
+  def one_pass(x, context, given, held, noise, frontier):
+    extra = None
+    if forecaster.conditionals is None:
+      dist = model.conditionals(params, x, context)
+    else:
+      dist, extra = forecaster.conditionals(params, x, context)
+    y = jnp.where(held, given, model.head.pick(dist, noise).astype(x.dtype))
+    differs = (y != x).reshape(*rank.shape, -1).any(-1)
+    first = jnp.where(differs, rank, model.depth).min()
+    # A NaN differs from itself; the frontier still moves.
+    frontier = jnp.minimum(jnp.maximum(first, frontier) + 1, model.depth)
+    assert forecaster.next is not None
+    said = forecaster.next(Progress(y, frontier, noise, extra))
+    ahead = over_positions(rank >= frontier, y) & ~held
+    return (
+      jnp.where(ahead, said.astype(y.dtype), y),
+      frontier,
+      model.head.log_prob(dist, y).sum(),
     )
 
-  return sweep.sampler(model, draw)
+  def body(state: tuple) -> tuple:
+    x, frontier, log_prob, passes = state
+    y, moved, total = jax.vmap(one_pass)(
+      x, context, given, held, noise, frontier
+    )
+    running = frontier < model.depth
+    return (
+      jnp.where(over_positions(running, y), y, x),
+      jnp.where(running, moved, frontier),
+      jnp.where(running, total, log_prob),
+      passes + running,
+    )
+
+  zeros = jnp.zeros(len(keys), jnp.int32)
+  state = jnp.where(held, given, start), zeros, jnp.zeros(len(keys)), zeros
+  x, _, log_prob, passes = jax.lax.while_loop(
+    lambda state: (state[1] < model.depth).any(), body, state
+  )
+  return sweep.draft(model, x, log_prob, steps=passes)

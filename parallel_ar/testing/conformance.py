@@ -6,6 +6,7 @@
   4  decode_agreement    `extend` over any blocks equals the pass
   5  same_integers       every sampler returns the ancestral sample of a key
      completion          also where positions are given
+     cached, forecast    also where a cache or a forecaster guesses
      eight_devices       also when the batch is spread over devices
   7  known_entropy       a trained model reaches the entropy of its source
 
@@ -22,7 +23,12 @@ line. Under jax.enable_x64 nothing is forgiven.
 
 from collections.abc import Callable
 
-from parallel_ar.testing import decode_laws, likelihood_laws, sampling_laws
+from parallel_ar.testing import (
+  decode_laws,
+  draft_laws,
+  likelihood_laws,
+  sampling_laws,
+)
 from parallel_ar.testing.case import Case, LawBroken, make_case
 from parallel_ar.testing.entropy_laws import known_entropy
 
@@ -35,7 +41,8 @@ LAWS: dict[str, Callable[[Case], str]] = {
   'decode_agreement': decode_laws.decode_agreement,
   'same_integers': sampling_laws.same_integers,
   'completion': sampling_laws.completion,
-  'cached': sampling_laws.cached,
+  'cached': draft_laws.cached,
+  'forecast': draft_laws.forecast,
   'eight_devices': sampling_laws.eight_devices,
 }
 

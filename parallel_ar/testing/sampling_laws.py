@@ -8,15 +8,13 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from parallel_ar import samplers
-from parallel_ar.decode import Decode
-from parallel_ar.model import recompute_decode
-from parallel_ar.samplers import Sample, Sampler
+from parallel_ar.samplers import Sample, Sampler, forecasters
 from parallel_ar.testing import case as cases
 from parallel_ar.testing import likelihood_laws, oracles
 from parallel_ar.testing.case import Case, LawBroken
 from parallel_ar.types import ArrayLike
 
-SamplerFactory = Callable[..., Sampler]  # (model, forecast) -> Sampler
+SamplerFactory = Callable[..., Sampler]  # (model, forecaster) -> Sampler
 
 
 def same_integers(
@@ -42,14 +40,14 @@ def same_integers(
   want = samplers.ancestral(model)(case.params, case.keys, case.context)
   passes = {}
   for name, start in _forecasts(case, want.x).items():
-    forecast = lambda params, keys, context, start=start: start
-    got = sampler(model, forecast)(case.params, case.keys, case.context)
+    guess = forecasters.guess(lambda *_, start=start: start)
+    got = sampler(model, guess)(case.params, case.keys, case.context)
     what = f'{getattr(sampler, "__name__", "sampler")} from {name}'
     if not np.array_equal(got.x, want.x):
       raise LawBroken(
         f'{law}. {case.name}: {cases.difference(what, got.x, want.x)}'
       )
-    _check_cost(case, law, what, got)
+    check_cost(case, law, what, got)
     passes[name] = np.asarray(got.info.passes)
     nats = np.asarray(
       likelihood_laws.log_prob(model, case.params, got.x, case.context)
@@ -120,58 +118,6 @@ def completion(
       raise LawBroken(f'{law}. {case.name}: {what}')
   _everything_given(case, law, other)
   return f'prefix, in-painting and everything given{cases.count(ties)}'
-
-
-def cached(case: Case, decode: Decode | None = None) -> str:
-  """Law 5 for the cached sampler.
-
-  It returns the integers of `ancestral`, bit for bit, freely and with positions
-  given at random, and counts what it repaired. Without verification the cache
-  may differ by near ties, and by no more than was repaired.
-
-  Args:
-    case: the case.
-    decode: the path to try; by default the model's own, else
-      `recompute_decode`.
-  """
-  model, law = case.model, 'Law 5, cached'
-  decode = decode or model.decode or recompute_decode(model)
-  args = case.params, case.keys, case.context
-  holes = np.random.default_rng(2).random((len(case.keys), *model.rank.shape))
-  runs: dict[str, dict[str, ArrayLike]] = {
-    'drawing': {},
-    'in-painting': {'x': case.x, 'known': holes < 0.5},
-  }
-  ties = 0
-  for what, given in runs.items():
-    want = np.asarray(samplers.ancestral(model)(*args, **given).x)
-    proved = samplers.cached(model, decode)(*args, **given)
-    draft = samplers.cached(model, decode, verify=False)(*args, **given)
-    if not np.array_equal(proved.x, want):
-      raise LawBroken(
-        f'{law}. {case.name}: {cases.difference(what, proved.x, want)}'
-      )
-    _check_cost(case, law, what, proved)
-    if not given:
-      ties = cases.agree(case, law, 'the unverified cache', want, draft.x)
-    wrong = (np.asarray(draft.x) != want).reshape(len(want), -1)
-    repaired = np.asarray(proved.info.repaired)
-    if (
-      model.event.shape == model.rank.shape and (repaired != wrong.sum(1)).any()
-    ):
-      raise LawBroken(
-        f'{law}. {case.name}: {what} reports {repaired} repaired positions, '
-        f'but the draft differs in {wrong.sum(1)}.'
-      )
-    late = np.asarray(proved.info.passes)[repaired == 0]
-    steps = np.asarray(proved.info.steps)
-    if (late != 1).any() or (steps != model.num_positions).any():
-      raise LawBroken(
-        f'{law}. {case.name}: {what} took {proved.info.passes} passes and '
-        f'{steps} steps; a right draft takes one pass after '
-        f'{model.num_positions} steps.'
-      )
-  return f'equal, drawn and in-painted{cases.count(ties)}'
 
 
 def _everything_given(case: Case, law: str, sampler: Sampler) -> None:
@@ -253,7 +199,7 @@ def _forecasts(case: Case, answer: ArrayLike) -> dict[str, np.ndarray]:
   }
 
 
-def _check_cost(case: Case, law: str, what: str, got: Sample) -> None:
+def check_cost(case: Case, law: str, what: str, got: Sample) -> None:
   """Passes within the bound, and every position accepted once."""
   depth, size = case.model.depth, case.model.num_positions
   passes, accepted = np.asarray(got.info.passes), np.asarray(got.info.accepted)

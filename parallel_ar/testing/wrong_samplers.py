@@ -13,35 +13,35 @@ import numpy as np
 
 from parallel_ar.model import AutoregressiveModel, position_noise
 from parallel_ar.samplers import Sample, SampleInfo, Sampler
+from parallel_ar.samplers.forecasters import Forecaster
 from parallel_ar.types import Array, Context, Params, PRNGKey
 
-Forecast = Callable[[Params, PRNGKey, Context], Array]
 Rekey = Callable[[PRNGKey, int, int], PRNGKey]  # (key, example, step) -> key
 
 
 def right(
-  model: AutoregressiveModel, forecast: Forecast | None = None
+  model: AutoregressiveModel, forecaster: Forecaster | None = None
 ) -> Sampler:
   """No mistake: law 5 must accept it, so that it rejects the others rightly."""
-  return _loop(model, forecast)
+  return _loop(model, forecaster)
 
 
 def noise_by_pass(
-  model: AutoregressiveModel, forecast: Forecast | None = None
+  model: AutoregressiveModel, forecaster: Forecaster | None = None
 ) -> Sampler:
   """Draws fresh noise for every pass; the target moves while it is sought."""
-  return _loop(model, forecast, lambda key, b, t: jax.random.fold_in(key, t))
+  return _loop(model, forecaster, lambda key, b, t: jax.random.fold_in(key, t))
 
 
 def noise_by_batch_row(
-  model: AutoregressiveModel, forecast: Forecast | None = None
+  model: AutoregressiveModel, forecaster: Forecaster | None = None
 ) -> Sampler:
   """Folds the place in the batch into the key: alone, a sample is another."""
-  return _loop(model, forecast, lambda key, b, t: jax.random.fold_in(key, b))
+  return _loop(model, forecaster, lambda key, b, t: jax.random.fold_in(key, b))
 
 
 def noise_by_step(
-  model: AutoregressiveModel, forecast: Forecast | None = None
+  model: AutoregressiveModel, forecaster: Forecaster | None = None
 ) -> Sampler:
   """Ancestral, with noise keyed by the loop step instead of the position."""
   return _loop(
@@ -53,17 +53,17 @@ def noise_by_step(
 
 
 def stops_early(
-  model: AutoregressiveModel, forecast: Forecast | None = None
+  model: AutoregressiveModel, forecaster: Forecaster | None = None
 ) -> Sampler:
   """Leaves out the last pass: the one that proves, and sometimes corrects."""
-  return _loop(model, forecast, drop=1)
+  return _loop(model, forecaster, drop=1)
 
 
 def waits_for_the_slowest(
-  model: AutoregressiveModel, forecast: Forecast | None = None
+  model: AutoregressiveModel, forecaster: Forecaster | None = None
 ) -> Sampler:
   """Right integers; but every example is charged for the slowest."""
-  inner = _loop(model, forecast)
+  inner = _loop(model, forecaster)
 
   def sampler(params: Params, keys: PRNGKey, context: Context = None) -> Sample:
     sample = inner(params, keys, context)
@@ -102,7 +102,7 @@ def _pass(
 
 def _loop(
   model: AutoregressiveModel,
-  forecast: Forecast | None,
+  forecaster: Forecaster | None,
   rekey: Rekey = lambda key, b, t: key,
   *,
   one_rank: bool = False,
@@ -112,7 +112,7 @@ def _loop(
 
   Args:
     model: the model.
-    forecast: the first guess; zeros without it.
+    forecaster: says the first guess; zeros without it.
     rekey: the key whose noise step t of example b uses.
     one_rank: keep the picks of one rank for each pass.
     drop: passes to leave out at the end.
@@ -129,8 +129,8 @@ def _loop(
       raise ValueError('The wrong samplers take no known positions.')
     batch = len(keys)
     x = np.zeros((batch, *model.event.shape), model.event.dtype)
-    if forecast is not None:
-      x = np.array(forecast(params, keys, context), model.event.dtype)
+    if forecaster is not None and forecaster.first is not None:
+      x = np.array(forecaster.first(params, keys, context), model.event.dtype)
     nats, passes = np.zeros(batch), np.zeros(batch, np.int32)
     accepted = np.zeros((batch, depth), np.int32)
     frontier, history = np.zeros(batch, np.int32), [x]

@@ -48,7 +48,9 @@ def test_masked_conv_is_the_masked_full_convolution(kind, size, channels):
   layer = conv.MaskedConv(6, size, kind, channels)
   params, y = apply(layer)
   mask = conv.center_mask(3, 6, kind, channels)
-  kernel = masked_kernel(size, params['above'], params['left']['kernel'], mask)
+  kernel = masked_kernel(
+    size, params['above']['kernel'], params['left']['kernel'], mask
+  )
   want = full_conv(IMAGE, kernel) + np.asarray(params['left']['bias'])
   np.testing.assert_allclose(y, want, rtol=2e-4, atol=2e-4)
 

@@ -67,8 +67,8 @@ class TestSamples:
     before = sweep._cache_size()
     samplers.ancestral(case.model)(case.params, case.keys)
     samplers.fixed_point(case.model)(case.params, case.keys)
-    forecast = lambda params, keys, context: jnp.ones_like(case.x)
-    samplers.fixed_point(case.model, forecast)(case.params, case.keys)
+    ones = samplers.forecasters.guess(lambda *_: jnp.ones_like(case.x))
+    samplers.fixed_point(case.model, ones)(case.params, case.keys)
     assert sweep._cache_size() == before
 
   def test_they_can_be_jitted_by_the_caller(self, case, both):
@@ -189,6 +189,6 @@ class TestErrors:
       )
 
   def test_a_forecast_gives_one_event_for_each_key(self, case):
-    forecast = lambda params, keys, context: jnp.zeros(4, jnp.int32)
+    four = samplers.forecasters.guess(lambda *_: jnp.zeros(4, jnp.int32))
     with pytest.raises(ValueError, match=r'shape \(4,\); expected \(3, 4\)'):
-      samplers.fixed_point(case.model, forecast)(case.params, case.keys)
+      samplers.fixed_point(case.model, four)(case.params, case.keys)
