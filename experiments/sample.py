@@ -3,25 +3,31 @@
   ./run.sh sample --workdir=runs/digits_gated_pixelcnn --out=samples.png
   ./run.sh sample --workdir=runs/digits_gated_pixelcnn --sampler=ancestral
 
-The same seed gives the same integers with every sampler; they differ in cost.
+The same seed gives the same integers with every sampler and every forecaster;
+they differ in cost.
 """
 
 import pathlib
 import time
+from typing import Any
 
 import jax
 import numpy as np
+import tqdm
 from absl import flags
 
 from experiments import entry
 from parallel_ar import describe, samplers, transform
 from parallel_ar.data import text
+from parallel_ar.model import AutoregressiveModel
+from parallel_ar.samplers import forecasters
 from parallel_ar.training import datasets, pictures, trained
 
 _SAMPLERS = {
   'ancestral': samplers.ancestral,
   'cached': samplers.cached,
   'fixed_point': samplers.fixed_point,
+  'gauss_seidel': samplers.gauss_seidel,
 }
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
@@ -32,7 +38,19 @@ _SAMPLER = flags.DEFINE_enum(
   'sampler',
   'fixed_point',
   list(_SAMPLERS),
-  'How to draw; cached needs a family with a decode path.',
+  'How to draw; cached needs a family with a decode path, gauss_seidel one by '
+  'rows.',
+)
+_FORECASTER = flags.DEFINE_enum(
+  'forecaster',
+  'previous',
+  list(forecasters.BY_NAME),
+  'What fixed_point guesses for positions that are not final: the picks of the '
+  'previous pass, zeros, the last final value, the one above, or what followed '
+  'the last two symbols before.',
+)
+_BATCH = flags.DEFINE_integer(
+  'batch', 0, 'Samples drawn at once; 0 draws all of them.', lower_bound=0
 )
 _COUNT = flags.DEFINE_integer('count', 64, 'Samples to draw.', lower_bound=1)
 _SEED = flags.DEFINE_integer('seed', 0, 'Seed of the samples.')
@@ -63,17 +81,43 @@ def main() -> None:
     split = run.config.evaluate.split
     data = datasets.load_split(run.config, split, _DATA_DIR.value)
     context = datasets.contexts(model, data, _COUNT.value)
-  keys = jax.random.split(jax.random.key(_SEED.value), _COUNT.value)
   started = time.monotonic()
-  sample = _SAMPLERS[_SAMPLER.value](model)(run.params, keys, context)
-  x, log_prob, info = jax.device_get(sample)
+  x, log_prob, info = _draw(model, run.params, context)
   seconds = time.monotonic() - started
+  passes, steps = info.passes, info.steps
   print(
     f'{_SAMPLER.value}: {_COUNT.value} samples in {seconds:.2f} s with '
-    f'compilation; passes mean {info.passes.mean():.1f}, max '
-    f'{info.passes.max()} of {model.depth}; mean {-log_prob.mean():.2f} nats'
+    f'compilation; passes mean {passes.mean():.1f}, max {passes.max()} of '
+    f'{model.depth}, steps mean {steps.mean():.1f}, max {steps.max()}; '
+    f'{info.repaired.sum()} positions repaired; mean {-log_prob.mean():.2f} '
+    'nats'
   )
   _write(x, workdir, model.head.num_values, data)
+
+
+def _draw(model: AutoregressiveModel, params: Any, context: Any) -> Any:
+  """Draws --count samples in batches of --batch, with a bar on a terminal."""
+  if _SAMPLER.value == 'fixed_point':
+    forecaster = forecasters.BY_NAME[_FORECASTER.value](model)
+    draw = samplers.fixed_point(model, forecaster)
+  elif _FORECASTER.value != 'previous':
+    raise ValueError(
+      f'--forecaster={_FORECASTER.value} goes with --sampler=fixed_point; '
+      f'--sampler={_SAMPLER.value} has guesses of its own.'
+    )
+  else:
+    draw = _SAMPLERS[_SAMPLER.value](model)
+  keys = jax.random.split(jax.random.key(_SEED.value), _COUNT.value)
+  size = _BATCH.value or _COUNT.value
+  parts = []
+  starts = range(0, _COUNT.value, size)
+  for i in tqdm.tqdm(starts, unit='batch', disable=None):  # on a terminal only
+    batch = slice(i, i + size)
+    some = jax.tree.map(lambda c, b=batch: c[b], context)
+    parts.append(jax.device_get(draw(params, keys[batch], some)))
+  return jax.tree.map(
+    lambda *a: np.concatenate([np.atleast_1d(v) for v in a]), *parts
+  )
 
 
 def _write(x: np.ndarray, workdir: pathlib.Path, num_values, data) -> None:

@@ -3,9 +3,11 @@
   ./run.sh tables/samplers --workdir=runs/markov_transformer --count=64
 
 Every row draws the same keys. Integers are compared with those of `ancestral`
-and the different ones counted; times are of one batch, taken in turn, and the
-ratio is that of the medians' rounds. A step is an incremental evaluation of one
-slot, a pass a full evaluation of the network; both serve the whole batch.
+and the different ones counted. Times are of one batch, all rows taken in turn;
+the ratio is the median of T_ancestral / T over the rounds. A pass evaluates the
+whole network, a step one slot or one row from a cache; an evaluation serves a
+whole batch, so a batch costs its slowest sample ('batch', mean over batches).
+Compile times and memory are those of the sampler as one program.
 """
 
 import functools
@@ -21,6 +23,7 @@ from experiments import entry
 from parallel_ar import describe, samplers
 from parallel_ar.analysis import timing
 from parallel_ar.model import AutoregressiveModel
+from parallel_ar.samplers import forecasters
 from parallel_ar.training import configuration, datasets, results, trained
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
@@ -42,18 +45,19 @@ class Row(NamedTuple):
   """What one sampler cost.
 
   Attributes:
-    steps: incremental evaluations of a batch.
-    passes: int[count], full passes until each sample was final.
+    passes: int[batches, B], evaluations of the whole network for each sample,
+      those that prove it among them.
+    steps: int[batches, B], evaluations of a slot or a row from a cache.
     different: integers that differ from those of `ancestral`.
-    repaired: positions whose first guess was wrong, over all samples.
+    repaired: positions that a draft had wrong, over all samples.
     seconds: of one batch.
     ratio: T_ancestral / T, by round.
     compile_seconds: of one batch's program.
     temporary_bytes: that XLA reserves for one batch's program.
   """
 
-  steps: int
   passes: np.ndarray
+  steps: np.ndarray
   different: int
   repaired: int
   seconds: timing.Summary
@@ -65,6 +69,11 @@ class Row(NamedTuple):
 def main() -> None:
   """Runs the script."""
   started = time.monotonic()
+  if _COUNT.value % _BATCH.value:
+    raise ValueError(
+      f'--count={_COUNT.value} is no multiple of --batch={_BATCH.value}: every '
+      'batch must be as large as the one that is timed.'
+    )
   # A compilation that a cache answers would be timed as nearly nothing.
   jax.config.update('jax_enable_compilation_cache', False)
   run = trained.load(pathlib.Path(entry.require(_WORKDIR)))
@@ -105,17 +114,28 @@ def main() -> None:
     )
 
 
+def choices(model: AutoregressiveModel) -> dict[str, samplers.Sampler]:
+  """Every sampler that the model has, `ancestral` first."""
+  draw = {'ancestral': samplers.ancestral(model)}
+  for name, make in forecasters.BY_NAME.items():
+    try:
+      forecaster = make(model)
+    except ValueError:
+      continue  # it says that it does not fit the model's events
+    draw[f'fixed point, {name}'] = samplers.fixed_point(model, forecaster)
+  if model.decode is not None:
+    draw['cached'] = samplers.cached(model)
+    draw['cached, not proved'] = samplers.cached(model, verify=False)
+  if model.decode is not None and model.decode.blocks is not None:
+    draw['Gauss-Seidel'] = samplers.gauss_seidel(model)
+  return draw
+
+
 def measure(
   model: AutoregressiveModel, params: Any, context: Any
 ) -> dict[str, Row]:
-  """Draws with every sampler that the model has, `ancestral` first."""
-  draw = {
-    'ancestral': samplers.ancestral(model),
-    'fixed point': samplers.fixed_point(model),
-  }
-  if model.decode is not None:
-    draw['cached'] = samplers.cached(model)
-    draw['cached, not verified'] = samplers.cached(model, verify=False)
+  """Draws with every sampler of `choices`."""
+  draw = choices(model)
   keys = jax.random.split(jax.random.key(_SEED.value), _COUNT.value)
   batches = [
     slice(i, i + _BATCH.value) for i in range(0, _COUNT.value, _BATCH.value)
@@ -146,9 +166,13 @@ def measure(
   rows = {}
   for name, parts in drawn.items():
     x = np.concatenate([s.x for s in parts])
+    passes = np.stack([s.info.passes for s in parts])
+    steps = np.stack([s.info.steps for s in parts])
+    if name.startswith('fixed point'):  # its own steps are whole passes
+      passes, steps = passes + steps, np.zeros_like(steps)
     rows[name] = Row(
-      steps=int(max(s.info.steps.max() for s in parts)),
-      passes=np.concatenate([s.info.passes for s in parts]),
+      passes=passes,
+      steps=steps,
       different=int((x != want).sum()),
       repaired=int(sum(s.info.repaired.sum() for s in parts)),
       seconds=timing.summarize(rounds.seconds[name]),
@@ -162,16 +186,17 @@ def measure(
 def table(model: AutoregressiveModel, rows: dict[str, Row]) -> str:
   """The rows as Markdown."""
   lines = [
-    '| sampler | steps | passes mean | max | of n | seconds | ratio to '
-    'ancestral | different integers | compile s | memory MB |',
-    '|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|',
+    '| sampler | steps | passes mean | batch | max | of n | seconds | ratio to '
+    'ancestral | different integers | repaired | compile s | memory MB |',
+    '|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|',
   ]
   for name, row in rows.items():
     mean = row.passes.mean()
     lines.append(
-      f'| {name} | {row.steps} | {mean:.1f} | {row.passes.max()} '
+      f'| {name} | {row.steps.mean():.0f} | {mean:.1f} '
+      f'| {row.passes.max(1).mean():.1f} | {row.passes.max()} '
       f'| {mean / model.num_positions:.1%} | {row.seconds.median:.4f} '
-      f'| {row.ratio.text(digits=1)} | {row.different} '
+      f'| {row.ratio.text(digits=1)} | {row.different} | {row.repaired} '
       f'| {row.compile_seconds:.1f} | {row.temporary_bytes / 1e6:.1f} |'
     )
   return '\n'.join(lines)
@@ -181,8 +206,9 @@ def _numbers(rows: dict[str, Row]) -> dict[str, tuple[float | int, str]]:
   numbers: dict[str, tuple[float | int, str]] = {}
   for name, row in rows.items():
     numbers |= {
-      f'{name}: steps': (row.steps, 'steps'),
+      f'{name}: steps mean': (float(row.steps.mean()), 'steps'),
       f'{name}: passes mean': (float(row.passes.mean()), 'passes'),
+      f'{name}: passes batch': (float(row.passes.max(1).mean()), 'passes'),
       f'{name}: passes max': (int(row.passes.max()), 'passes'),
       f'{name}: seconds': (row.seconds.median, 's'),
       f'{name}: ratio': (row.ratio.median, 'x'),
