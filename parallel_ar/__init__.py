@@ -35,6 +35,7 @@ from parallel_ar.samplers import (
   fixed_point,
   forecasters,
   gauss_seidel,
+  window,
 )
 from parallel_ar.transform import permute, with_temperature
 
@@ -62,5 +63,6 @@ __all__ = [
   'permute',
   'recompute_decode',
   'sequential_log_prob',
+  'window',
   'with_temperature',
 ]

@@ -128,6 +128,8 @@ def choices(model: AutoregressiveModel) -> dict[str, samplers.Sampler]:
     draw['cached, not proved'] = samplers.cached(model, verify=False)
   if model.decode is not None and model.decode.blocks is not None:
     draw['Gauss-Seidel'] = samplers.gauss_seidel(model)
+  elif model.decode is not None and model.decode.resize is not None:
+    draw['window'] = samplers.window(model)
   return draw
 
 

@@ -6,6 +6,7 @@ from parallel_ar.samplers.cached import cached
 from parallel_ar.samplers.fixed_point import fixed_point
 from parallel_ar.samplers.gauss_seidel import gauss_seidel
 from parallel_ar.samplers.sweep import Sample, SampleInfo, Sampler
+from parallel_ar.samplers.window import window
 
 __all__ = [
   'Sample',
@@ -16,4 +17,5 @@ __all__ = [
   'fixed_point',
   'forecasters',
   'gauss_seidel',
+  'window',
 ]

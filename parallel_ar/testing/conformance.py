@@ -6,7 +6,8 @@
   4  decode_agreement    `extend` over any blocks equals the pass
   5  same_integers       every sampler returns the ancestral sample of a key
      completion          also where positions are given
-     cached, forecast    also where a cache or a forecaster guesses
+     cached, window,
+     forecast            also where a cache or a forecaster guesses
      eight_devices       also when the batch is spread over devices
   7  known_entropy       a trained model reaches the entropy of its source
 
@@ -43,6 +44,7 @@ LAWS: dict[str, Callable[[Case], str]] = {
   'completion': sampling_laws.completion,
   'cached': draft_laws.cached,
   'forecast': draft_laws.forecast,
+  'window': draft_laws.window,
   'eight_devices': sampling_laws.eight_devices,
 }
 

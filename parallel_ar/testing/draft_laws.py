@@ -39,6 +39,26 @@ def cached(case: Case, decode: Decode | None = None) -> str:
   return '; '.join(lines)
 
 
+def window(case: Case) -> str:
+  """Law 5 for `window`, in which lanes are retired and refilled.
+
+  With the model's decode path or `recompute_decode`, windows that do not divide
+  the event, fewer lanes than keys, and a forecaster.
+  """
+  model, rules = case.model, []
+  decode = model.decode or recompute_decode(model)
+  lanes = max(len(case.keys) - 1, 1)
+  for name, forecaster, sizes in (
+    ('window', None, (2, 3)),
+    ('window, last', forecasters.last(model), (3,)),
+  ):
+    draw = lambda verify, f=forecaster, s=sizes: samplers.window(
+      model, decode, f, sizes=s, lanes=lanes, verify=verify
+    )
+    rules.append(_drafted(case, name, draw, 1, model.num_positions))
+  return '; '.join(rules)
+
+
 def forecast(case: Case) -> str:
   """Law 5 for every forecaster that speaks after each pass."""
   model, lines = case.model, []

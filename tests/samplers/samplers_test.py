@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from parallel_ar import heads, likelihood, model, order, samplers, transform
+from parallel_ar.samplers import forecasters
 from parallel_ar.samplers.sweep import sweep
 from parallel_ar.testing import case as cases
 from parallel_ar.testing import oracles
@@ -150,6 +151,104 @@ class TestCached:
   def test_a_model_without_decode(self, case):
     with pytest.raises(ValueError, match='no decode path. Use fixed_point'):
       samplers.cached(case.model)
+
+
+class TestGaussSeidel:
+  def test_a_model_without_rows(self):
+    with pytest.raises(ValueError, match='no decode path by blocks'):
+      samplers.gauss_seidel(toys.recurrent())
+
+
+class TestForecasters:
+  """What they say, at a frontier in the middle."""
+
+  def said(self, forecaster, picks, frontier):
+    progress = forecasters.Progress(jnp.asarray(picks), frontier, None)
+    return np.asarray(forecaster.next(progress))
+
+  def test_last_and_above_read_what_is_final(self):
+    net = toys.sigmoid_net((3, 3), num_values=9)
+    picks = np.arange(9).reshape(3, 3)
+    last = self.said(forecasters.last(net), picks, 5)
+    np.testing.assert_array_equal(last, 4)
+    above = self.said(forecasters.above(net), picks, 5)
+    np.testing.assert_array_equal(above, [[0, 1, 2], [3, 4, 2], [3, 4, 2]])
+
+  def test_last_follows_the_order(self):
+    net = toys.sigmoid_net((4,), rank=order.reverse(order.raster(4)))
+    last = self.said(forecasters.last(net), [7, 6, 5, 4], 2)
+    np.testing.assert_array_equal(last, 5)
+
+  def test_ngram_continues_the_latest_occurrence(self):
+    net = toys.sigmoid_net((9,), num_values=9)
+    picks = [1, 2, 3, 4, 1, 2, 0, 0, 0]
+    said = self.said(forecasters.ngram(net, 3), picks, 6)
+    np.testing.assert_array_equal(said[6:], [3, 4, 1])
+    said = self.said(forecasters.ngram(net, 3), [5, 5, 5, 1, 2, 3, 4, 6, 7], 3)
+    np.testing.assert_array_equal(said[3:], 5)  # a period of one
+    said = self.said(forecasters.ngram(net, 3), [1, 2, 3, 4, 5, 6, 7, 8, 0], 4)
+    np.testing.assert_array_equal(said, [1, 2, 3, 4, 5, 6, 7, 8, 0])
+
+  def test_a_forecast_reads_nothing_that_is_not_final(self):
+    net = toys.sigmoid_net((3, 3), num_values=9)
+    picks = np.arange(9).reshape(3, 3)
+    other = np.where(net.rank < 5, picks, 8 - picks)
+    for name in ('zeros', 'last', 'above'):
+      forecaster = forecasters.BY_NAME[name](net)
+      one, two = (self.said(forecaster, p, 5) for p in (picks, other))
+      ahead = net.rank >= 5
+      np.testing.assert_array_equal(one[ahead], two[ahead])
+
+  def test_a_draft_that_is_the_model_is_proved_by_one_pass(self, case):
+    draft = samplers.fixed_point(case.model)
+    forecaster = forecasters.draft(draft, case.params)
+    got = samplers.fixed_point(case.model, forecaster)(case.params, case.keys)
+    np.testing.assert_array_equal(got.info.passes, 1)
+
+  def test_what_does_not_fit(self, case):
+    with pytest.raises(ValueError, match='events of one axis'):
+      forecasters.above(case.model)
+    with pytest.raises(ValueError, match='n >= 2 and one symbol'):
+      forecasters.ngram(case.model, 1)
+    with pytest.raises(ValueError, match=r'n=3 and pairs'):
+      forecasters.ngram(toys.pairs())
+
+
+class TestWindow:
+  def test_lanes_take_the_next_key(self):
+    """A batch costs the mean of its examples, and not its slowest."""
+    case = cases.make_case(toys.sigmoid_net((8,), num_values=3))
+    keys = jax.random.split(jax.random.key(5), 12)
+    draw = samplers.window(case.model, sizes=(8,), lanes=2, verify=False)
+    got = draw(case.params, keys)
+    steps = np.asarray(got.info.steps)
+    total = int(got.info.evaluations)
+    assert steps.min() < steps.max()
+    assert steps.sum() / 2 <= total < steps.sum() / 2 + steps.max()
+    by_pairs = steps.reshape(-1, 2).max(1).sum()
+    assert total < by_pairs
+    want = samplers.ancestral(case.model)(case.params, keys)
+    np.testing.assert_array_equal(got.x, want.x)
+
+  def test_the_window_grows_where_guesses_are_right(self):
+    flat = model.from_function(
+      lambda params, x, context: jnp.full(64, -9.0),
+      event=(64,),
+      rank=order.raster(64),
+      head=heads.bernoulli(),
+    )
+    keys = jax.random.split(jax.random.key(0), 2)
+    narrow = samplers.window(flat, sizes=(2,), verify=False)({}, keys)
+    wide = samplers.window(flat, sizes=(2, 8, 32), verify=False)({}, keys)
+    np.testing.assert_array_equal(narrow.x, wide.x)
+    assert wide.info.steps.max() * 3 < narrow.info.steps.min()
+
+  def test_errors(self, case):
+    with pytest.raises(ValueError, match='sizes of at least 1'):
+      samplers.window(case.model, sizes=())
+    own = forecasters.Forecaster('own', conditionals=lambda *a: (a, None))
+    with pytest.raises(ValueError, match='conditionals of its own'):
+      samplers.window(case.model, None, own)
 
 
 class TestErrors:
