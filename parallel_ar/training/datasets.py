@@ -1,5 +1,6 @@
 """The datasets of a config, and whether a model fits them."""
 
+import dataclasses
 import os
 from typing import Any
 
@@ -23,7 +24,8 @@ def load_split(
 
   Args:
     config: configuration of the run; further fields of its `data` section are
-      arguments of the source.
+      arguments of the source, but for `stride`: s keeps every s-th pixel of
+      every s-th row of images.
     split: which part.
     data_dir: where data files lie.
 
@@ -34,7 +36,17 @@ def load_split(
     ValueError: the source, the split, a field or a file is wrong.
   """
   options = {k: v for k, v in config.data.items() if k not in _OWN_FIELDS}
-  return sources.load(config.data.name, split, data_dir=data_dir, **options)
+  stride = options.pop('stride', 1)
+  data = sources.load(config.data.name, split, data_dir=data_dir, **options)
+  if stride == 1:
+    return data
+  if len(data.event) != 3 or stride < 1:
+    raise ValueError(
+      f'config.data.stride={stride} keeps every so many pixels of an image; '
+      f'{config.data.name} has events {data.event}.'
+    )
+  x = np.ascontiguousarray(data.x[:, ::stride, ::stride])
+  return dataclasses.replace(data, x=x, name=f'{data.name}, stride {stride}')
 
 
 def contexts(model: AutoregressiveModel, data: Dataset, count: int) -> Any:
