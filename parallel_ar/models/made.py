@@ -20,6 +20,7 @@ from flax import linen as nn
 
 from parallel_ar import heads, model, order
 from parallel_ar.layers import dense, embedding
+from parallel_ar.models import made_decode
 from parallel_ar.types import Array, ArrayLike, Context
 
 Degrees = Literal['even', 'random']
@@ -126,6 +127,7 @@ def made(
     if num_values == 2
     else heads.categorical(num_values),
     context=embedding.context_spec(num_classes, context_size),
+    decode=made_decode.decode(module),
     name='made',
   )
 

@@ -1,0 +1,131 @@
+"""Decoding a MADE unit by unit: a whole sample for the work of one pass.
+
+A hidden unit of degree m reads ranks <= m, so it is final as soon as rank m is
+drawn, and it is computed then, once. Slot k needs the units of one degree in
+every layer and one column of the output layer, O(N) multiplications for a layer
+of N units, where a pass needs all N D.
+
+Every activation has its own place in the cache, so nothing needs undoing: after
+a rewind what follows is written again before it is read.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from parallel_ar import order
+from parallel_ar.decode import Decode
+from parallel_ar.layers import embedding
+from parallel_ar.types import Array, Context, Dist, Params
+
+
+class _Units(NamedTuple):
+  """What is known so far.
+
+  Attributes:
+    inputs: [D, V] one-hot, or [D, 1] for V = 2.
+    hidden: [N] of each layer.
+    base: [N] of each layer and the output layer: bias and context.
+  """
+
+  inputs: Array
+  hidden: tuple[Array, ...]
+  base: tuple[Array, ...]
+
+
+def decode(module: Any) -> Decode:
+  """The decode path of a `MADE`.
+
+  Args:
+    module: the network.
+
+  Returns:
+    The path.
+  """
+  rank = np.asarray(module.rank)
+  slots = order.slots(rank)
+  binary = module.num_values == 2
+  features = 1 if binary else module.num_values
+  degrees = [np.asarray(d) for d in module.hidden]
+  groups = [jnp.asarray(_groups(d, order.depth(rank))) for d in degrees]
+  # Layer by layer, what a unit of degree m reads: degrees <= m.
+  reads = [np.repeat(rank, features), *degrees]
+  names = [f'hidden_{l}' for l in range(len(degrees))] + ['out']
+
+  def init(params: Params, context: Context) -> _Units:
+    add = embedding.AddContext(module.num_classes, module.dtype)
+    base = []
+    for l, name in enumerate(names):
+      bias = params[name]['bias'].astype(module.dtype)
+      if context is not None:
+        own = {'params': params[f'AddContext_{l}']}
+        bias = add.apply(own, bias, context)
+      base.append(bias)
+    return _Units(
+      jnp.zeros((rank.size, features), module.dtype),
+      tuple(jnp.zeros(d.size, module.dtype) for d in degrees),
+      tuple(base),
+    )
+
+  def encode(value: Array) -> Array:
+    if binary:
+      return value.astype(module.dtype)[None]
+    return jax.nn.one_hot(value, module.num_values, dtype=module.dtype)
+
+  def pull(
+    params: Params, name: str, y: Array, live: Array, to: Array
+  ) -> Array:
+    """y (W * live) for the output units `to` only."""
+    columns = params[name]['kernel'].astype(module.dtype)[:, to]
+    return jnp.where(live, y, 0) @ columns
+
+  def slot(params: Params, units: _Units, k: Any) -> tuple[Array, _Units]:
+    position = jnp.asarray(slots)[k]
+    now = jnp.asarray(rank)[position]
+    inputs = units.inputs.reshape(-1)
+    y, hidden = inputs, []
+    for l, table in enumerate(groups):
+      # Of degree now - 1: rank 0 has none, and out of range is dropped.
+      size = degrees[l].size
+      to = jnp.where(now > 0, table[jnp.maximum(now - 1, 0)], size)
+      live = jnp.asarray(reads[l]) < now
+      at = jnp.minimum(to, size - 1)
+      new = pull(params, names[l], y, live, at) + units.base[l][at]
+      y = units.hidden[l].at[to].set(jax.nn.relu(new), mode='drop')
+      hidden.append(y)
+    at = position * features + jnp.arange(features)
+    live = jnp.asarray(reads[-1]) < now
+    out = pull(params, 'out', y, live, at) + units.base[-1][at]
+    if module.direct:
+      live = jnp.asarray(reads[0]) < now
+      out = out + pull(params, 'direct', inputs, live, at)
+    out = out.astype(jnp.float32)
+    return out[0] if binary else out, units._replace(hidden=tuple(hidden))
+
+  def extend(
+    params: Params, units: _Units, k: Any, previous: Any
+  ) -> tuple[Dist, _Units]:
+    def step(carry: tuple, value: Array) -> tuple[tuple, Array]:
+      units, k = carry
+      # Slot -1 writes slot 0, which is written again before it is read.
+      last = jnp.asarray(slots)[jnp.maximum(k - 1, 0)]
+      units = units._replace(inputs=units.inputs.at[last].set(encode(value)))
+      dist, units = slot(params, units, k)
+      return (units, k + 1), dist
+
+    (units, _), dist = jax.lax.scan(step, (units, jnp.asarray(k)), previous)
+    return dist, units
+
+  return Decode(init, extend, rewind=lambda cache, k: cache)
+
+
+def _groups(degree: np.ndarray, depth: int) -> np.ndarray:
+  """Units of each degree: int32[R, G], padded with N, which is no unit."""
+  counts = np.bincount(degree, minlength=depth)[:depth]
+  table = np.full((depth, max(int(counts.max()), 1)), degree.size, np.int32)
+  for m in range(depth):
+    units = np.flatnonzero(degree == m)
+    table[m, : units.size] = units
+  return table
