@@ -9,9 +9,15 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 
 from parallel_ar import models  # noqa: E402
+from parallel_ar.analysis import timing  # noqa: E402
 from parallel_ar.models.made import hidden_degrees  # noqa: E402
 from parallel_ar.training import step  # noqa: E402
-from third_party.peers import torch_models, train_step, worker  # noqa: E402
+from third_party.peers import (  # noqa: E402
+  sample,
+  torch_models,
+  train_step,
+  worker,
+)
 
 TINY = {
   'name': 'gated_pixelcnn',
@@ -145,3 +151,51 @@ def test_a_tiny_benchmark_runs_from_end_to_end():
   assert f'| {train_step.OURS} |' in text and f'| {train_step.EAGER} |' in text
   assert numbers['best_torch'] == train_step.EAGER
   assert numbers['eager_ratio'] > 0 and min(peaks.values()) > 1e6
+
+
+class TestSampling:
+  """The loops of PyTorch draw what ours draw from the same noise."""
+
+  @pytest.mark.parametrize('crop', [False, True])
+  def test_a_loop_draws_our_sample(self, tmp_path, crop):
+    path = str(tmp_path / 'arrays.npz')
+    model, params, *_ = ours(TINY)
+    sample.save_arrays(path, TINY, params, batch=2, seed=3)
+    spec = {
+      'model': TINY,
+      'threads': 1,
+      'crop': crop,
+      'pixels': 5,
+      'checked_rows': 7,
+    }
+    with np.load(path) as file:
+      arrays = dict(file)
+    assert 0 < arrays['x'].mean() < 1
+    draw = worker.torch_sample(spec, arrays)
+    assert draw() == 0  # different pixels
+    assert draw() == pytest.approx(arrays['x'].mean())
+    arrays['noise'] = -arrays['noise']
+    assert worker.torch_sample(spec, arrays)() > 0
+
+  @pytest.mark.parametrize('name', ['cached', 'gauss_seidel'])
+  def test_ours(self, tmp_path, name):
+    path = str(tmp_path / 'arrays.npz')
+    sample.save_arrays(path, TINY, None, batch=2, seed=3)
+    with np.load(path) as file:
+      arrays = dict(file)
+    draw = worker.our_sample({'model': TINY, 'draw': name}, arrays)
+    assert draw() == pytest.approx(arrays['x'].mean())
+    nats = worker.our_sample({'model': TINY, 'draw': 'likelihood'}, arrays)
+    assert nats() < 0
+
+  def test_goals_are_judged_by_the_rounds(self):
+    what = sample.contest('gated_pixelcnn', 1)
+    seconds = {name: np.full(3, 1.0) for name in what.programs}
+    seconds['PyTorch, full pass'][:] = 400
+    seconds['PyTorch, rows so far'][:] = 100
+    rounds = timing.Rounds(seconds, seconds)
+    first = dict.fromkeys(seconds, 0.0)
+    lines, numbers = sample.report('t', what, rounds, first, 784)
+    text = '\n'.join(lines)
+    assert text.count('reached') == 2 and text.count('missed') == 1
+    assert numbers['t: PyTorch, full pass / parallel_ar, cached'][0] == 400

@@ -29,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from importlib import metadata
 from typing import Any, NamedTuple
 
 import jax
@@ -140,13 +141,13 @@ class Worker:
       cwd=pathlib.Path(__file__).parents[2],
     )
     self.pid = self._process.pid
-    self.first_loss = self._answer('loss_nats')
+    self.first_loss = self._answer('value')
 
   def run(self, steps: int) -> float:
     """Takes steps; returns the loss of the last one."""
     self._process.stdin.write(f'{steps}\n')
     self._process.stdin.flush()
-    return self._answer('loss_nats')
+    return self._answer('value')
 
   def close(self) -> float:
     """Ends the process; returns its peak resident memory, bytes."""
@@ -209,11 +210,11 @@ def start(
       for name, options in network.programs.items():
         if options.get('compiled') and not compiled:
           continue
-        framework = 'torch' if name.startswith('PyTorch') else 'parallel_ar'
+        task = 'torch_step' if name.startswith('PyTorch') else 'our_step'
         workers[name] = Worker(
           name,
           {
-            'framework': framework,
+            'task': task,
             'model': network.model,
             'arrays': path,
             'threads': threads,
@@ -331,7 +332,7 @@ def main() -> None:
     for name, value in sorted(os.environ.items())
     if name.startswith(ENVIRONMENT)
   }
-  versions = results.versions() | {'torch': _torch_version()}
+  versions = results.versions() | peer_versions()
   hardware = results.hardware()
   print(
     f'{hardware["cpu"]}, {_THREADS.value} threads; '
@@ -379,10 +380,13 @@ def _require_torch() -> None:
     )
 
 
-def _torch_version() -> str:
-  from importlib import metadata
-
-  return metadata.version('torch')
+def peer_versions() -> dict[str, str]:
+  """Versions of what runs beside us."""
+  found = {}
+  for package in ('torch', 'transformers'):
+    with contextlib.suppress(metadata.PackageNotFoundError):
+      found[package] = metadata.version(package)
+  return found
 
 
 def _finite(values: np.ndarray) -> list[float | None]:

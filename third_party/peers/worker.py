@@ -1,11 +1,12 @@
 """One program of a benchmark in a process of its own.
 
-  python -m third_party.peers.worker '{"framework": "torch", ...}'
+  python -m third_party.peers.worker '{"task": "torch_step", ...}'
 
-It builds its training step, takes one step, prints a line of JSON with the
-loss of that step, and then takes n steps for every line with a number n on its
-input. At the end of the input it prints its peak memory. Processes of their
-own keep two thread pools from competing, and give each side its own memory.
+It builds its training step, or its sampler, runs it once, prints a line of JSON
+with the value that it gave (the loss of that step), and then runs it n times
+for every line with a number n on its input. At the end of the input it prints
+its peak memory. Processes of their own keep two thread pools from competing,
+and give each side its own memory.
 
 Both frameworks read network, parameters and batch from one file, so they start
 from the same numbers; the process of PyTorch never imports JAX.
@@ -137,6 +138,132 @@ def torch_step(spec: Mapping[str, Any], arrays: Arrays) -> Step:
   return run
 
 
+def our_sample(spec: Mapping[str, Any], arrays: Arrays) -> Step:
+  """A batch of samples of ours, or its likelihood.
+
+  Args:
+    spec: 'model' section of a config; 'draw', the name of a sampler or
+      'likelihood'; 'verify'.
+    arrays: 'keys', 'params/...', and 'x' for the likelihood.
+
+  Returns:
+    draw() -> the mean symbol.
+  """
+  import jax
+  import jax.numpy as jnp
+
+  from parallel_ar import likelihood, models, samplers
+
+  (model, *_) = models.build(spec['model'])
+  params = jax.tree.map(jnp.asarray, unflatten(arrays))
+  if spec['draw'] == 'likelihood':
+    log_prob = jax.jit(lambda params, x: likelihood.log_prob(model, params, x))
+    x = jnp.asarray(arrays['x'])
+    return lambda: float(log_prob(params, x).mean())
+  keys = jax.random.wrap_key_data(jnp.asarray(arrays['keys']))
+  make = getattr(samplers, spec['draw'])
+  draw = make(model, verify=spec.get('verify', True))
+  return lambda: float(draw(params, keys).x.mean())
+
+
+def torch_sample(spec: Mapping[str, Any], arrays: Arrays) -> Step:
+  """A batch of samples in PyTorch, or a part of one.
+
+  Args:
+    spec: 'model' section of a config, 'threads'; for images 'crop' (feed only
+      the rows so far), 'pixels' (how many are drawn), 'checked_rows'.
+    arrays: 'keys' for the batch; for images 'params/...', 'x' and 'noise'.
+
+  Returns:
+    draw(); its first value is the number of pixels of the first rows that
+    differ from 'x', drawn with 'noise'.
+  """
+  import torch
+
+  torch.set_num_threads(spec['threads'])
+  batch = len(arrays['keys'])
+  model = spec['model']
+  if model['name'] == 'transformer':
+    return _generate(model, batch)
+  from third_party.peers import torch_models
+
+  names = ('features', 'layers', 'size', 'first_size', 'head_features')
+  module = torch_models.GatedPixelCNN(**{name: model[name] for name in names})
+  torch_models.load_gated_pixelcnn(module, unflatten(arrays))
+  height, width, _ = model['event']
+  noise = torch.from_numpy(np.array(arrays['noise'][..., 0]))
+  x = torch.from_numpy(arrays['x'][..., 0].astype(np.float32))[:, None]
+
+  @torch.inference_mode()
+  def draw(image: torch.Tensor, places: Any) -> torch.Tensor:
+    for k in places:
+      row, column = divmod(int(k), width)
+      seen = image[:, :, : row + 1] if spec['crop'] else image
+      logit = module(seen)[:, 0, row, column]
+      image[:, 0, row, column] = (logit + noise[:, row, column] > 0).float()
+    return image
+
+  rows = min(spec['checked_rows'], height)
+  drawn = draw(torch.zeros_like(x), range(rows * width))
+  wrong = (drawn != x)[:, :, :rows].sum().item()
+  count = min(spec['pixels'], height * width)
+  places = np.linspace(0, height * width - 1, count).round()
+  said = False
+
+  def run() -> float:
+    nonlocal said
+    if not said:
+      said = True
+      return float(wrong)
+    return float(draw(x.clone(), places).mean())
+
+  return run
+
+
+def _generate(model: Mapping[str, Any], batch: int) -> Step:
+  """Hugging Face's loop on a GPT-2 of the same size, of random weights."""
+  import torch
+  import transformers
+
+  (length,) = model['event']
+  config = transformers.GPT2Config(
+    vocab_size=model['num_values'],
+    n_positions=length,
+    n_embd=model['features'],
+    n_layer=model['layers'],
+    n_head=model['heads'],
+    bos_token_id=0,
+    eos_token_id=None,
+    pad_token_id=0,
+  )
+  module = transformers.GPT2LMHeadModel(config).eval()
+  start = torch.zeros((batch, 1), dtype=torch.long)
+
+  @torch.inference_mode()
+  def run() -> float:
+    tokens = module.generate(
+      start,
+      attention_mask=torch.ones_like(start),
+      do_sample=True,
+      top_k=0,
+      use_cache=True,
+      min_new_tokens=length - 1,
+      max_new_tokens=length - 1,
+    )
+    assert tokens.shape == (batch, length)
+    return float(tokens.float().mean())
+
+  return run
+
+
+BUILDERS = {
+  'our_step': our_step,
+  'torch_step': torch_step,
+  'our_sample': our_sample,
+  'torch_sample': torch_sample,
+}
+
+
 def main() -> None:
   """Runs the process."""
   spec = json.loads(sys.argv[1])
@@ -145,14 +272,13 @@ def main() -> None:
     os.sched_setaffinity(0, cores)  # XLA makes as many threads
   with np.load(spec['arrays']) as file:
     arrays = dict(file)
-  build = our_step if spec['framework'] == 'parallel_ar' else torch_step
-  step = build(spec, arrays)
-  _say(loss_nats=step())
+  step = BUILDERS[spec['task']](spec, arrays)
+  _say(value=step())
   for line in sys.stdin:
     loss = float('nan')
     for _ in range(int(line)):
       loss = step()
-    _say(loss_nats=loss)
+    _say(value=loss)
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   _say(peak_bytes=peak * (1 if sys.platform == 'darwin' else 1024))
 
