@@ -38,7 +38,7 @@ def main() -> None:
     raise ValueError(
       f'--sizes={",".join(_SIZES.value)}: give whole numbers, as in 14,28,56.'
     ) from error
-  network = {
+  network: dict[str, Any] = {
     'features': _FEATURES.value,
     'layers': _LAYERS.value,
     'size': _KERNEL.value,
