@@ -28,6 +28,7 @@ from parallel_ar.model import (
   recompute_decode,
 )
 from parallel_ar.samplers import (
+  Level,
   Sample,
   SampleInfo,
   ancestral,
@@ -35,6 +36,10 @@ from parallel_ar.samplers import (
   fixed_point,
   forecasters,
   gauss_seidel,
+  hierarchical,
+  hierarchical_log_prob,
+  rejection,
+  speculative,
   window,
 )
 from parallel_ar.transform import permute, with_temperature
@@ -43,6 +48,7 @@ __all__ = [
   'AutoregressiveModel',
   'Decode',
   'Head',
+  'Level',
   'Sample',
   'SampleInfo',
   'ancestral',
@@ -56,13 +62,17 @@ __all__ = [
   'from_linen',
   'gauss_seidel',
   'heads',
+  'hierarchical',
+  'hierarchical_log_prob',
   'log_prob',
   'log_prob_terms',
   'mixture_log_prob',
   'order',
   'permute',
   'recompute_decode',
+  'rejection',
   'sequential_log_prob',
+  'speculative',
   'window',
   'with_temperature',
 ]

@@ -109,7 +109,7 @@ def test_law(name, law):
   print(f'{name}: {law}: {conformance.LAWS[law](make_case(name))}')
 
 
-@pytest.mark.parametrize('law', ['cached', 'forecast', 'window'])
+@pytest.mark.parametrize('law', ['cached', 'forecast', 'window', 'speculative'])
 @pytest.mark.parametrize('batch', [1, 16])
 @pytest.mark.parametrize('name', SPREAD)
 def test_other_batches(name, batch, law):

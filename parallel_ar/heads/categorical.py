@@ -1,13 +1,17 @@
 """Conditionals over a finite alphabet."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
 from parallel_ar.model import Head
 from parallel_ar.types import Array, PRNGKey
 
+Coupling = Literal['gumbel', 'inverse_cdf']
 
-def categorical(num_values: int) -> Head:
+
+def categorical(num_values: int, coupling: Coupling = 'gumbel') -> Head:
   """x_i in {0, ..., V-1} with p(x_i = v) = softmax(l_i)_v.
 
     log p(x_i)    = l_i[x_i] - logsumexp(l_i)                           [nats]
@@ -16,15 +20,36 @@ def categorical(num_values: int) -> Head:
   `dist` is the array of logits, float[E, V]. Under shared noise two logits
   agree with probability at least (1 - TV) / (1 + TV).
 
+  With coupling='inverse_cdf' the pick of a uniform u_i is the first v whose
+  cumulative probability exceeds u_i. It needs one number a position instead of
+  V, and symbols with a meaning of order move little when the logits do. u has
+  24 bits: a symbol of probability below 6e-8 may never be drawn.
+
   Args:
     num_values: V, at least 2.
+    coupling: how noise becomes a symbol; `analysis.coupling` compares them.
 
   Raises:
-    ValueError: V < 2.
+    ValueError: V < 2, or another coupling.
   """
   if num_values < 2:
     raise ValueError(
       f'A categorical head needs at least 2 values; got {num_values}.'
+    )
+
+  if coupling not in ('gumbel', 'inverse_cdf'):
+    raise ValueError(
+      f"coupling must be 'gumbel' or 'inverse_cdf'; got {coupling!r}."
+    )
+  if coupling == 'inverse_cdf':
+    return Head(
+      name=f'categorical({num_values}, inverse_cdf)',
+      num_values=num_values,
+      log_prob=_log_prob,
+      noise=lambda key, i: jax.random.uniform(jax.random.fold_in(key, i)),
+      pick=_invert,
+      pmf=lambda logits: jax.nn.softmax(logits, -1),
+      temper=lambda logits, temperature: logits / temperature,
     )
 
   def noise(key: PRNGKey, position: Array) -> Array:
@@ -46,3 +71,12 @@ def categorical(num_values: int) -> Head:
 def _log_prob(logits: Array, x: Array) -> Array:
   log_p = jax.nn.log_softmax(logits, -1)
   return jnp.take_along_axis(log_p, x[..., None].astype(jnp.int32), -1)[..., 0]
+
+
+def _invert(logits: Array, u: Array) -> Array:
+  p = jax.nn.softmax(logits, -1)
+  cdf = jnp.cumsum(p, -1)
+  # Sums round: u may reach the last one, which is then not quite 1.
+  index = (cdf <= u[..., None] * cdf[..., -1:]).sum(-1)
+  last = p.shape[-1] - 1 - jnp.argmax(p[..., ::-1] > 0, -1)
+  return jnp.minimum(index, last).astype(jnp.int32)

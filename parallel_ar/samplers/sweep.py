@@ -89,26 +89,39 @@ def sampler(model: AutoregressiveModel, draw: Draw) -> Sampler:
 
 
 def proved(model: AutoregressiveModel, draft: Draw) -> Sampler:
-  """The sampler that takes a draft for a forecast, and proves or repairs it.
-
-  Whatever the draft, the passes that follow are those of `fixed_point`, so the
-  sample has the integers of `ancestral`. A right draft takes one pass.
-  """
+  """The sampler that takes a draft for a forecast, and proves or repairs it."""
 
   def draw(
     params: Params, keys: PRNGKey, context: Context, given: Array, known: Array
   ) -> Sample:
     guess = draft(params, keys, context, given, known)
-    sample = sweep(
-      model, params, keys, context, guess.x, given, known, jnp.array(False)
-    )
-    cost = guess.info
-    info = sample.info._replace(
-      steps=cost.steps, tested=cost.tested, agreed=cost.agreed
-    )
-    return sample._replace(info=info)
+    return prove(model, params, keys, context, guess, given, known)
 
   return sampler(model, draw)
+
+
+def prove(
+  model: AutoregressiveModel,
+  params: Params,
+  keys: PRNGKey,
+  context: Context,
+  guess: Sample,
+  given: Array,
+  known: Array,
+) -> Sample:
+  """The sample of the keys, from a guess, whose cost is added.
+
+  Whatever the guess, the passes that follow are those of `fixed_point`, so the
+  sample has the integers of `ancestral`. A right guess takes one pass.
+  """
+  sample = sweep(
+    model, params, keys, context, guess.x, given, known, jnp.array(False)
+  )
+  cost = guess.info
+  info = sample.info._replace(
+    steps=cost.steps, tested=cost.tested, agreed=cost.agreed
+  )
+  return sample._replace(info=info)
 
 
 def draft(

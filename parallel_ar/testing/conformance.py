@@ -7,7 +7,8 @@
   5  same_integers       every sampler returns the ancestral sample of a key
      completion          also where positions are given
      cached, window,
-     forecast            also where a cache or a forecaster guesses
+     forecast,
+     speculative         also where a cache, a forecaster or a draft guesses
      eight_devices       also when the batch is spread over devices
   7  known_entropy       a trained model reaches the entropy of its source
 
@@ -45,6 +46,7 @@ LAWS: dict[str, Callable[[Case], str]] = {
   'cached': draft_laws.cached,
   'forecast': draft_laws.forecast,
   'window': draft_laws.window,
+  'speculative': draft_laws.speculative,
   'eight_devices': sampling_laws.eight_devices,
 }
 

@@ -5,6 +5,7 @@ the one that defines the sample. Proved, it has the integers of `ancestral` bit
 for bit; unproved, it may differ by near ties, and by no more than is repaired.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -59,6 +60,17 @@ def window(case: Case) -> str:
   return '; '.join(rules)
 
 
+def speculative(case: Case) -> str:
+  """Law 5 for `speculative`, whose draft is the model with other parameters."""
+  model = case.model
+  other = cases.random_params(model, seed=7)
+  pair = dataclasses.replace(case, params=(case.params, other))
+  draw = lambda verify: samplers.speculative(
+    model, model, window=2, verify=verify
+  )
+  return _drafted(pair, 'speculative', draw, 1, model.num_positions, own=case)
+
+
 def forecast(case: Case) -> str:
   """Law 5 for every forecaster that speaks after each pass."""
   model, lines = case.model, []
@@ -81,6 +93,7 @@ def _drafted(
   least: int,
   most: int,
   unproved: bool = True,
+  own: Case | None = None,
 ) -> str:
   """The law of one sampler.
 
@@ -91,12 +104,14 @@ def _drafted(
     least: steps that it takes at least.
     most: steps that it takes at most.
     unproved: whether `make(False)` is the draft itself.
+    own: the case as other samplers take it, where `case` has other params.
 
   Returns:
     What was measured.
   """
   model, law = case.model, f'Law 5, {name}'
   args = case.params, case.keys, case.context
+  own = own or case
   holes = np.random.default_rng(2).random((len(case.keys), *model.rank.shape))
   runs: dict[str, dict[str, ArrayLike]] = {
     'drawing': {},
@@ -104,7 +119,9 @@ def _drafted(
   }
   ties, taken = 0, 0
   for what, given in runs.items():
-    want = np.asarray(samplers.ancestral(model)(*args, **given).x)
+    want = np.asarray(
+      samplers.ancestral(model)(own.params, *args[1:], **given).x
+    )
     proved = make(True)(*args, **given)
     if not np.array_equal(proved.x, want):
       raise LawBroken(
@@ -125,7 +142,7 @@ def _drafted(
       continue
     draft = make(False)(*args, **given)
     if not given:
-      ties = cases.agree(case, law, 'the unverified draft', want, draft.x)
+      ties = cases.agree(own, law, 'the unverified draft', want, draft.x)
     wrong = (np.asarray(draft.x) != want).reshape(*holes.shape, -1).any(-1)
     wrong = wrong.reshape(len(want), -1).sum(1)
     if (repaired != wrong).any():

@@ -240,7 +240,7 @@ def main() -> None:
   section, params = dict(PIXELCNN), None
   if _WORKDIR.value:
     run = trained.load(pathlib.Path(_WORKDIR.value))
-    section = configuration.to_json(run.config)['model']
+    section |= configuration.to_json(run.config)['model']
     params = run.params
   numbers: dict[str, tuple[float, str]] = {}
   details: dict[str, Any] = {}
