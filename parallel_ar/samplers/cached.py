@@ -73,7 +73,8 @@ def _draw(
     x, terms = by(model, decode, params, context, inputs)
     return slots.to_event(model, x), terms.sum()
 
-  x, log_prob = jax.vmap(draw)(keys, context, given, known)
+  each = slots.over_batch if decode.blocks is None else jax.vmap
+  x, log_prob = each(draw)(keys, context, given, known)
   return sweep.draft(model, x, log_prob, steps=model.num_positions)
 
 
