@@ -80,12 +80,13 @@ def _draw(
 
   inputs = jax.vmap(rows, out_axes=1)(keys, given, known)
   begin = jax.vmap(blocks.begin, (None, 0, None, 0))
+  ready = blocks.prepare(params)
 
   def block(carry: tuple, at: tuple) -> tuple[tuple, tuple[Array, Array]]:
     cache, last, steps = carry
     b, row = at
-    cache, shared = begin(params, cache, b, last)
-    x, terms, passes = _jacobi(model, blocks, params, shared, last, row)
+    cache, shared = begin(ready, cache, b, last)
+    x, terms, passes = _jacobi(model, blocks, ready, shared, last, row)
     return (cache, x, steps + passes), (x, terms)
 
   init = lambda c: blocks.init(params, c)
@@ -101,7 +102,7 @@ def _draw(
 def _jacobi(
   model: AutoregressiveModel,
   blocks: Blocks,
-  params: Params,
+  ready: Any,
   shared: Any,
   start: Array,
   row: tuple,
@@ -111,7 +112,7 @@ def _jacobi(
   Args:
     model: the model.
     blocks: its path by blocks.
-    params: its parameters.
+    ready: its parameters as `blocks` takes them.
     shared: what the block of each example is conditioned on.
     start: array[B, size, ...], the first guess.
     row: given values, where they are known, and noise, leaves [B, size, ...].
@@ -126,7 +127,7 @@ def _jacobi(
 
   def body(state: tuple) -> tuple:
     x, terms, final, passes = state
-    dist = conditionals(params, shared, x)
+    dist = conditionals(ready, shared, x)
     picked = jax.vmap(model.head.pick)(dist, noise).astype(x.dtype)
     y = jnp.where(held, given, picked)
     total = jax.vmap(model.head.log_prob)(dist, y).sum(1)
