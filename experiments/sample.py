@@ -20,7 +20,7 @@ from experiments import entry
 from parallel_ar import describe, samplers, transform
 from parallel_ar.data import text
 from parallel_ar.model import AutoregressiveModel
-from parallel_ar.samplers import forecasters
+from parallel_ar.samplers import forecasters, learned
 from parallel_ar.training import datasets, pictures, trained
 
 _SAMPLERS = {
@@ -44,10 +44,11 @@ _SAMPLER = flags.DEFINE_enum(
 _FORECASTER = flags.DEFINE_enum(
   'forecaster',
   'previous',
-  list(forecasters.BY_NAME),
+  [*forecasters.BY_NAME, 'learned'],
   'What fixed_point guesses for positions that are not final: the picks of the '
   'previous pass, zeros, the last final value, the one above, or what followed '
-  'the last two symbols before.',
+  'the last two symbols before; learned takes the heads that `forecaster` has '
+  'trained for the run.',
 )
 _BATCH = flags.DEFINE_integer(
   'batch', 0, 'Samples drawn at once; 0 draws all of them.', lower_bound=0
@@ -98,8 +99,7 @@ def main() -> None:
 def _draw(model: AutoregressiveModel, params: Any, context: Any) -> Any:
   """Draws --count samples in batches of --batch, with a bar on a terminal."""
   if _SAMPLER.value == 'fixed_point':
-    forecaster = forecasters.BY_NAME[_FORECASTER.value](model)
-    draw = samplers.fixed_point(model, forecaster)
+    draw = samplers.fixed_point(model, _forecaster(model))
   elif _FORECASTER.value != 'previous':
     raise ValueError(
       f'--forecaster={_FORECASTER.value} goes with --sampler=fixed_point; '
@@ -118,6 +118,18 @@ def _draw(model: AutoregressiveModel, params: Any, context: Any) -> Any:
   return jax.tree.map(
     lambda *a: np.concatenate([np.atleast_1d(v) for v in a]), *parts
   )
+
+
+def _forecaster(model: AutoregressiveModel) -> forecasters.Forecaster:
+  if _FORECASTER.value != 'learned':
+    return forecasters.BY_NAME[_FORECASTER.value](model)
+  path = pathlib.Path(entry.require(_WORKDIR)) / 'forecaster.npz'
+  if not path.exists():
+    raise ValueError(
+      f'--forecaster=learned needs {path}. Train the heads first: ./run.sh '
+      f'forecaster --workdir={_WORKDIR.value}'
+    )
+  return learned.forecaster(model, dict(np.load(path)))
 
 
 def _write(x: np.ndarray, workdir: pathlib.Path, num_values, data) -> None:

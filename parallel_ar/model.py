@@ -52,6 +52,19 @@ class Head(NamedTuple):
   temper: Callable[[Dist, Any], Dist] | None = None
 
 
+class Features(NamedTuple):
+  """What a family knows beside its conditionals, for forecasting heads.
+
+  Attributes:
+    apply: (params, x, context) -> (dist, raw), one pass.
+    at: (raw, slot) -> float[F], what is known before that slot: it must not
+      depend on values of that slot or of later ones.
+  """
+
+  apply: Callable[[Params, Array, Context], tuple[Dist, Any]]
+  at: Callable[[Any, Any], Array]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class AutoregressiveModel:
   """p(x) = prod_i p(x_i | x_j : rank[j] < rank[i]), every factor in one pass.
@@ -70,6 +83,7 @@ class AutoregressiveModel:
     context: shapes and dtypes of what one example is conditioned on, a pytree
       of jax.ShapeDtypeStruct; None for an unconditional model.
     decode: the fast incremental path, where the family has one.
+    features: for forecasting heads, where the family has them.
     causality: 'exact' promises that forbidden inputs change no bit of the
       output; 'rounding' that they change it by rounding only (FFT
       convolutions).
@@ -87,6 +101,7 @@ class AutoregressiveModel:
   conditionals: Callable[[Params, Array, Context], Dist]
   context: Any = None
   decode: Decode | None = None
+  features: Features | None = None
   causality: Literal['exact', 'rounding'] = 'exact'
   name: str = 'model'
 
@@ -164,6 +179,7 @@ def from_linen(
   head: Head,
   context: Any = None,
   decode: Decode | None = None,
+  features: Features | None = None,
   name: str = '',
 ) -> AutoregressiveModel:
   """Makes a model of a Linen module called as `module(x, context)`.
@@ -196,6 +212,7 @@ def from_linen(
     conditionals=lambda params, x, c: module.apply({'params': params}, x, c),
     context=context,
     decode=decode,
+    features=features,
     name=name or type(module).__name__,
   )
 

@@ -51,6 +51,7 @@ def with_temperature(
     model,
     conditionals=conditionals,
     decode=decode,
+    features=None,
     name=f'{model.name} at temperature {temperature:g}',
   )
 
@@ -91,5 +92,6 @@ def permute(
     rank=gather(model.rank, positions),
     conditionals=conditionals,
     decode=None,
+    features=None,
     name=f'permuted {model.name}',
   )

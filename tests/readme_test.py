@@ -28,6 +28,7 @@ SMALL = {
   'evaluate': [],
   'sample': ['--count=3'],
   'tables/samplers': ['--count=2', '--batch=2', '--rounds=1'],
+  'forecaster': ['--steps=2', '--batch=2'],
   'tables/pixel_cost': ['--sizes=4,6', '--rounds=1', '--layers=1'],
   'influence': ['--events=1', '--count=2'],
 }

@@ -7,7 +7,8 @@ and the different ones counted. Times are of one batch, all rows taken in turn;
 the ratio is the median of T_ancestral / T over the rounds. A pass evaluates the
 whole network, a step one slot or one row from a cache; an evaluation serves a
 whole batch, so a batch costs its slowest sample ('batch', mean over batches).
-Compile times and memory are those of the sampler as one program.
+Compile times and memory are those of the sampler as one program. Heads that
+`forecaster` has trained for the run take part as 'learned'.
 """
 
 import functools
@@ -23,7 +24,7 @@ from experiments import entry
 from parallel_ar import describe, samplers
 from parallel_ar.analysis import timing
 from parallel_ar.model import AutoregressiveModel
-from parallel_ar.samplers import forecasters
+from parallel_ar.samplers import forecasters, learned
 from parallel_ar.training import configuration, datasets, results, trained
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
@@ -83,7 +84,9 @@ def main() -> None:
     split = run.config.evaluate.split
     data = datasets.load_split(run.config, split, _DATA_DIR.value)
     context = datasets.contexts(model, data, _COUNT.value)
-  rows = measure(model, run.params, context)
+  path = pathlib.Path(entry.require(_WORKDIR)) / 'forecaster.npz'
+  heads = dict(np.load(path)) if path.exists() else None
+  rows = measure(model, run.params, context, heads)
   print(describe(model))
   print(
     f'{run.params_name}; {_COUNT.value} samples in batches of {_BATCH.value}\n'
@@ -114,7 +117,9 @@ def main() -> None:
     )
 
 
-def choices(model: AutoregressiveModel) -> dict[str, samplers.Sampler]:
+def choices(
+  model: AutoregressiveModel, heads: Any = None
+) -> dict[str, samplers.Sampler]:
   """Every sampler that the model has, `ancestral` first."""
   draw = {'ancestral': samplers.ancestral(model)}
   for name, make in forecasters.BY_NAME.items():
@@ -123,6 +128,9 @@ def choices(model: AutoregressiveModel) -> dict[str, samplers.Sampler]:
     except ValueError:
       continue  # it says that it does not fit the model's events
     draw[f'fixed point, {name}'] = samplers.fixed_point(model, forecaster)
+  if heads is not None:
+    told = learned.forecaster(model, heads)
+    draw['fixed point, learned'] = samplers.fixed_point(model, told)
   if model.decode is not None:
     draw['cached'] = samplers.cached(model)
     draw['cached, not proved'] = samplers.cached(model, verify=False)
@@ -134,10 +142,10 @@ def choices(model: AutoregressiveModel) -> dict[str, samplers.Sampler]:
 
 
 def measure(
-  model: AutoregressiveModel, params: Any, context: Any
+  model: AutoregressiveModel, params: Any, context: Any, heads: Any = None
 ) -> dict[str, Row]:
   """Draws with every sampler of `choices`."""
-  draw = choices(model)
+  draw = choices(model, heads)
   keys = jax.random.split(jax.random.key(_SEED.value), _COUNT.value)
   batches = [
     slice(i, i + _BATCH.value) for i in range(0, _COUNT.value, _BATCH.value)

@@ -27,7 +27,9 @@ from parallel_ar import model
 from parallel_ar.layers import conv, dense, embedding
 from parallel_ar.layers import remat as remat_policies
 from parallel_ar.models import pixelcnn
-from parallel_ar.types import Array, Context
+from parallel_ar.types import Array, Context, Params
+
+_ABOVE = 4  # pixels of the row above that are features of a pixel
 
 
 def gate(y: Array) -> Array:
@@ -121,10 +123,14 @@ class GatedPixelCNN(nn.Module):
       setattr(self, f'layer_{l}', block)
 
   def __call__(self, x: Array, context: Context) -> Array:
+    return self.with_features(x, context)[0]
+
+  def with_features(self, x: Array, context: Context) -> tuple[Array, Array]:
+    """The logits, and the horizontal stack that they are made from."""
     v = h = embedding.encode(x, self.num_values, self.inputs)
     for l in range(self.layers):
       v, h = getattr(self, f'layer_{l}')(v, h, context)
-    return self.to_logits(h, context)
+    return self.to_logits(h, context), h
 
   @property
   def halves(self) -> tuple[int, ...]:
@@ -252,5 +258,26 @@ def gated_pixelcnn(
     channel_order=channel_order,
     num_classes=num_classes,
     context_size=context_size,
+    features=_features(module, event) if event[-1] == 1 else None,
     name='gated_pixelcnn',
   )
+
+
+def _features(module: GatedPixelCNN, event: Sequence[int]) -> model.Features:
+  """The horizontal stack at a pixel, and at those above the pixels to come."""
+  _, width, _ = event
+
+  def apply(params: Params, x: Array, context: Context) -> tuple[Array, Array]:
+    out: Any = module.apply(
+      {'params': params}, x, context, method='with_features'
+    )
+    return out
+
+  def at(h: Array, slot: Any) -> Array:
+    # Above slot + n stands slot + n - width, which reads less than slot does.
+    near = range(1, min(_ABOVE, width - 1) + 1)
+    place = jnp.array([0] + [n - width for n in near])
+    known = h.reshape(-1, h.shape[-1])[jnp.maximum(slot + place, 0)]
+    return known.reshape(-1).astype(jnp.float32)
+
+  return model.Features(apply, at)

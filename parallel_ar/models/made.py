@@ -21,9 +21,10 @@ from flax import linen as nn
 from parallel_ar import heads, model, order
 from parallel_ar.layers import dense, embedding
 from parallel_ar.models import made_decode
-from parallel_ar.types import Array, ArrayLike, Context
+from parallel_ar.types import Array, ArrayLike, Context, Params
 
 Degrees = Literal['even', 'random']
+_PROJECTED = 64  # features of a slot
 
 
 class MADE(nn.Module):
@@ -45,8 +46,12 @@ class MADE(nn.Module):
   num_classes: int = 0
   dtype: Any = jnp.float32
 
-  @nn.compact
   def __call__(self, x: Array, context: Context) -> Array:
+    return self.with_hidden(x, context)[0]
+
+  @nn.compact
+  def with_hidden(self, x: Array, context: Context) -> tuple[Array, Array]:
+    """The logits, and the last hidden layer."""
     binary = self.num_values == 2
     features = 1 if binary else self.num_values
     known = np.repeat(self.rank, features)
@@ -69,7 +74,8 @@ class MADE(nn.Module):
       )(inputs)
     out = embedding.AddContext(self.num_classes, self.dtype)(out, context)
     out = out.astype(jnp.float32)
-    return out.reshape(x.shape if binary else (*x.shape, self.num_values))
+    shape = x.shape if binary else (*x.shape, self.num_values)
+    return out.reshape(shape), y
 
 
 def made(
@@ -128,8 +134,35 @@ def made(
     else heads.categorical(num_values),
     context=embedding.context_spec(num_classes, context_size),
     decode=made_decode.decode(module),
+    features=_features(module) if hidden else None,
     name='made',
   )
+
+
+def _features(module: MADE) -> model.Features:
+  """Projections of the hidden units that are known before a slot.
+
+  The units of degree < rank are the features of a rank. There are too many of
+  them for a head of every position, so they are projected at random.
+  """
+  degree = np.asarray(module.hidden[-1])
+  rank = np.asarray(module.rank)
+  in_order = rank[order.slots(rank)]
+  rng = np.random.default_rng(0)
+  shape = degree.size, _PROJECTED
+  project = rng.normal(size=shape).astype(np.float32) / degree.size**0.5
+
+  def apply(params: Params, x: Array, context: Context) -> tuple[Array, Array]:
+    out: Any = module.apply(
+      {'params': params}, x, context, method='with_hidden'
+    )
+    return out
+
+  def at(hidden: Array, slot: Any) -> Array:
+    known = jnp.asarray(degree) < jnp.asarray(in_order)[slot]
+    return jnp.where(known, hidden, 0).astype(jnp.float32) @ project
+
+  return model.Features(apply, at)
 
 
 def ensemble(

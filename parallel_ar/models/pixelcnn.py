@@ -202,6 +202,7 @@ def image_model(
   num_classes: int,
   context_size: int,
   name: str,
+  features: model.Features | None = None,
 ) -> model.AutoregressiveModel:
   """The record of a network over images in raster order."""
   rank = order.raster(event)
@@ -216,6 +217,7 @@ def image_model(
     else heads.categorical(num_values),
     context=embedding.context_spec(num_classes, context_size),
     decode=rows.decode(module, event),
+    features=features,
     name=name,
   )
 
