@@ -21,25 +21,22 @@ class Blocks(NamedTuple):
   Attributes:
     size: slots of a block, for an image those of a row.
     init: (params, context) -> cache, before any block.
-    prepare: params -> prepared, what of the parameters the functions below
-      take, laid out for them once and not in every turn of a loop.
-    begin: (prepared, cache, b, previous[size]) -> (cache, given). `previous`
+    begin: (params, cache, b, previous[size]) -> (cache, given). `previous`
       holds the values of block b - 1 and is ignored at b = 0; `given` is what
       the slots of block b are conditioned on.
-    conditionals: (prepared, given, x[size]) -> dist of all slots of the block,
+    conditionals: (params, given, x[size]) -> dist of all slots of the block,
       slot j reading x[:j] only. ONE pass over the block.
-    start: (prepared, given) -> inner cache, before slot 0 of the block.
-    extend: (prepared, given, inner, j, previous) -> (dist of slot j, inner);
+    start: (params, given) -> inner cache, before slot 0 of the block.
+    extend: (params, given, inner, j, previous) -> (dist of slot j, inner);
       `previous` is the value of slot j - 1, ignored at j = 0.
   """
 
   size: int
   init: Callable[[Params, Context], Any]
-  prepare: Callable[[Params], Any]
-  begin: Callable[[Any, Any, Any, Any], tuple[Any, Any]]
-  conditionals: Callable[[Any, Any, Any], Dist]
-  start: Callable[[Any, Any], Any]
-  extend: Callable[[Any, Any, Any, Any, Any], tuple[Dist, Any]]
+  begin: Callable[[Params, Any, Any, Any], tuple[Any, Any]]
+  conditionals: Callable[[Params, Any, Any], Dist]
+  start: Callable[[Params, Any], Any]
+  extend: Callable[[Params, Any, Any, Any, Any], tuple[Dist, Any]]
 
 
 class Decode(NamedTuple):
@@ -93,9 +90,8 @@ def from_blocks(
   def init(params: Params, context: Context) -> _Store:
     outer = blocks.init(params, context)
     x = jnp.zeros((num, *value.shape), value.dtype)
-    ready = jax.eval_shape(blocks.prepare, params)
-    outer, given = jax.eval_shape(blocks.begin, ready, outer, 0, x[:size])
-    inner = jax.eval_shape(blocks.start, ready, given)
+    outer, given = jax.eval_shape(blocks.begin, params, outer, 0, x[:size])
+    inner = jax.eval_shape(blocks.start, params, given)
     first = blocks.init(params, context)
     return _Store(
       x,
@@ -109,8 +105,6 @@ def from_blocks(
   ) -> tuple[Dist, _Store]:
     dist: Dist
 
-    ready = blocks.prepare(params)
-
     def step(carry: tuple, value: Any) -> tuple:
       store, k = carry
       # Slot -1 writes slot 0, which is written again before it is read.
@@ -121,15 +115,15 @@ def from_blocks(
         last = jax.lax.dynamic_slice_in_dim(
           store.x, jnp.maximum(b - 1, 0) * size, size
         )
-        outer, given = blocks.begin(ready, _read(store.outer, b), b, last)
-        return outer, given, blocks.start(ready, given)
+        outer, given = blocks.begin(params, _read(store.outer, b), b, last)
+        return outer, given, blocks.start(params, given)
 
       def go_on(store: _Store) -> tuple:
         outer, given = _read(store.outer, b + 1), _read(store.given, b)
         return outer, given, _read(store.inner, k)
 
       outer, given, inner = jax.lax.cond(j == 0, begin, go_on, store)
-      dist, inner = blocks.extend(ready, given, inner, j, value)
+      dist, inner = blocks.extend(params, given, inner, j, value)
       store = store._replace(
         outer=_write(store.outer, outer, b + 1),
         given=_write(store.given, given, b),

@@ -6,7 +6,6 @@ and the columns to the left are small rectangles of their own. The functions
 computed are the same, with about half of the parameters and of the work.
 """
 
-import functools
 from typing import Any, Literal
 
 import jax
@@ -74,8 +73,8 @@ class RowsAbove(nn.Module):
   use_bias: bool = True
 
   @nn.compact
-  def __call__(self, x: Array, one_row: Array | None = None) -> Array:
-    """Maps float[H, W, N]; with the kernel `one_row()`, the rows of one row."""
+  def __call__(self, x: Array, window: bool = False) -> Array:
+    """Maps float[H, W, N]; a window holds just the rows of one output row."""
     above = check_size(self.size) // 2
     rows = above + (self.kind == 'B')
     if not rows:
@@ -89,30 +88,11 @@ class RowsAbove(nn.Module):
     )
     kernel, x = kernel.astype(self.dtype), x.astype(self.dtype)
     half = self.size // 2
-    if one_row is None:
-      y = conv2d(x, kernel, above=above, left=half)
+    if window:
+      y = conv2d(x, kernel, above=0, below=0, left=half)
     else:
-      y = self._row(x, one_row)
+      y = conv2d(x, kernel, above=above, left=half)
     return _add_bias(self, y) if self.use_bias else y
-
-  def one_row(self) -> Array:
-    """The kernel as float[h N, k F], for calls that compute a single row.
-
-    One wide product of matrices is faster than a convolution of one row, once
-    the kernel lies that way, so it is laid out before the loop over rows.
-    """
-    kernel: Array = self.get_variable('params', 'kernel').astype(self.dtype)
-    rows, size, inputs, features = kernel.shape
-    wide = jnp.moveaxis(kernel, 1, 2)
-    return wide.reshape(rows * inputs, size * features)
-
-  def _row(self, x: Array, kernel: Array) -> Array:
-    half, width = self.size // 2, x.shape[1]
-    columns = jnp.moveaxis(x, 0, 1).reshape(width, -1)
-    y = (columns @ kernel).reshape(width, self.size, self.features)
-    y = jnp.pad(y, ((half, half), (0, 0), (0, 0)))
-    shifted = [y[j : j + width, j] for j in range(self.size)]
-    return functools.reduce(jnp.add, shifted)[None]
 
 
 class RowLeft(nn.Module):

@@ -75,11 +75,9 @@ class GatedLayer(nn.Module):
     v, link = self.above(v)
     return v, self.left(h, link, context)
 
-  def above(
-    self, v: Array, one_row: Array | None = None
-  ) -> tuple[Array, Array]:
-    """v' and what it adds to the horizontal stack; of one row with a kernel."""
-    v = self.vertical(v, one_row)
+  def above(self, v: Array, window: bool = False) -> tuple[Array, Array]:
+    """v' and what it adds to the horizontal stack; of one row in a window."""
+    v = self.vertical(v, window)
     return gate(v), self.link(v)
 
   def left(
@@ -149,18 +147,8 @@ class GatedPixelCNN(nn.Module):
       for half, n, dtype in zip(self.halves, sizes, dtypes, strict=True)
     )
 
-  def prepare(self) -> tuple[Array, ...]:
-    """Kernels of the vertical stack, for `begin`."""
-    layers = [getattr(self, f'layer_{l}') for l in range(self.layers)]
-    return tuple(layer.vertical.one_row() for layer in layers)
-
   def begin(
-    self,
-    kernels: tuple[Array, ...],
-    above: Any,
-    last: Array,
-    exists: Array,
-    context: Context,
+    self, above: Any, last: Array, exists: Array, context: Context
   ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
     """The vertical stack of one row; see `rows`."""
     del exists, context
@@ -170,7 +158,7 @@ class GatedPixelCNN(nn.Module):
       # The first layer is of type A: the row above is its newest.
       seen = seen if l else seen[1:]
       kept.append(seen[1:] if l else seen)
-      y, link = getattr(self, f'layer_{l}').above(seen, kernels[l])
+      y, link = getattr(self, f'layer_{l}').above(seen, True)
       links.append(link)
     return tuple(kept), tuple(links)
 

@@ -111,39 +111,24 @@ class PixelCNN(nn.Module):
     outputs = [self.features] + [inner] * self.layers
     return above, tuple(jnp.zeros((1, width, n), self.dtype) for n in outputs)
 
-  def prepare(self) -> tuple[Array | None, ...]:
-    """Kernels over the rows above, for `begin`."""
-    return tuple(
-      layer.above.one_row() if layer.size > 1 else None
-      for layer in self._convs()
-    )
-
-  def _convs(self) -> list[conv.MaskedConv]:
-    blocks = [getattr(self, f'block_{l}').conv for l in range(self.layers)]
-    return [self.first, *blocks]
-
   def begin(
-    self,
-    kernels: tuple[Array | None, ...],
-    state: Any,
-    last: Array,
-    exists: Array,
-    context: Context,
+    self, state: Any, last: Array, exists: Array, context: Context
   ) -> tuple[tuple, tuple[Array, ...]]:
     """What the rows above add to each convolution; see `rows`."""
     above, links = state
     _, inputs = self.row(last, links, context, None)
+    convs = (
+      self.first,
+      *[getattr(self, f'block_{l}').conv for l in range(self.layers)],
+    )
     kept, new = [], []
-    for seen, y, layer, kernel, old in zip(
-      above, inputs, self._convs(), kernels, links, strict=True
-    ):
+    for seen, y, layer, old in zip(above, inputs, convs, links, strict=True):
       # Above the image every layer reads zeros.
       y = jnp.where(exists, y, 0).astype(seen.dtype)
       kept.append(jnp.concatenate([seen, y])[1:])
-      if kernel is None:
-        new.append(jnp.zeros_like(old))
-      else:
-        new.append(layer.above(kept[-1], kernel))
+      new.append(
+        layer.above(kept[-1], True) if layer.size > 1 else jnp.zeros_like(old)
+      )
     return (tuple(kept), tuple(new)), tuple(new)
 
   def row(

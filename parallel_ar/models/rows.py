@@ -7,12 +7,10 @@ small autoregressive model of its own, and a pixel of it costs one window of
 k // 2 + 1 pixels in every layer. Neither depends on the image's height, and a
 pixel's share of its row does not grow with the width.
 
-A network joins by four methods, in which `rows` is a state of its own:
+A network joins by three methods, in which `rows` is a state of its own:
 
   no_rows(width) -> rows            before the first row
-  prepare() -> kernels              what of the parameters `begin` needs, laid
-                                    out for it
-  begin(kernels, rows, last, exists, context) -> (rows, links)
+  begin(rows, last, exists, context) -> (rows, links)
                                     `last` is the encoded row above, float[1, W,
                                     N], all zeros where it does not exist
   row(x, links, context, buffers) -> (logits, inputs)
@@ -62,23 +60,17 @@ def decode(module: Any, event: Sequence[int]) -> Decode:
     del params
     return module.no_rows(width), context
 
-  def prepare(params: Params) -> Any:
-    return params, call(params, 'prepare')
-
-  def begin(prepared: Any, cache: Any, b: Any, previous: Any) -> Any:
-    params, kernels = prepared
+  def begin(params: Params, cache: Any, b: Any, previous: Any) -> Any:
     rows, context = cache
     last = jnp.where(b > 0, encode(previous), 0)
-    rows, links = call(params, 'begin', kernels, rows, last, b > 0, context)
+    rows, links = call(params, 'begin', rows, last, b > 0, context)
     return (rows, context), (links, context)
 
-  def conditionals(prepared: Any, given: Any, x: Any) -> Dist:
-    params, _ = prepared
+  def conditionals(params: Params, given: Any, x: Any) -> Dist:
     logits, _ = call(params, 'row', encode(x), *given, None)
     return logits.reshape(size, *logits.shape[3:])
 
-  def start(prepared: Any, given: Any) -> Any:
-    params, _ = prepared
+  def start(params: Params, given: Any) -> Any:
     # At the left border every layer reads zeros.
     x = jnp.zeros(size, jnp.int32)
     _, inputs = jax.eval_shape(
@@ -89,9 +81,8 @@ def decode(module: Any, event: Sequence[int]) -> Decode:
     return x[:channels], buffers
 
   def extend(
-    prepared: Any, given: Any, inner: Any, j: Any, previous: Any
+    params: Params, given: Any, inner: Any, j: Any, previous: Any
   ) -> Any:
-    params, _ = prepared
     links, context = given
     pixel, buffers = inner
     column, channel = jnp.divmod(j, channels)
@@ -112,7 +103,7 @@ def decode(module: Any, event: Sequence[int]) -> Decode:
     )
     return logits[0, 0, channel], (pixel, (first, *rest))
 
-  blocks = Blocks(size, init, prepare, begin, conditionals, start, extend)
+  blocks = Blocks(size, init, begin, conditionals, start, extend)
   value = jax.ShapeDtypeStruct((), jnp.int32)
   return from_blocks(blocks, value, height * size)
 

@@ -119,22 +119,22 @@ def _by_blocks(
   """As `_by_slots`, block after block and slot after slot inside."""
   blocks = decode.blocks
   assert blocks is not None
-  size, ready = blocks.size, blocks.prepare(params)
+  size = blocks.size
   rows = jax.tree.map(lambda a: a.reshape(-1, size, *a.shape[1:]), inputs)
 
   def block(carry, at):
     cache, last = carry
     b, row = at
-    cache, shared = blocks.begin(ready, cache, b, last)
+    cache, shared = blocks.begin(params, cache, b, last)
 
     def step(carry, at):
       inner, previous = carry
       j, given, known, noise = at
-      dist, inner = blocks.extend(ready, shared, inner, j, previous)
+      dist, inner = blocks.extend(params, shared, inner, j, previous)
       value, term = _pick(model, dist, given, known, noise)
       return (inner, value), (value, term)
 
-    first = blocks.start(ready, shared), jnp.zeros_like(last[0])
+    first = blocks.start(params, shared), jnp.zeros_like(last[0])
     _, (x, terms) = jax.lax.scan(step, first, (jnp.arange(size), *row))
     return (cache, x), (x, terms)
 

@@ -80,13 +80,12 @@ def _draw(
 
   inputs = jax.vmap(rows, out_axes=1)(keys, given, known)
   begin = jax.vmap(blocks.begin, (None, 0, None, 0))
-  ready = blocks.prepare(params)
 
   def block(carry: tuple, at: tuple) -> tuple[tuple, tuple[Array, Array]]:
     cache, last, steps = carry
     b, row = at
-    cache, shared = begin(ready, cache, b, last)
-    x, terms, passes = _jacobi(model, blocks, ready, shared, last, row)
+    cache, shared = begin(params, cache, b, last)
+    x, terms, passes = _jacobi(model, blocks, params, shared, last, row)
     return (cache, x, steps + passes), (x, terms)
 
   init = lambda c: blocks.init(params, c)
@@ -102,7 +101,7 @@ def _draw(
 def _jacobi(
   model: AutoregressiveModel,
   blocks: Blocks,
-  ready: Any,
+  params: Params,
   shared: Any,
   start: Array,
   row: tuple,
@@ -112,7 +111,7 @@ def _jacobi(
   Args:
     model: the model.
     blocks: its path by blocks.
-    ready: its parameters as `blocks` takes them.
+    params: its parameters.
     shared: what the block of each example is conditioned on.
     start: array[B, size, ...], the first guess.
     row: given values, where they are known, and noise, leaves [B, size, ...].
@@ -127,7 +126,7 @@ def _jacobi(
 
   def body(state: tuple) -> tuple:
     x, terms, final, passes = state
-    dist = conditionals(ready, shared, x)
+    dist = conditionals(params, shared, x)
     picked = jax.vmap(model.head.pick)(dist, noise).astype(x.dtype)
     y = jnp.where(held, given, picked)
     total = jax.vmap(model.head.log_prob)(dist, y).sum(1)
