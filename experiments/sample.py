@@ -28,6 +28,7 @@ _SAMPLERS = {
   'cached': samplers.cached,
   'fixed_point': samplers.fixed_point,
   'gauss_seidel': samplers.gauss_seidel,
+  'window': samplers.window,
 }
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
@@ -39,7 +40,7 @@ _SAMPLER = flags.DEFINE_enum(
   'fixed_point',
   list(_SAMPLERS),
   'How to draw; cached needs a family with a decode path, gauss_seidel one by '
-  'rows.',
+  'rows, and window pays where blocks of slots are evaluated at once.',
 )
 _FORECASTER = flags.DEFINE_enum(
   'forecaster',
