@@ -124,7 +124,7 @@ def test_table_of_samplers(tmp_path):
   workdir = f'--workdir={tmp_path}/run'
   tiny = ['--config.train.steps=2', '--config.train.batch_size=4']
   run([sys.executable, '-m', 'experiments.train', MARKOV, workdir, *tiny])
-  flags = ['--count=5', '--batch=2', '--rounds=1', f'--out={tmp_path}/out.json']
+  flags = ['--count=4', '--batch=2', '--rounds=1', f'--out={tmp_path}/out.json']
   done = run(
     [sys.executable, '-m', 'experiments.tables.samplers', workdir, *flags]
   )
