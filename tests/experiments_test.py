@@ -130,12 +130,14 @@ def test_table_of_samplers(tmp_path):
   )
   assert (
     len(re.findall('^[|] (ancestral|fixed point|cached)', done.stdout, re.M))
-    == 4
+    == 7
   )
   record = json.loads((tmp_path / 'out.json').read_text())
   value = {name: n['value'] for name, n in record['numbers'].items()}
-  assert value['ancestral: passes mean'] == 16 == value['cached: steps']
-  assert value['cached: different'] == value['fixed point: different'] == 0
+  assert value['ancestral: passes mean'] == 16 == value['cached: steps mean']
+  assert (
+    value['cached: different'] == value['fixed point, last: different'] == 0
+  )
 
 
 @pytest.mark.slow
