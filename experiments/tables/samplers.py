@@ -38,6 +38,12 @@ _BATCH = flags.DEFINE_integer('batch', 16, 'Samples a batch.', lower_bound=1)
 _ROUNDS = flags.DEFINE_integer(
   'rounds', 5, 'Timed rounds of one batch.', lower_bound=1
 )
+_SAMPLERS = flags.DEFINE_list(
+  'samplers',
+  [],
+  'Only these rows beside ancestral, by their names in the table: an event of '
+  'many positions takes some of them minutes. All by default.',
+)
 _SEED = flags.DEFINE_integer('seed', 0, 'Seed of the samples.')
 _OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
 
@@ -145,7 +151,7 @@ def measure(
   model: AutoregressiveModel, params: Any, context: Any, heads: Any = None
 ) -> dict[str, Row]:
   """Draws with every sampler of `choices`."""
-  draw = choices(model, heads)
+  draw = _selected(choices(model, heads))
   keys = jax.random.split(jax.random.key(_SEED.value), _COUNT.value)
   batches = [
     slice(i, i + _BATCH.value) for i in range(0, _COUNT.value, _BATCH.value)
@@ -191,6 +197,24 @@ def measure(
       temporary_bytes=programs[name][1],
     )
   return rows
+
+
+def _selected(
+  draw: dict[str, samplers.Sampler],
+) -> dict[str, samplers.Sampler]:
+  """`ancestral` and the rows of --samplers."""
+  only = [name.strip() for name in _SAMPLERS.value]
+  if unknown := set(only) - set(draw):
+    raise ValueError(
+      f'--samplers: {sorted(unknown)} are no rows of this run; it has '
+      f'{"; ".join(draw)}. A name with a comma is quoted, as in '
+      '--samplers=\'"fixed point, zeros",cached\'.'
+    )
+  return {
+    name: sampler
+    for name, sampler in draw.items()
+    if not only or name in only or name == 'ancestral'
+  }
 
 
 def _repaired(info: samplers.SampleInfo) -> int:
