@@ -30,6 +30,7 @@ SMALL = {
   'tables/samplers': ['--count=2', '--batch=2', '--rounds=1'],
   'forecaster': ['--steps=2', '--batch=2'],
   'tables/pixel_cost': ['--sizes=4,6', '--rounds=1', '--layers=1'],
+  'tables/coupling': ['--count=2', '--draws=2'],
   'influence': ['--events=1', '--count=2'],
 }
 

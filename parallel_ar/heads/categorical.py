@@ -22,8 +22,9 @@ def categorical(num_values: int, coupling: Coupling = 'gumbel') -> Head:
 
   With coupling='inverse_cdf' the pick of a uniform u_i is the first v whose
   cumulative probability exceeds u_i. It needs one number a position instead of
-  V, and symbols with a meaning of order move little when the logits do. u has
-  24 bits: a symbol of probability below 6e-8 may never be drawn.
+  V, and where the logits move a little, a pick that changes moves to a near
+  symbol; `analysis.coupling` has what that costs in agreement. u has 24 bits: a
+  symbol of probability below 6e-8 may never be drawn.
 
   Args:
     num_values: V, at least 2.

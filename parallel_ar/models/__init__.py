@@ -4,6 +4,7 @@
 section besides `name` is an argument of the family's factory.
 """
 
+import dataclasses
 import difflib
 import inspect
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from parallel_ar import order
+from parallel_ar import heads, order
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.models.gated_pixelcnn import gated_pixelcnn
 from parallel_ar.models.made import ensemble, made
@@ -34,6 +35,7 @@ FAMILIES: dict[str, Callable[..., AutoregressiveModel]] = {
   'transformer': transformer,
 }
 _ENSEMBLE = ('num_masks', 'random_orders')  # fields of MADE's mask sets
+_COUPLING = 'coupling'  # of a categorical head, see `heads.categorical`
 _ORDER = ('order', 'order_seed', 'order_block')  # how a config names a rank
 
 
@@ -44,6 +46,7 @@ def build(config: Mapping[str, Any]) -> tuple[AutoregressiveModel, ...]:
     config: `name` of the family, the factory's arguments, and for families
       that take a rank `order`: 'raster', 'reverse', 'random' (with
       `order_seed`) or 'blocks' (with `order_block` positions each).
+      `coupling` is that of a categorical head.
 
   Returns:
     One model, or the K mask sets of a MADE ensemble, which share params.
@@ -57,7 +60,7 @@ def build(config: Mapping[str, Any]) -> tuple[AutoregressiveModel, ...]:
     raise ValueError(f'Unknown model {name!r}{_hint(name, list(FAMILIES))}')
   factory = FAMILIES[name]
   fields = list(inspect.signature(factory).parameters)
-  allowed = [f for f in fields if f != 'rank']
+  allowed = [f for f in fields if f != 'rank'] + [_COUPLING]
   if 'rank' in fields:
     allowed += _ORDER
   if factory is made:
@@ -69,12 +72,29 @@ def build(config: Mapping[str, Any]) -> tuple[AutoregressiveModel, ...]:
       )
   if 'dtype' in options:
     options['dtype'] = jnp.dtype(options['dtype'])
+  coupling = options.pop(_COUPLING, 'gumbel')
   rank = _rank(options)
   if rank is not None:
     options['rank'] = rank
   if factory is made:
-    return ensemble(**options)
-  return (factory(**options),)
+    models = ensemble(**options)
+  else:
+    models = (factory(**options),)
+  return tuple(_coupled(model, coupling) for model in models)
+
+
+def _coupled(model: AutoregressiveModel, coupling: Any) -> AutoregressiveModel:
+  """The model with another coupling of its categorical head."""
+  if coupling == 'gumbel':
+    return model
+  if not model.head.name.startswith('categorical'):
+    raise ValueError(
+      f'config.model.coupling = {coupling!r}, but the head of {model.name} is '
+      f'{model.head.name}: only categorical heads have a choice.'
+    )
+  assert model.head.num_values is not None
+  head = heads.categorical(model.head.num_values, coupling)
+  return dataclasses.replace(model, head=head)
 
 
 def _rank(options: dict[str, Any]) -> Any:

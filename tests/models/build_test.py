@@ -42,6 +42,14 @@ def test_precision_has_a_name():
   assert model.depth == 4
 
 
+def test_a_coupling_of_the_head():
+  fields = {'num_values': 3, 'coupling': 'inverse_cdf'}
+  (model,) = models.build({**MADE, **fields})
+  assert model.head.name == 'categorical(3, inverse_cdf)'
+  with pytest.raises(ValueError, match='is bernoulli: only categorical'):
+    models.build({**MADE, 'coupling': 'inverse_cdf'})
+
+
 @pytest.mark.parametrize('name', models.FAMILIES)
 def test_every_family_builds(name):
   fields = {'event': (3, 3, 1), 'num_values': 3}

@@ -75,6 +75,22 @@ class TestSharedNoise:
       rounds_of = np.asarray(got.info.steps)
       assert (rounds_of < 10).any() and (rounds_of <= 10).all()
 
+  def test_a_good_draft_over_the_growth_of_the_cache(self):
+    """Rounds that end before, at and beyond the room of a segment."""
+    net = models.transformer(
+      event=(150,), num_values=3, features=8, heads=2, layers=1
+    )
+    case = cases.make_case(net)
+    near = jax.tree.map(lambda p: p * 1.02, case.params)
+    draw = samplers.speculative(net, net, window=4)
+    got = draw((case.params, near), case.keys)
+    want = samplers.ancestral(net)(case.params, case.keys)
+    np.testing.assert_array_equal(got.x, want.x)
+    share = got.info.agreed / got.info.tested
+    assert (share > 0.8).all() and (share < 1).any()
+    assert (got.info.steps < 60).all()
+    np.testing.assert_array_equal(got.info.repaired, 0)
+
 
 class TestRejection:
   """The law of the model, by a chi-square test on a million tokens."""
@@ -134,14 +150,14 @@ class TestRejection:
 
     p, q = np.array([0.6, 0.3, 0.1]), np.array([0.3, 0.3, 0.4])
     draw = samplers.rejection(flat(np.log(p), 'p'), flat(np.log(q), 'q'))
-    keys = jax.random.split(jax.random.key(0), 500)
+    keys = jax.random.split(jax.random.key(0), 10_000)
     info = draw(({}, {}), keys).info
     tested, agreed = int(info.tested.sum()), int(info.agreed.sum())
     want = np.minimum(p, q).sum()
-    assert abs(agreed / tested - want) < 4 * np.sqrt(0.25 / tested)
+    assert abs(agreed / tested - want) < 4 * np.sqrt(0.21 / tested)
     rate = 40 / np.asarray(info.steps).mean()
     formula = expected_tokens(want, 4)
-    assert abs(rate / formula - 1) < 0.06  # the last round of each is cut
+    assert 0.96 < rate / formula < 0.98  # the last round of each is cut
 
 
 class TestFormulas:
