@@ -180,6 +180,7 @@ def from_linen(
   context: Any = None,
   decode: Decode | None = None,
   features: Features | None = None,
+  causality: Literal['exact', 'rounding'] = 'exact',
   name: str = '',
 ) -> AutoregressiveModel:
   """Makes a model of a Linen module called as `module(x, context)`.
@@ -213,6 +214,7 @@ def from_linen(
     context=context,
     decode=decode,
     features=features,
+    causality=causality,
     name=name or type(module).__name__,
   )
 

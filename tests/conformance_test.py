@@ -35,6 +35,10 @@ gated = functools.partial(
 transformer = functools.partial(
   models.transformer, num_values=3, features=8, heads=2, layers=2
 )
+narrow = {'features': 6, 'skip_features': 8}
+recurrent = functools.partial(
+  models.recurrent, event=(6,), num_values=3, features=8
+)
 transposed = np.arange(9).reshape(3, 3).T.reshape(-1)
 
 CASES = {
@@ -78,6 +82,44 @@ CASES = {
     positions='learned',
     tied=True,
   ),
+  'transformer_sparse': lambda: transformer(
+    event=(6,), pattern=('local', 'strided'), window=3, chunk=2
+  ),
+  'nade': lambda: models.nade(event=(3, 3, 1), hidden=9),
+  'nade_categorical_label': lambda: models.nade(
+    event=(6,),
+    num_values=3,
+    rank=order.random((6,), 6),
+    hidden=7,
+    num_classes=2,
+  ),
+  'eonade_vector': lambda: models.eonade(
+    event=(2, 3), num_values=3, num_orders=2, hidden=5, context_size=2
+  )[1],
+  'wavenet_label': lambda: models.wavenet(
+    event=(6,), num_values=3, layers=2, stacks=2, num_classes=2, **narrow
+  ),
+  'wavenet_random_order_vector': lambda: models.wavenet(
+    event=(2, 3),
+    num_values=3,
+    rank=order.random((2, 3), 4),
+    layers=2,
+    size=3,
+    context_size=2,
+    **narrow,
+  ),
+  'min_gru_label': lambda: recurrent(
+    evaluation='associative', rank=order.random((6,), 5), num_classes=2
+  ),
+  'min_lstm_vector': lambda: recurrent(
+    cell='min_lstm', evaluation='chunked', chunk=4, context_size=2
+  ),
+  'rg_lru': lambda: recurrent(cell='rg_lru', state_features=5),
+  'gru': lambda: recurrent(cell='gru'),
+  'gru_deer': lambda: recurrent(cell='gru', evaluation='deer', tolerance=0.0),
+  'gru_quasi_deer': lambda: recurrent(
+    cell='gru', evaluation='quasi_deer', damping=0.2, tolerance=0.0
+  ),
 }
 
 
@@ -94,7 +136,14 @@ def make_case(name: str) -> conformance.Case:
 
 
 # Laws that compile most, in the default run for one model of each family.
-SPREAD = ('made_blocks_vector', 'pixelcnn', 'gated_chain_label', 'transformer')
+SPREAD = (
+  'made_blocks_vector',
+  'pixelcnn',
+  'gated_chain_label',
+  'transformer',
+  'wavenet_label',
+  'gru',
+)
 
 
 def _product():
@@ -139,12 +188,26 @@ def test_functions_of_the_users_own_obey_all_laws(name):
     print(f'{name}: {law(case)}')
 
 
-def test_continuous_values():
-  model = toys.autoregression()
+CONTINUOUS = {
+  'autoregression': toys.autoregression,
+  'gaussian_made_label': lambda: models.gaussian_made(
+    event=(5,), hidden=(32,), num_classes=2
+  ),
+  'gaussian_made_mixture_random_order': lambda: models.gaussian_made(
+    event=(2, 3), rank=order.random((2, 3), 2), num_components=3, hidden=(48,)
+  ),
+}
+
+
+@pytest.mark.parametrize('name', CONTINUOUS)
+def test_continuous_values(name):
+  model = CONTINUOUS[name]()
   reads = causality.predecessors(model.rank)
-  case = conformance.make_case(model, reads=reads)
-  for name in ('causality', 'one_pass', 'same_integers', 'completion'):
-    print(conformance.LAWS[name](case))
+  toy = name == 'autoregression'
+  params = None if toy else cases.random_params(model, gain=1.0)
+  case = conformance.make_case(model, params=params, reads=reads)
+  for law in ('causality', 'one_pass', 'same_integers', 'completion'):
+    print(conformance.LAWS[law](case))
 
 
 class TestDecode:

@@ -2,5 +2,6 @@
 
 from parallel_ar.heads.bernoulli import bernoulli
 from parallel_ar.heads.categorical import categorical
+from parallel_ar.heads.gaussian_mixture import gaussian_mixture
 
-__all__ = ['bernoulli', 'categorical']
+__all__ = ['bernoulli', 'categorical', 'gaussian_mixture']

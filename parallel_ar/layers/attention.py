@@ -1,6 +1,6 @@
 """Causal attention over the slots of a generation order."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,8 @@ import numpy as np
 from flax import linen as nn
 
 from parallel_ar.types import Array
+
+Pattern = Literal['full', 'local', 'strided']
 
 
 class KeyValues(NamedTuple):
@@ -69,12 +71,95 @@ def block_causal_attention(
   return jnp.moveaxis(jnp.concatenate(out, 1), 0, 1)
 
 
+def local_attention(
+  q_LHK: Array, k_LHK: Array, v_LHK: Array, *, window: int, chunk: int = 64
+) -> Array:
+  """Attention of slot l to the slots l - w + 1 .. l.
+
+  A chunk of c queries meets the w + c - 1 keys that any of them reads, chunk
+  after chunk: O(L (w + c)) work, and the memory of one chunk, whose scores the
+  backward pass computes again.
+
+  Args:
+    q_LHK: queries, one for each slot and head.
+    k_LHK: keys.
+    v_LHK: values.
+    window: w.
+    chunk: c.
+
+  Returns:
+    float[L, H, K].
+
+  References:
+    Child et al.: Generating long sequences with sparse transformers. 2019;
+    Parmar et al.: Image Transformer. ICML 2018 (local windows).
+  """
+  length, _, size = q_LHK.shape
+  chunk = min(chunk, length)
+  count, seen = -(-length // chunk), min(window, length) - 1
+  after = count * chunk - length
+  q_LHK = jnp.pad(q_LHK * (size**-0.5), ((0, after), (0, 0), (0, 0)))
+  k, v = (jnp.pad(a, ((seen, after), (0, 0), (0, 0))) for a in (k_LHK, v_LHK))
+  query, key = np.arange(chunk)[:, None], np.arange(chunk + seen)[None] - seen
+  near = (key <= query) & (key > query - window)
+
+  @jax.checkpoint
+  def attend(c: Array) -> Array:
+    cut = jax.lax.dynamic_slice_in_dim
+    q_HLK = jnp.moveaxis(cut(q_LHK, c * chunk, chunk), 0, 1)
+    k_HSK, v_HSK = (
+      jnp.moveaxis(cut(a, c * chunk, chunk + seen), 0, 1) for a in (k, v)
+    )
+    exists = jnp.asarray(key) + c * chunk >= 0
+    return _softmax_product(q_HLK @ k_HSK.mT, exists & near, v_HSK)
+
+  out = jax.lax.map(attend, jnp.arange(count))
+  return out.reshape(count * chunk, *out.shape[2:])[:length]
+
+
+def strided_attention(
+  q_LHK: Array, k_LHK: Array, v_LHK: Array, *, stride: int, chunk: int = 64
+) -> Array:
+  """Attention of slot l to the slots l, l - s, l - 2 s, ...
+
+  Slots of one residue modulo s are a sequence of their own: O(L^2 / s) work.
+  In a block after a local one every slot reaches every slot before it.
+
+  Args:
+    q_LHK: queries, one for each slot and head.
+    k_LHK: keys.
+    v_LHK: values.
+    stride: s.
+    chunk: queries of a residue to take at once.
+
+  Returns:
+    float[L, H, K].
+
+  References:
+    Child et al. 2019, section 4.2.
+  """
+  length = q_LHK.shape[0]
+  after = -length % stride
+
+  def split(a: Array) -> Array:
+    a = jnp.pad(a, ((0, after), (0, 0), (0, 0)))
+    return a.reshape(-1, stride, *a.shape[1:])
+
+  attend = jax.vmap(
+    lambda q, k, v: block_causal_attention(q, k, v, chunk=chunk), 1, 1
+  )
+  out = attend(split(q_LHK), split(k_LHK), split(v_LHK))
+  return out.reshape(length + after, *out.shape[2:])[:length]
+
+
 def cached_attention(
   q_LHK: Array,
   k_LHK: Array,
   v_LHK: Array,
   slots_L: Array,
   cache: KeyValues,
+  pattern: Pattern = 'full',
+  window: int = 0,
 ) -> tuple[Array, KeyValues]:
   """Attention of a few new slots to themselves and to all slots before.
 
@@ -87,6 +172,9 @@ def cached_attention(
     v_LHK: their values.
     slots_L: int[L], k..k+L-1.
     cache: of S >= k + L slots.
+    pattern: which slots before are read; a local slot costs O(w), a strided
+      one O(S), of which S / w are read.
+    window: w, the window or the stride.
 
   Returns:
     float[L, H, K] and the cache with the new slots.
@@ -96,11 +184,28 @@ def cached_attention(
   k_HKS = write(cache.keys, jnp.moveaxis(k_LHK, 0, 2), slots_L[0], 2)
   v_HSK = write(cache.values, jnp.moveaxis(v_LHK, 0, 1), slots_L[0], 1)
   q_HLK = jnp.moveaxis(q_LHK, 0, 1) * (size**-0.5)
-  scores = (q_HLK @ k_HKS).astype(jnp.float32)
-  mask = slots_L[:, None] >= jnp.arange(k_HKS.shape[-1])[None, :]
-  scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+  new, room = KeyValues(k_HKS, v_HSK), k_HKS.shape[-1]
+  keys, values, at_S = k_HKS, v_HSK, jnp.arange(room)
+  if pattern == 'local':
+    seen = min(room, window + slots_L.shape[0] - 1)
+    first = jnp.clip(slots_L[0] - window + 1, 0, room - seen)
+    keys = jax.lax.dynamic_slice_in_dim(k_HKS, first, seen, 2)
+    values = jax.lax.dynamic_slice_in_dim(v_HSK, first, seen, 1)
+    at_S = first + jnp.arange(seen)
+  mask = slots_L[:, None] >= at_S[None, :]
+  if pattern == 'local':
+    mask &= at_S[None, :] > slots_L[:, None] - window
+  elif pattern == 'strided':
+    mask &= (slots_L[:, None] - at_S[None, :]) % window == 0
+  return _softmax_product(q_HLK @ keys, mask, values), new
+
+
+def _softmax_product(scores_HLS: Array, mask_LS: Array, v_HSK: Array) -> Array:
+  """softmax(scores) v where the mask is true, float[L, H, K]; in float32."""
+  scores = scores_HLS.astype(jnp.float32)
+  scores = jnp.where(mask_LS[None], scores, jnp.finfo(jnp.float32).min)
   att = jax.nn.softmax(scores, -1).astype(v_HSK.dtype)
-  return jnp.moveaxis(att @ v_HSK, 0, 1), KeyValues(k_HKS, v_HSK)
+  return jnp.moveaxis(att @ v_HSK, 0, 1)
 
 
 def rotary(x_LHK: Array, positions: Array, base: float = 1e4) -> Array:
@@ -136,6 +241,8 @@ class SelfAttention(nn.Module):
     block: see `block_causal_attention`.
     rotary: rotates queries and keys by their slot.
     chunk: see `block_causal_attention`.
+    pattern: which slots a slot reads; all but 'full' need block = 1.
+    window: slots of a local window, or the stride.
     dtype: of the products; parameters are float32.
   """
 
@@ -143,6 +250,8 @@ class SelfAttention(nn.Module):
   block: int = 1
   rotary: bool = True
   chunk: int = 64
+  pattern: Pattern = 'full'
+  window: int = 64
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -162,9 +271,15 @@ class SelfAttention(nn.Module):
     q, k, v = (a.reshape(length, self.heads, size) for a in (q, k, v))
     if self.rotary:
       q, k = (rotary(a, slots_L) for a in (q, k))
-    if cache is None:
-      y = block_causal_attention(q, k, v, block=self.block, chunk=self.chunk)
+    if cache is not None:
+      y, cache = cached_attention(
+        q, k, v, slots_L, cache, self.pattern, self.window
+      )
+    elif self.pattern == 'local':
+      y = local_attention(q, k, v, window=self.window, chunk=self.chunk)
+    elif self.pattern == 'strided':
+      y = strided_attention(q, k, v, stride=self.window, chunk=self.chunk)
     else:
-      y, cache = cached_attention(q, k, v, slots_L, cache)
+      y = block_causal_attention(q, k, v, block=self.block, chunk=self.chunk)
     out = nn.Dense(width, use_bias=False, dtype=self.dtype, name='out')
     return out(y.reshape(length, width)), cache

@@ -16,25 +16,50 @@ from parallel_ar import heads, order
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.models.gated_pixelcnn import gated_pixelcnn
 from parallel_ar.models.made import ensemble, made
+from parallel_ar.models.maf import (
+  flow_inverse,
+  flow_log_prob,
+  gaussian_made,
+  maf,
+)
+from parallel_ar.models.nade import eonade, nade
 from parallel_ar.models.pixelcnn import pixelcnn
+from parallel_ar.models.recurrent import recurrent
 from parallel_ar.models.transformer import transformer
+from parallel_ar.models.wavenet import wavenet
 
 __all__ = [
   'build',
   'ensemble',
+  'eonade',
+  'flow_inverse',
+  'flow_log_prob',
   'gated_pixelcnn',
+  'gaussian_made',
   'made',
+  'maf',
+  'nade',
   'pixelcnn',
+  'recurrent',
   'transformer',
+  'wavenet',
 ]
 
 FAMILIES: dict[str, Callable[..., AutoregressiveModel]] = {
   'gated_pixelcnn': gated_pixelcnn,
+  'gaussian_made': gaussian_made,
   'made': made,
+  'nade': nade,
   'pixelcnn': pixelcnn,
+  'recurrent': recurrent,
   'transformer': transformer,
+  'wavenet': wavenet,
 }
-_ENSEMBLE = ('num_masks', 'random_orders')  # fields of MADE's mask sets
+# Families with members that share params: how they are built, and the fields.
+_ENSEMBLES: dict[Any, tuple[Callable[..., Any], tuple[str, ...]]] = {
+  made: (ensemble, ('num_masks', 'random_orders')),
+  nade: (eonade, ('num_orders',)),
+}
 _COUPLING = 'coupling'  # of a categorical head, see `heads.categorical`
 _ORDER = ('order', 'order_seed', 'order_block')  # how a config names a rank
 
@@ -49,7 +74,8 @@ def build(config: Mapping[str, Any]) -> tuple[AutoregressiveModel, ...]:
       `coupling` is that of a categorical head.
 
   Returns:
-    One model, or the K mask sets of a MADE ensemble, which share params.
+    One model, or the members of an ensemble, which share params: the mask
+    sets of MADE (`num_masks`), the orders of NADE (`num_orders`).
 
   Raises:
     ValueError: an unknown family or field, or fields that do not fit.
@@ -63,8 +89,8 @@ def build(config: Mapping[str, Any]) -> tuple[AutoregressiveModel, ...]:
   allowed = [f for f in fields if f != 'rank'] + [_COUPLING]
   if 'rank' in fields:
     allowed += _ORDER
-  if factory is made:
-    allowed += _ENSEMBLE
+  several, members = _ENSEMBLES.get(factory, (None, ()))
+  allowed += members
   for field in options:
     if field not in allowed:
       raise ValueError(
@@ -73,11 +99,16 @@ def build(config: Mapping[str, Any]) -> tuple[AutoregressiveModel, ...]:
   if 'dtype' in options:
     options['dtype'] = jnp.dtype(options['dtype'])
   coupling = options.pop(_COUPLING, 'gumbel')
-  rank = _rank(options)
+  many = several is not None and any(field in options for field in members)
+  if many and several is eonade and 'order' not in options:
+    options['order_seed'] = options.get('order_seed', 0)
+    rank = None
+  else:
+    rank = _rank(options)
   if rank is not None:
     options['rank'] = rank
-  if factory is made:
-    models = ensemble(**options)
+  if many and several is not None:
+    models = several(**options)
   else:
     models = (factory(**options),)
   return tuple(_coupled(model, coupling) for model in models)

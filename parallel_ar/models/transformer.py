@@ -15,11 +15,12 @@ References:
   Vaswani et al.: Attention is all you need. NeurIPS 2017.
   Xiong et al.: On layer normalization in the transformer architecture. ICML
   2020 (pre-norm). Su et al.: RoFormer. 2021 (rotary positions). Press, Wolf:
-  Using the output embedding to improve language models. 2017 (tying).
+  Using the output embedding to improve language models. 2017 (tying). Child et
+  al.: Generating long sequences with sparse transformers. 2019 (patterns).
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +45,8 @@ class Block(nn.Module):
     group: slots predicted together.
     rotary: rotary positions in the attention.
     chunk: queries taken at once.
+    pattern: of the attention.
+    window: of the pattern.
     dtype: of the products; parameters are float32.
   """
 
@@ -52,6 +55,8 @@ class Block(nn.Module):
   group: int
   rotary: bool
   chunk: int
+  pattern: attention.Pattern
+  window: int
   dtype: Any
 
   @nn.compact
@@ -60,7 +65,14 @@ class Block(nn.Module):
   ) -> tuple[Array, attention.KeyValues | None]:
     width = y_LN.shape[-1]
     attend = attention.SelfAttention(
-      self.heads, self.group, self.rotary, self.chunk, self.dtype, name='att'
+      self.heads,
+      self.group,
+      self.rotary,
+      self.chunk,
+      self.pattern,
+      self.window,
+      self.dtype,
+      name='att',
     )
     z = nn.LayerNorm(dtype=self.dtype, name='norm_att')(y_LN)
     z, cache = attend(z, slots_L, cache)
@@ -85,6 +97,8 @@ class Transformer(nn.Module):
   tied: bool
   num_classes: int
   chunk: int
+  pattern: Sequence[attention.Pattern]
+  window: int
   remat: str
   dtype: Any
 
@@ -140,6 +154,8 @@ class Transformer(nn.Module):
         self.group,
         self.positions == 'rotary',
         self.chunk,
+        self.pattern[l % len(self.pattern)],
+        self.window,
         self.dtype,
         name=f'block_{l}',
       )(y_LN, slots_L, cache[l] if cache else None)
@@ -198,6 +214,8 @@ def transformer(
   num_classes: int = 0,
   context_size: int = 0,
   chunk: int = 64,
+  pattern: Sequence[attention.Pattern] = ('full',),
+  window: int = 64,
   remat: str = 'none',
   dtype: Any = jnp.float32,
 ) -> model.AutoregressiveModel:
@@ -216,6 +234,9 @@ def transformer(
     num_classes: > 0 conditions on a label in 0..num_classes-1.
     context_size: > 0 conditions on a real vector.
     chunk: queries that attention takes at once; changes speed and memory only.
+    pattern: 'full', 'local' or 'strided' for each block, repeated over them:
+      ('local', 'strided') is a Sparse Transformer.
+    window: slots of a local window, and the stride.
     remat: policy for the blocks, see `layers.remat`.
     dtype: of the products; parameters are float32.
 
@@ -223,7 +244,8 @@ def transformer(
     The model.
 
   Raises:
-    ValueError: groups of different sizes, or sizes that do not fit.
+    ValueError: groups of different sizes, sizes that do not fit, or a sparse
+      pattern with tied groups.
   """
   rank = order.check(order.raster(event) if rank is None else rank, event)
   group = order.group_size(rank)
@@ -237,6 +259,14 @@ def transformer(
     raise ValueError(
       f"positions must be 'rotary' or 'learned'; got {positions!r}."
     )
+  unknown = set(pattern) - set(get_args(attention.Pattern))
+  tied_groups = group > 1 and set(pattern) != {'full'}
+  if unknown or not pattern or window < 1 or tied_groups:
+    raise ValueError(
+      "pattern holds 'full', 'local' or 'strided' for the blocks in turn, with "
+      f'a window of at least 1; got {tuple(pattern)} and window={window}. Tied '
+      f'groups (here of {group}) take full attention only.'
+    )
   module = Transformer(
     slots=order.slots(rank),
     group=group,
@@ -249,6 +279,8 @@ def transformer(
     tied=tied,
     num_classes=num_classes,
     chunk=chunk,
+    pattern=tuple(pattern),
+    window=window,
     remat=remat,
     dtype=dtype,
   )

@@ -214,6 +214,24 @@ def sweep(
 ) -> Sample:
   """Sweeps until every example is final.
 
+  `solve` with the noise of the keys.
+  """
+  noise = jax.vmap(functools.partial(position_noise, model))(keys)
+  return solve(model, params, noise, context, start, given, known, one_rank)
+
+
+def solve(
+  model: AutoregressiveModel,
+  params: Params,
+  noise: Any,
+  context: Context,
+  start: Array,
+  given: Array,
+  known: Array,
+  one_rank: Array,
+) -> Sample:
+  """Solves x = pick(conditionals(x), noise) for every example.
+
   Write y = pick(conditionals(x), noise) and let r be the lowest rank at which
   y differs from x. If all ranks below f are final in x, then y agrees with x
   there, r >= f, and the picks of rank r read final values only: ranks up to r
@@ -223,7 +241,7 @@ def sweep(
   Args:
     model: the model.
     params: its parameters.
-    keys: key[B], one for each example.
+    noise: of every position, leaves that lead with [B, E].
     context: pytree with leading axis B, or None.
     start: array[B, *event], the first guess.
     given: array[B, *event], values of the known positions.
@@ -238,7 +256,6 @@ def sweep(
   batch = start.shape[0]
   held = over_positions(known, start)
   conditionals = jax.vmap(model.conditionals, (None, 0, 0))
-  noise = jax.vmap(functools.partial(position_noise, model))(keys)
 
   def body(state: _State) -> _State:
     dist = conditionals(params, state.x, context)

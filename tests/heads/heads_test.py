@@ -153,3 +153,45 @@ def test_gradients_are_finite_where_probabilities_vanish():
   three = heads.categorical(3)
   slope = jax.grad(lambda l: three.log_prob(l, jnp.array([2])).sum())
   assert np.isfinite(slope(jnp.array([[300.0, 0.0, -300.0]]))).all()
+
+
+class TestGaussianMixture:
+  head = heads.gaussian_mixture(3)
+  dist = tuple(
+    jnp.asarray(a, jnp.float32)[None]
+    for a in ([0.0, 1.0, -1.0], [-3.0, 0.5, 2.0], [0.3, -1.0, 0.0])
+  )
+
+  def test_density_is_that_of_the_mixture(self):
+    x = np.linspace(-12, 12, 20_001)
+    many = jax.tree.map(lambda d: jnp.repeat(d, x.size, 0), self.dist)
+    density = np.exp(np.float64(self.head.log_prob(many, jnp.asarray(x))))
+    weights = special.softmax(self.dist[0][0])
+    want = sum(
+      w * stats.norm.pdf(x, m, np.exp(s))
+      for w, m, s in zip(weights, self.dist[1][0], self.dist[2][0], strict=True)
+    )
+    np.testing.assert_allclose(density, want, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(np.trapezoid(density, x), 1, rtol=1e-4)
+
+  def test_picks_follow_it(self):
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    noise = jax.vmap(self.head.noise, (0, None))(keys, 0)
+    one = jax.tree.map(lambda d: d[0], self.dist)
+    pick = functools.partial(self.head.pick, one)
+    x = np.asarray(jax.vmap(pick)(noise))
+    weights = special.softmax(self.dist[0][0])
+
+    def cdf(x):
+      return sum(
+        w * stats.norm.cdf(x, m, np.exp(s))
+        for w, m, s in zip(
+          weights, self.dist[1][0], self.dist[2][0], strict=True
+        )
+      )
+
+    assert stats.kstest(x, cdf).pvalue > 1e-3
+
+  def test_no_components(self):
+    with pytest.raises(ValueError, match='at least 1 component; got 0'):
+      heads.gaussian_mixture(0)

@@ -1,5 +1,7 @@
 """The model section of a config, and its typos."""
 
+import inspect
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -52,11 +54,12 @@ def test_a_coupling_of_the_head():
 
 @pytest.mark.parametrize('name', models.FAMILIES)
 def test_every_family_builds(name):
-  fields = {'event': (3, 3, 1), 'num_values': 3}
-  if name != 'made':
-    fields |= {'layers': 1, 'features': 8}
-  if name == 'transformer':
-    fields['heads'] = 2
+  fields = {'event': (3, 3, 1), 'num_values': 3, 'layers': 1, 'features': 8}
+  fields |= {'heads': 2, 'hidden': (9,), 'skip_features': 4}
+  if name == 'nade':
+    fields['hidden'] = 9
+  taken = inspect.signature(models.FAMILIES[name]).parameters
+  fields = {k: v for k, v in fields.items() if k in taken}
   (model,) = models.build({'name': name, **fields})
   assert model.name == name
 
@@ -66,7 +69,7 @@ def test_every_family_builds(name):
   [
     (
       {'name': 'pixelcn'},
-      "model 'pixelcn'. Did you mean 'pixelcnn'.*made, p",
+      "model 'pixelcn'. Did you mean 'pixelcnn'.*made, nade, p",
     ),
     ({'name': None}, 'Unknown model None. Choose from'),
     ({'hiden': 3}, "made has no field 'hiden'. Did you mean 'hidden'"),

@@ -1,0 +1,138 @@
+"""What sequence models share: a body over the slots of any total order.
+
+  y_0[k] = embed(x at slot k - 1) + W h,   a start vector instead at k = 0
+  logits[k] = W' body(y_0)[k]
+
+where h is the context, if there is one, and row k of the body's output reads
+rows <= k. A body is a Linen module
+
+  body(y_LN, slots_L, context, cache) -> (y_LN, cache)
+
+called on all slots with cache None, or on the next slots with a cache, and
+`body.empty(D)` is the cache before slot 0. One code serves the pass and the
+decode path.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from parallel_ar import heads, model, order
+from parallel_ar.decode import Decode
+from parallel_ar.layers import embedding
+from parallel_ar.types import Array, ArrayLike, Context, Params
+
+
+class SequenceModel(nn.Module):
+  """Embedding, body and logits; see `sequence_model`."""
+
+  slots: Any  # int[D], positions in the order they are drawn
+  num_values: int
+  features: int
+  num_classes: int
+  body: Any
+  dtype: Any
+
+  def __call__(self, x: Array, context: Context) -> Array:
+    """One pass: float[E, V]."""
+    slots = np.asarray(self.slots)
+    previous = x.reshape(-1)[np.roll(slots, 1)]  # slot 0 reads none
+    every = jnp.arange(slots.size)
+    logits, _ = self.extend(previous, every, context, None)
+    logits = logits[np.argsort(slots)]
+    return logits.reshape(*x.shape, self.num_values)
+
+  @nn.compact
+  def extend(
+    self, previous_L: Array, slots_L: Array, context: Context, cache: Any
+  ) -> tuple[Array, Any]:
+    """Logits of the slots, whose inputs are the symbols one slot before."""
+    embed = nn.Embed(
+      self.num_values, self.features, dtype=self.dtype, name='embed'
+    )
+    normal = nn.initializers.normal(0.02)
+    start = self.param('start', normal, (self.features,), jnp.float32)
+    first = start.astype(self.dtype)
+    y_LN = jnp.where((slots_L == 0)[:, None], first, embed(previous_L))
+    add = embedding.AddContext(self.num_classes, self.dtype, name='context')
+    y_LN, cache = self.body(add(y_LN, context), slots_L, context, cache)
+    logits = nn.Dense(self.num_values, dtype=self.dtype, name='logits')(y_LN)
+    return logits.astype(jnp.float32), cache
+
+
+def sequence_model(
+  body: Any,
+  *,
+  event: Sequence[int],
+  num_values: int,
+  rank: ArrayLike | None,
+  features: int,
+  num_classes: int,
+  context_size: int,
+  dtype: Any,
+  name: str,
+  causality: Literal['exact', 'rounding'] = 'exact',
+) -> model.AutoregressiveModel:
+  """The record of a body.
+
+  Args:
+    body: the module above.
+    event: event shape E.
+    num_values: V.
+    rank: int[E], a total order; raster by default.
+    features: N of y_0.
+    num_classes: > 0 conditions on a label in 0..num_classes-1.
+    context_size: > 0 conditions on a real vector.
+    dtype: of the products.
+    name: of the family.
+    causality: of the body's pass.
+
+  Returns:
+    The model, of depth D, with a decode path.
+
+  Raises:
+    ValueError: a rank with ties.
+  """
+  rank = order.check(order.raster(event) if rank is None else rank, event)
+  if order.depth(rank) != rank.size:
+    raise ValueError(
+      f'{name} draws one position after another; the rank has ties (depth '
+      f'{order.depth(rank)} for {rank.size} positions). Use a total order, or '
+      'a Transformer or MADE for tied groups.'
+    )
+  module = SequenceModel(
+    slots=order.slots(rank),
+    num_values=num_values,
+    features=features,
+    num_classes=num_classes,
+    body=body,
+    dtype=dtype,
+  )
+
+  def init(params: Params, context: Context) -> Any:
+    del params
+    return body.empty(rank.size), context
+
+  def extend(params: Params, cache: Any, k: Any, previous: Any) -> Any:
+    kept, context = cache
+    slots = k + jnp.arange(previous.shape[0])
+    logits, kept = module.apply(
+      {'params': params}, previous, slots, context, kept, method='extend'
+    )
+    return logits, (kept, context)
+
+  made = model.from_linen(
+    module,
+    event=tuple(event),
+    rank=rank,
+    head=heads.categorical(num_values),
+    context=embedding.context_spec(num_classes, context_size),
+    # What stands beyond slot k is written again before it is read.
+    decode=Decode(init, extend, lambda cache, k: cache),
+    causality=causality,
+    name=name,
+  )
+  return made
