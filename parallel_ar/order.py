@@ -96,6 +96,49 @@ def blocks(shape: Shape, size: int) -> np.ndarray:
   return raster(shape) // np.int32(size)
 
 
+def multiscale(shape: Shape, per_octave: int = 3) -> np.ndarray:
+  """Coarse to fine: each octave halves the grid that is known.
+
+  From the grid of stride s to that of stride s / 2 come the pixels (odd, odd),
+  (even, odd) and (odd, even), drawn as `per_octave` groups in this order: 3 as in
+  Reed et al., 2 with the last two together, or 1. The coarsest grid is one
+  pixel, so the depth is at most 1 + per_octave * ceil(log2 max(height, width)).
+
+  Args:
+    shape: (height, width) or (height, width, channels); channels are tied.
+    per_octave: groups of an octave, 1, 2 or 3.
+
+  Returns:
+    int32[E].
+
+  Raises:
+    ValueError: another number of groups or of axes.
+
+  References:
+    Reed et al.: Parallel multiscale autoregressive density estimation. ICML
+    2017, Figure 2.
+  """
+  shape = _shape(shape)
+  if per_octave not in (1, 2, 3) or len(shape) not in (2, 3):
+    raise ValueError(
+      'multiscale takes an image, (height, width) or (height, width, '
+      f'channels), and 1, 2 or 3 groups an octave; got {shape} and {per_octave}.'
+    )
+  row, column = np.indices(shape[:2])
+  rank = np.zeros(shape[:2], np.int32)
+  octaves = int(np.ceil(np.log2(max(shape[:2]))))
+  for octave in range(octaves):
+    step = 2 ** (octaves - octave)
+    down, right = row % step == step // 2, column % step == step // 2
+    known = row % (step // 2) + column % (step // 2) == 0
+    first = 1 + per_octave * octave
+    for n, new in enumerate((down & right, ~down & right, down & ~right)):
+      rank[known & new] = first + min(n, per_octave - 1)
+  rank = groups(rank)  # at a border a group can be empty
+  rank = rank.reshape(shape[:2] + (1,) * (len(shape) - 2))
+  return np.ascontiguousarray(np.broadcast_to(rank, shape))
+
+
 def check(rank: ArrayLike, shape: Shape) -> np.ndarray:
   """Validates a rank array for an event and returns it as int32[E].
 

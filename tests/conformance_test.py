@@ -35,6 +35,9 @@ gated = functools.partial(
 transformer = functools.partial(
   models.transformer, num_values=3, features=8, heads=2, layers=2
 )
+multiscale = functools.partial(
+  models.multiscale, features=12, layers=2, head_features=12
+)
 narrow = {'features': 6, 'skip_features': 8}
 recurrent = functools.partial(
   models.recurrent, event=(6,), num_values=3, features=8
@@ -84,6 +87,16 @@ CASES = {
   ),
   'transformer_sparse': lambda: transformer(
     event=(6,), pattern=('local', 'strided'), window=3, chunk=2
+  ),
+  'multiscale_label': lambda: multiscale(event=(3, 3, 1), num_classes=2),
+  'multiscale_two_groups_vector': lambda: multiscale(
+    event=(2, 3, 1),
+    num_values=3,
+    rank=order.multiscale((2, 3, 1), 2),
+    context_size=2,
+  ),
+  'made_multiscale': lambda: made(
+    event=(3, 3, 1), rank=order.multiscale((3, 3, 1), 2), direct=True
   ),
   'nade': lambda: models.nade(event=(3, 3, 1), hidden=9),
   'nade_categorical_label': lambda: models.nade(

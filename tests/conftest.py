@@ -35,6 +35,9 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
 import jax  # noqa: E402
 from absl import flags  # noqa: E402
 
+# Programs are shared inside a process only: XLA crashed now and then when a
+# process that held hundreds of programs loaded one more from the cache on disk.
+jax.config.update('jax_enable_compilation_cache', False)
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 flags.FLAGS.mark_as_parsed()

@@ -85,3 +85,24 @@ class TestErrors:
   def test_check_returns_int32(self):
     rank = order.check(np.array([1, 0], np.int64), 2)
     assert rank.dtype == np.int32
+
+
+class TestMultiscale:
+  def test_three_groups_an_octave(self):
+    want = [[0, 5, 2, 5], [6, 4, 6, 4], [3, 5, 1, 5], [6, 4, 6, 4]]
+    np.testing.assert_array_equal(order.multiscale((4, 4)), want)
+
+  @pytest.mark.parametrize('groups', [1, 2, 3])
+  def test_depth_is_logarithmic(self, groups):
+    for side, octaves in ((2, 1), (4, 2), (8, 3), (28, 5)):
+      most = 1 + groups * octaves
+      assert order.depth(order.multiscale((side, side), groups)) == most
+      rank = order.multiscale((side, side - 1, 2), groups)
+      order.check(rank, (side, side - 1, 2))
+      assert order.depth(rank) <= most
+      np.testing.assert_array_equal(rank[..., 0], rank[..., 1])
+
+  def test_bad_arguments(self):
+    for shape, groups in (((4, 4), 4), ((4,), 2)):
+      with pytest.raises(ValueError, match='1, 2 or 3 groups an octave'):
+        order.multiscale(shape, groups)

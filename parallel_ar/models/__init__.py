@@ -22,6 +22,7 @@ from parallel_ar.models.maf import (
   gaussian_made,
   maf,
 )
+from parallel_ar.models.multiscale import multiscale
 from parallel_ar.models.nade import eonade, nade
 from parallel_ar.models.pixelcnn import pixelcnn
 from parallel_ar.models.recurrent import recurrent
@@ -38,6 +39,7 @@ __all__ = [
   'gaussian_made',
   'made',
   'maf',
+  'multiscale',
   'nade',
   'pixelcnn',
   'recurrent',
@@ -49,6 +51,7 @@ FAMILIES: dict[str, Callable[..., AutoregressiveModel]] = {
   'gated_pixelcnn': gated_pixelcnn,
   'gaussian_made': gaussian_made,
   'made': made,
+  'multiscale': multiscale,
   'nade': nade,
   'pixelcnn': pixelcnn,
   'recurrent': recurrent,
@@ -61,7 +64,8 @@ _ENSEMBLES: dict[Any, tuple[Callable[..., Any], tuple[str, ...]]] = {
   nade: (eonade, ('num_orders',)),
 }
 _COUPLING = 'coupling'  # of a categorical head, see `heads.categorical`
-_ORDER = ('order', 'order_seed', 'order_block')  # how a config names a rank
+# How a config names a rank.
+_ORDER = ('order', 'order_seed', 'order_block', 'order_groups')
 
 
 def build(config: Mapping[str, Any]) -> tuple[AutoregressiveModel, ...]:
@@ -70,7 +74,8 @@ def build(config: Mapping[str, Any]) -> tuple[AutoregressiveModel, ...]:
   Args:
     config: `name` of the family, the factory's arguments, and for families
       that take a rank `order`: 'raster', 'reverse', 'random' (with
-      `order_seed`) or 'blocks' (with `order_block` positions each).
+      `order_seed`), 'blocks' (with `order_block` positions each) or
+      'multiscale' (with `order_groups` an octave).
       `coupling` is that of a categorical head.
 
   Returns:
@@ -130,7 +135,7 @@ def _coupled(model: AutoregressiveModel, coupling: Any) -> AutoregressiveModel:
 
 def _rank(options: dict[str, Any]) -> Any:
   """Takes the order fields out of the options and makes the rank of them."""
-  kind, seed, block = (options.pop(f, None) for f in _ORDER)
+  kind, seed, block, groups = (options.pop(f, None) for f in _ORDER)
   event = options.get('event', ())
   match kind:
     case None | 'raster':
@@ -141,8 +146,10 @@ def _rank(options: dict[str, Any]) -> Any:
       return order.random(event, seed or 0)
     case 'blocks':
       return order.blocks(event, block or 1)
+    case 'multiscale':
+      return order.multiscale(event, groups or 3)
     case _:
-      kinds = ['raster', 'reverse', 'random', 'blocks']
+      kinds = ['raster', 'reverse', 'random', 'blocks', 'multiscale']
       raise ValueError(f'Unknown order {kind!r}{_hint(kind, kinds)}')
 
 

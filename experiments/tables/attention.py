@@ -1,0 +1,91 @@
+"""What sparse attention costs beside dense causal attention.
+
+  ./run.sh tables/attention
+
+Local attention to a window of w slots, strided attention, and the dense one
+that skips what lies above the diagonal, on the same queries and in turn:
+forward, and forward with the gradient. Bytes are what XLA sets aside beside the
+arguments. A window that were only a mask would cost as much as the dense one.
+"""
+
+import functools
+import time
+from typing import Any
+
+import jax
+from absl import flags
+
+from experiments import entry
+from experiments.tables import report
+from parallel_ar.analysis import timing
+from parallel_ar.layers import attention
+
+_LENGTHS = flags.DEFINE_list('lengths', ['1024', '8192'], 'Slots.')
+_WINDOW = flags.DEFINE_integer('window', 256, 'w.', lower_bound=1)
+_HEADS = flags.DEFINE_integer('heads', 8, 'Heads.', lower_bound=1)
+_SIZE = flags.DEFINE_integer('size', 64, 'Features of a head.', lower_bound=1)
+_ROUNDS = flags.DEFINE_integer('rounds', 5, 'Timed rounds.', lower_bound=1)
+_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+
+
+def main() -> None:
+  """Runs the script."""
+  started = time.monotonic()
+  lengths = report.whole_numbers('lengths', _LENGTHS.value)
+  numbers: report.Numbers = {}
+  print('| slots | attention | program | ms | of dense | MB | of dense |')
+  print('|--:|---|---|--:|--:|--:|--:|')
+  for length in lengths:
+    for what in ('forward', 'gradient'):
+      numbers |= measure(length, what)
+  config = {
+    'window': _WINDOW.value,
+    'heads': _HEADS.value,
+    'size': _SIZE.value,
+    'lengths': lengths,
+  }
+  report.save(_OUT.value, numbers, config, started)
+
+
+def measure(length: int, what: str) -> report.Numbers:
+  """Prints the rows of one length, and returns their numbers."""
+  shape = length, _HEADS.value, _SIZE.value
+  keys = jax.random.split(jax.random.key(0), 3)
+  qkv = tuple(jax.random.normal(key, shape) for key in keys)
+  window = _WINDOW.value
+  kinds: dict[str, Any] = {
+    'dense': attention.block_causal_attention,
+    'local': functools.partial(attention.local_attention, window=window),
+    'strided': functools.partial(attention.strided_attention, stride=window),
+  }
+  programs, memory = {}, {}
+  for name, kind in kinds.items():
+
+    def loss(qkv: Any, kind: Any = kind) -> jax.Array:
+      return (kind(*qkv) ** 2).sum()
+
+    def forward(qkv: Any, kind: Any = kind) -> jax.Array:
+      return kind(*qkv)
+
+    function = jax.grad(loss) if what == 'gradient' else forward
+    programs[name], memory[name] = report.compile_program(function, qkv)
+  rounds = timing.in_turn(programs, rounds=_ROUNDS.value)
+  numbers: report.Numbers = {}
+  for name in programs:
+    seconds = timing.summarize(rounds.seconds[name])
+    share = timing.ratio(rounds, name, 'dense')
+    room = memory[name] / max(memory['dense'], 1)
+    print(
+      f'| {length} | {name} | {what} | {seconds.text(1e3, 1)} '
+      f'| {share.text(digits=3)} | {memory[name] / 1e6:.1f} | {room:.3f} |'
+    )
+    label = f'{length} slots, {name}, {what}'
+    numbers[f'{label}: ms'] = 1e3 * seconds.median, 'ms'
+    numbers[f'{label}: of dense'] = share.median, '1'
+    numbers[f'{label}: bytes'] = memory[name], 'bytes'
+    numbers[f'{label}: bytes of dense'] = room, '1'
+  return numbers
+
+
+if __name__ == '__main__':
+  entry.run(main)

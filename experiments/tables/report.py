@@ -1,0 +1,65 @@
+"""What the tables of measured programs share: lengths, memory, files."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from parallel_ar.analysis import timing
+from parallel_ar.training import results
+
+Numbers = dict[str, tuple[float | int, str]]
+
+
+def whole_numbers(flag: str, values: Sequence[str]) -> list[int]:
+  """The values of a list flag.
+
+  Raises:
+    ValueError: one is no positive whole number.
+  """
+  try:
+    numbers = [int(value) for value in values]
+  except ValueError:
+    numbers = []
+  if not numbers or min(numbers) < 1:
+    raise ValueError(
+      f'--{flag}={",".join(values)}: give whole numbers above 0, as in 64,256.'
+    )
+  return numbers
+
+
+def compile_program(
+  function: Callable, *args: Any
+) -> tuple[Callable[[], Any], int]:
+  """The function on the arguments as one program, and its temporary bytes."""
+  compiled = jax.jit(function).lower(*args).compile()
+  memory = compiled.memory_analysis()
+  run = lambda: jax.block_until_ready(compiled(*args))
+  return run, int(memory.temp_size_in_bytes) if memory else 0
+
+
+def save(
+  path: str | None,
+  numbers: Numbers,
+  config: dict[str, Any],
+  started: float,
+  rounds: timing.Rounds | None = None,
+  **details: Any,
+) -> None:
+  """Writes a table's numbers to `path`, if there is one."""
+  if path is None:
+    return
+  if rounds is not None:
+    seconds = {name: t.tolist() for name, t in rounds.seconds.items()}
+    details['seconds'] = seconds
+  results.save(
+    path,
+    results.result_json(
+      numbers,
+      config=config,
+      seed=0,
+      wall_seconds=time.monotonic() - started,
+      details=details,
+    ),
+  )

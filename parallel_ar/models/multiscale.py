@@ -1,0 +1,182 @@
+"""Multiscale: groups of pixels, each drawn at once from all groups before it.
+
+  p(x) = prod_l prod_{i in I_l} p(x_i | x_{I_<l})
+
+One residual network predicts every group: its input is the image with all
+groups from l on blanked out, and a map of what is known. The likelihood of all
+L groups is L evaluations of the network, independent of each other and so one
+compiled pass; a sample takes L passes at most, and L = O(log n) for the default
+order. What the independence inside a group costs in nats is printed by
+`tables/hierarchy`.
+
+References:
+  Reed et al.: Parallel multiscale autoregressive density estimation. ICML 2017.
+  Hoogeboom et al.: Autoregressive diffusion models. ICLR 2022 (a network that
+  sees what is known, and the map of it).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from parallel_ar import heads, model, order
+from parallel_ar.layers import embedding
+from parallel_ar.layers import remat as remat_policies
+from parallel_ar.types import Array, ArrayLike, Context
+
+
+class Block(nn.Module):
+  """y + conv(relu(conv(relu y) + W h)), every other block with holes."""
+
+  size: int
+  dilation: int
+  num_classes: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, y: Array, context: Context) -> Array:
+    width, kernel = y.shape[-1], (self.size, self.size)
+    holes = (self.dilation, self.dilation)
+    z = nn.Conv(width, kernel, kernel_dilation=holes, dtype=self.dtype)(
+      nn.relu(y)
+    )
+    z = embedding.AddContext(self.num_classes, self.dtype)(z, context)
+    # Identity at first: the group is predicted from near pixels, then more.
+    out = nn.Conv(
+      width, (1, 1), dtype=self.dtype, kernel_init=nn.initializers.zeros
+    )
+    return y + out(nn.relu(z))
+
+
+class Multiscale(nn.Module):
+  """The network of one group; see `multiscale` for the attributes."""
+
+  num_values: int
+  features: int
+  layers: int
+  size: int
+  head_features: int
+  inputs: embedding.Inputs
+  num_classes: int
+  remat: str
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x: Array, known: Array, context: Context) -> Array:
+    """Logits of every pixel, given the known ones: float[H, W, C(, V)]."""
+    outputs = 1 if self.num_values == 2 else self.num_values
+    seen = embedding.encode(x, self.num_values, self.inputs)
+    wide = seen.shape[-1] // x.shape[-1]
+    mask = known.astype(jnp.float32)
+    y = jnp.concatenate([seen * jnp.repeat(mask, wide, -1), mask], -1)
+    kernel = (self.size, self.size)
+    y = nn.Conv(self.features, kernel, dtype=self.dtype, name='first')(y)
+    block = remat_policies.remat(Block, self.remat)
+    for l in range(self.layers):
+      y = block(
+        self.size,
+        (1, 2, 4)[l % 3],
+        self.num_classes,
+        self.dtype,
+        name=f'block_{l}',
+      )(y, context)
+    y = nn.Dense(self.head_features, dtype=self.dtype, name='head')(nn.relu(y))
+    y = embedding.AddContext(self.num_classes, self.dtype, name='add')(
+      y, context
+    )
+    last = nn.Dense(x.shape[-1] * outputs, dtype=self.dtype, name='logits')
+    y = last(nn.relu(y)).astype(jnp.float32)
+    return y if outputs == 1 else y.reshape(*x.shape, outputs)
+
+
+def multiscale(
+  *,
+  event: Sequence[int],
+  num_values: int = 2,
+  rank: ArrayLike | None = None,
+  features: int = 32,
+  layers: int = 6,
+  size: int = 3,
+  head_features: int = 32,
+  inputs: embedding.Inputs = 'scaled',
+  num_classes: int = 0,
+  context_size: int = 0,
+  remat: str = 'none',
+  dtype: Any = jnp.float32,
+) -> model.AutoregressiveModel:
+  """Builds a multiscale model.
+
+  Args:
+    event: (height, width, channels).
+    num_values: V; 2 gives a Bernoulli head, more a categorical one.
+    rank: int[E], any order, ties allowed; `order.multiscale` by default. The
+      likelihood costs one evaluation of the network a rank.
+    features: N.
+    layers: residual blocks, of dilations 1, 2, 4 in turn.
+    size: kernel size, odd.
+    head_features: width of the 1x1 layer before the logits.
+    inputs: 'scaled' or 'one_hot', see `layers.embedding.encode`.
+    num_classes: > 0 conditions on a label in 0..num_classes-1.
+    context_size: > 0 conditions on a real vector.
+    remat: policy for the blocks, see `layers.remat`.
+    dtype: of the products; parameters are float32.
+
+  Returns:
+    The model; its depth is the number of ranks.
+
+  Raises:
+    ValueError: an event that is no image, or a bad rank.
+  """
+  if len(event) != 3:
+    raise ValueError(
+      f'An image event is (height, width, channels); got {tuple(event)}.'
+    )
+  rank = order.check(order.multiscale(event) if rank is None else rank, event)
+  module = Multiscale(
+    num_values,
+    features,
+    layers,
+    size,
+    head_features,
+    inputs,
+    num_classes,
+    remat,
+    dtype,
+  )
+  depth = order.depth(rank)
+  context = embedding.context_spec(num_classes, context_size)
+
+  def init(key: Array) -> Any:
+    x = jnp.zeros(event, jnp.int32)
+    c = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), context)
+    return module.init(key, x, jnp.zeros(event, bool), c)['params']
+
+  def conditionals(params: Any, x: Array, context: Context) -> Array:
+    ranks = jnp.asarray(rank)
+
+    def group(level: Array) -> Array:
+      known = ranks < level
+      out: Any = module.apply(
+        {'params': params}, jnp.where(known, x, 0), known, context
+      )
+      return out
+
+    levels = jax.vmap(group)(jnp.arange(depth))
+    at = jnp.expand_dims(ranks[None], tuple(range(1 + rank.ndim, levels.ndim)))
+    return jnp.take_along_axis(levels, at, 0)[0]
+
+  return model.AutoregressiveModel(
+    event=jax.ShapeDtypeStruct(tuple(event), jnp.int32),
+    rank=np.asarray(rank),
+    head=heads.bernoulli()
+    if num_values == 2
+    else heads.categorical(num_values),
+    init=init,
+    conditionals=conditionals,
+    context=context,
+    name='multiscale',
+  )
