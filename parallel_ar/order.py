@@ -100,9 +100,9 @@ def multiscale(shape: Shape, per_octave: int = 3) -> np.ndarray:
   """Coarse to fine: each octave halves the grid that is known.
 
   From the grid of stride s to that of stride s / 2 come the pixels (odd, odd),
-  (even, odd) and (odd, even), drawn as `per_octave` groups in this order: 3 as in
-  Reed et al., 2 with the last two together, or 1. The coarsest grid is one
-  pixel, so the depth is at most 1 + per_octave * ceil(log2 max(height, width)).
+  (even, odd) and (odd, even), drawn as `per_octave` groups in this order: 3 as
+  in Reed et al., 2 with the last two together, or 1. The coarsest grid is one
+  pixel: the depth is at most 1 + per_octave * ceil(log2 max(height, width)).
 
   Args:
     shape: (height, width) or (height, width, channels); channels are tied.
@@ -122,7 +122,8 @@ def multiscale(shape: Shape, per_octave: int = 3) -> np.ndarray:
   if per_octave not in (1, 2, 3) or len(shape) not in (2, 3):
     raise ValueError(
       'multiscale takes an image, (height, width) or (height, width, '
-      f'channels), and 1, 2 or 3 groups an octave; got {shape} and {per_octave}.'
+      f'channels), and 1, 2 or 3 groups an octave; got {shape} and '
+      f'{per_octave}.'
     )
   row, column = np.indices(shape[:2])
   rank = np.zeros(shape[:2], np.int32)

@@ -35,6 +35,14 @@ gated = functools.partial(
 transformer = functools.partial(
   models.transformer, num_values=3, features=8, heads=2, layers=2
 )
+pixelcnn_pp = functools.partial(
+  models.pixelcnn_pp,
+  num_values=2,
+  num_mixtures=3,
+  features=10,
+  layers=1,
+  resolutions=2,
+)
 multiscale = functools.partial(
   models.multiscale, features=12, layers=2, head_features=12
 )
@@ -87,6 +95,10 @@ CASES = {
   ),
   'transformer_sparse': lambda: transformer(
     event=(6,), pattern=('local', 'strided'), window=3, chunk=2
+  ),
+  'pixelcnn_pp_label': lambda: pixelcnn_pp(event=(3, 3, 1), num_classes=2),
+  'pixelcnn_pp_rgb_vector': lambda: pixelcnn_pp(
+    event=(1, 2, 3), num_values=3, resolutions=1, context_size=2
   ),
   'multiscale_label': lambda: multiscale(event=(3, 3, 1), num_classes=2),
   'multiscale_two_groups_vector': lambda: multiscale(

@@ -2,6 +2,12 @@
 
 from parallel_ar.heads.bernoulli import bernoulli
 from parallel_ar.heads.categorical import categorical
+from parallel_ar.heads.discretized_logistic import discretized_logistic
 from parallel_ar.heads.gaussian_mixture import gaussian_mixture
 
-__all__ = ['bernoulli', 'categorical', 'gaussian_mixture']
+__all__ = [
+  'bernoulli',
+  'categorical',
+  'discretized_logistic',
+  'gaussian_mixture',
+]

@@ -25,6 +25,7 @@ from parallel_ar.models.maf import (
 from parallel_ar.models.multiscale import multiscale
 from parallel_ar.models.nade import eonade, nade
 from parallel_ar.models.pixelcnn import pixelcnn
+from parallel_ar.models.pixelcnn_pp import pixelcnn_pp
 from parallel_ar.models.recurrent import recurrent
 from parallel_ar.models.transformer import transformer
 from parallel_ar.models.wavenet import wavenet
@@ -42,6 +43,7 @@ __all__ = [
   'multiscale',
   'nade',
   'pixelcnn',
+  'pixelcnn_pp',
   'recurrent',
   'transformer',
   'wavenet',
@@ -54,6 +56,7 @@ FAMILIES: dict[str, Callable[..., AutoregressiveModel]] = {
   'multiscale': multiscale,
   'nade': nade,
   'pixelcnn': pixelcnn,
+  'pixelcnn_pp': pixelcnn_pp,
   'recurrent': recurrent,
   'transformer': transformer,
   'wavenet': wavenet,

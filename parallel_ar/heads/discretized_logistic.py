@@ -1,0 +1,139 @@
+"""Mixtures of discretized logistics over the channels of a pixel."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from parallel_ar.model import Head
+from parallel_ar.types import Array, PRNGKey
+
+_MIN_LOG_SCALE = -7.0
+
+
+class Logistics(NamedTuple):
+  """Parameters of the mixtures: what `dist` is.
+
+  Attributes:
+    logits: float[E, K], of the mixture.
+    means: float[E, C, K], on the scale where values go from -1 to 1.
+    log_scales: float[E, C, K].
+    links: float[E, C (C - 1) / 2, K]: channel 1 on 0, 2 on 0, 2 on 1, ...;
+      None for one channel.
+  """
+
+  logits: Array
+  means: Array
+  log_scales: Array
+  links: Array | None
+
+
+def discretized_logistic(
+  num_values: int, channels: int = 1, num_mixtures: int = 10
+) -> Head:
+  """p(x_i) = sum_k w_k prod_c P(x_ic | x_i,<c, k) for a pixel of C channels.
+
+    P(v | m, s) = F((v + d - m) / s) - F((v - d - m) / s),   d = 1 / (V - 1)
+    m_c = mean_c + sum_{b<c} link_cb v_b
+
+  with F the logistic function and v = 2 x / (V - 1) - 1; the bins of 0 and
+  V - 1 reach to infinity, so the V probabilities sum to 1. One k serves all
+  channels, which form a chain: a pixel is one position with a closed form.
+
+  A pick takes k by Gumbel noise, and then v_c = m_c + s_c g_c, g_c ~ Logistic,
+  rounded to the nearest value, channel after channel.
+
+  `dist` is a `Logistics`; events are int[E, C].
+
+  Args:
+    num_values: V.
+    channels: C.
+    num_mixtures: K.
+
+  Raises:
+    ValueError: V < 2, C < 1 or K < 1.
+
+  References:
+    Salimans, Karpathy, Chen, Kingma: PixelCNN++. ICLR 2017, section 2.1, 2.2.
+  """
+  if num_values < 2 or channels < 1 or num_mixtures < 1:
+    raise ValueError(
+      'discretized_logistic takes at least 2 values, 1 channel and 1 mixture; '
+      f'got {num_values}, {channels} and {num_mixtures}.'
+    )
+
+  def noise(key: PRNGKey, position: Array) -> Any:
+    which, where = jax.random.split(jax.random.fold_in(key, position))
+    # mode='high': see `heads.categorical`.
+    component = jax.random.gumbel(which, (num_mixtures,), mode='high')
+    # A logistic is the difference of two Gumbels.
+    two = jax.random.gumbel(where, (channels, 2), mode='high')
+    return component, two[:, 1] - two[:, 0]
+
+  def log_prob(dist: Logistics, x: Array) -> Array:
+    terms = channel_log_probs(dist, x, num_values).sum(-2)
+    return jax.nn.logsumexp(terms + jax.nn.log_softmax(dist.logits, -1), -1)
+
+  def pick(dist: Logistics, noise: Any) -> Array:
+    gumbel, logistic = noise
+    k = jnp.argmax(dist.logits + gumbel, -1)[..., None, None]
+    of_k = lambda a: jnp.take_along_axis(a, k, -1)[..., 0]
+    means, log_scales, links = jax.tree.map(of_k, tuple(dist[1:]))
+    scales = jnp.exp(jnp.maximum(log_scales, _MIN_LOG_SCALE))
+    values: list[Array] = []
+    for c in range(channels):
+      first = c * (c - 1) // 2
+      mean = means[..., c]
+      for b, before in enumerate(values):
+        mean = mean + links[..., first + b] * _scaled(before, num_values)
+      v = mean + scales[..., c] * logistic[..., c]
+      index = jnp.round((v + 1) * (num_values - 1) / 2)
+      values.append(jnp.clip(index, 0, num_values - 1).astype(jnp.int32))
+    return jnp.stack(values, -1)
+
+  def pmf(dist: Logistics) -> Array:
+    every = jnp.arange(num_values)
+    at = lambda v: log_prob(dist, jnp.full((*dist.logits.shape[:-1], 1), v))
+    return jnp.exp(jnp.moveaxis(jax.vmap(at)(every), 0, -1))
+
+  return Head(
+    name=f'discretized_logistic({num_values}, {channels} channels)',
+    num_values=num_values,
+    log_prob=log_prob,
+    noise=noise,
+    pick=pick,
+    pmf=pmf if channels == 1 else None,
+  )
+
+
+def channel_log_probs(dist: Logistics, x: Array, num_values: int) -> Array:
+  """log P(x_c | x_<c, k) of every channel and component, float[E, C, K].
+
+  The middle bins use F(a) - F(b) = F(a) F(-b) (1 - exp(b - a)), which neither
+  cancels nor underflows, so that no second formula is needed for far values.
+  """
+  v = _scaled(x, num_values)[..., None]
+  means, first = [], 0
+  for c in range(x.shape[-1]):
+    mean = dist.means[..., c, :]
+    if dist.links is not None:
+      links = dist.links[..., first : first + c, :]
+      mean = mean + (links * v[..., :c, :]).sum(-2)
+    means.append(mean)
+    first += c
+  scales = jnp.exp(-jnp.maximum(dist.log_scales, _MIN_LOG_SCALE))
+  # Neighbours compute their common edge alike, so that the sum telescopes.
+  edge = lambda n: (2.0 * n.astype(jnp.float32) + 1) / (num_values - 1) - 1
+  mean = jnp.stack(means, -2)
+  upper = (edge(x)[..., None] - mean) * scales
+  lower = (edge(x - 1)[..., None] - mean) * scales
+  below = jax.nn.log_sigmoid(upper)  # log F(a)
+  above = jax.nn.log_sigmoid(-lower)  # log (1 - F(b))
+  width = jnp.maximum(upper - lower, 1e-30)
+  middle = below + above + jnp.log(-jnp.expm1(-width))
+  inner = jnp.where(x[..., None] == num_values - 1, above, middle)
+  return jnp.where(x[..., None] == 0, below, inner)
+
+
+def _scaled(x: Array, num_values: int) -> Array:
+  return 2.0 * x.astype(jnp.float32) / (num_values - 1) - 1.0
