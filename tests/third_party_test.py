@@ -13,8 +13,10 @@ from parallel_ar.analysis import timing  # noqa: E402
 from parallel_ar.models.made import hidden_degrees  # noqa: E402
 from parallel_ar.training import step  # noqa: E402
 from third_party.peers import (  # noqa: E402
+  networks,
   sample,
   torch_models,
+  torch_transformer,
   train_step,
   worker,
 )
@@ -113,7 +115,7 @@ def test_another_network_is_not_timed():
 def test_three_steps_of_both_end_at_the_same_loss(tmp_path, model):
   """The optimizers agree, whole batch and in micro-batches."""
   path = tmp_path / 'arrays.npz'
-  network = train_step.Network(model, batch=4, steps=1, goal=1.0, programs={})
+  network = networks.Network(model, batch=4, steps=1, goal=1.0, programs={})
   train_step.save_arrays(path, network, seed=0)
   with np.load(path) as file:
     arrays = dict(file)
@@ -135,7 +137,7 @@ def test_three_steps_of_both_end_at_the_same_loss(tmp_path, model):
 
 def test_a_tiny_benchmark_runs_from_end_to_end():
   """Processes, rounds, table and record; no time is asserted."""
-  network = train_step.Network(
+  network = networks.Network(
     TINY,
     batch=4,
     steps=2,
@@ -199,3 +201,29 @@ class TestSampling:
     text = '\n'.join(lines)
     assert text.count('reached') == 2 and text.count('missed') == 1
     assert numbers['t: PyTorch, full pass / parallel_ar, cached'][0] == 400
+
+
+@pytest.mark.parametrize('checkpointed', [False, True])
+def test_the_worked_example_is_the_encoder_of_pytorch(checkpointed):
+  """The same loss to 1e-5, and the same gradient, on the same weights."""
+  config = {
+    **networks.WORKED,
+    'event': (11,),
+    'num_values': 7,
+    'features': 16,
+    'heads': 4,
+    'layers': 2,
+  }
+  _, params, x, want, grads = ours(config)
+  module = torch_transformer.Transformer(11, 7, 16, 2, 4, checkpointed)
+  torch_transformer.load(module, params)
+  loss = torch_transformer.mean_nats(module, torch.from_numpy(x).long())
+  loss.backward()
+  assert abs(loss.item() - want) <= 1e-5 * abs(want)
+  np.testing.assert_allclose(
+    module.embed.weight.grad, grads['embed']['embedding'], rtol=2e-3, atol=2e-4
+  )
+  layer = module.encoder.layers[0].linear1.weight.grad
+  np.testing.assert_allclose(
+    layer.T, grads['block_0']['up']['kernel'], rtol=2e-3, atol=2e-4
+  )

@@ -114,7 +114,9 @@ def field(side: int):
 def fit(layers, params, draw):
   """Maximum likelihood by Adam; the nats are of fresh samples."""
   schedule = optax.cosine_decay_schedule(1e-3, max(_STEPS.value, 1))
-  optimizer = optax.adam(schedule)
+  # The layers' scales multiply: without clipping a step can blow them up.
+  clip = optax.clip_by_global_norm(1.0)
+  optimizer = optax.chain(clip, optax.adam(schedule))
   state = optimizer.init(params)
 
   def loss(params, x):

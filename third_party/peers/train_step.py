@@ -5,12 +5,12 @@ r"""A training step of ours against the same network in PyTorch, run in turn.
   .venv/bin/python -m third_party.peers.train_step \
       --out=results/peer_train_step.json
 
-Networks: MADE 784-500-500-784 with batches of 100, and Gated PixelCNN on
-28 x 28 with 64 channels and 8 layers with batches of 32; Adam, float32, both
-sides with two threads and the same environment (the allocator's settings are
-printed, since they decide such comparisons). Every program is a process of its
-own that starts from the same parameters and batch; their first losses are
-compared before anything is timed.
+Networks: those of `networks`, MADE and Gated PixelCNN by default, on request
+the worked example at three lengths; Adam, float32, both sides with two threads
+and the same environment (the allocator's settings are printed, since
+they decide such comparisons). Every program is a process of its own that starts
+from the same parameters and batch; their first losses are compared before
+anything is timed.
 
 'PyTorch, eager' is the same network as its users write it: a full kernel times
 a mask, the default Adam. The goals refer to it. The variants below it are what
@@ -30,7 +30,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from importlib import metadata
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -41,6 +41,7 @@ from parallel_ar import models
 from parallel_ar.analysis import timing
 from parallel_ar.models.made import hidden_degrees
 from parallel_ar.training import results
+from third_party.peers.networks import EAGER, NETWORKS, OURS, Network
 
 _OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
 _ROUNDS = flags.DEFINE_integer('rounds', 11, 'Timed rounds of every program.')
@@ -53,77 +54,7 @@ _COMPILED = flags.DEFINE_bool(
   'compiled', False, 'Also time torch.compile, which needs a C++ compiler.'
 )
 
-OURS, EAGER = 'parallel_ar', 'PyTorch, eager'
 ENVIRONMENT = ('MALLOC_', 'LD_PRELOAD', 'XLA_FLAGS', 'OMP_', 'MKL_', 'KMP_')
-
-
-class Network(NamedTuple):
-  """What is timed.
-
-  Attributes:
-    model: `model` section of a config.
-    batch: examples of a step.
-    steps: steps that one time is the mean of.
-    goal: largest ratio of our time to that of 'PyTorch, eager'.
-    programs: name -> what `worker` is told beside the model; `OURS` and
-      `EAGER` are among them.
-  """
-
-  model: dict[str, Any]
-  batch: int
-  steps: int
-  goal: float
-  programs: dict[str, dict[str, Any]]
-
-
-NETWORKS = {
-  'made': Network(
-    {'name': 'made', 'event': (784,), 'hidden': (500, 500)},
-    batch=100,
-    steps=20,
-    goal=0.35,
-    programs={
-      OURS: {},
-      EAGER: {},
-      'PyTorch, fused Adam': {'fused': True},
-      'PyTorch, compiled, fused Adam': {'fused': True, 'compiled': True},
-    },
-  ),
-  'gated_pixelcnn': Network(
-    {
-      'name': 'gated_pixelcnn',
-      'event': (28, 28, 1),
-      'features': 64,
-      'layers': 8,
-      'size': 3,
-      'first_size': 7,
-      'head_features': 32,
-    },
-    batch=32,
-    steps=1,
-    goal=0.75,
-    programs={
-      OURS: {},
-      'parallel_ar, 4 micro-batches': {'micro_batches': 4},
-      EAGER: {},
-      'PyTorch, cropped kernels': {'style': 'cropped'},
-      'PyTorch, cropped, 4 micro-batches': {
-        'style': 'cropped',
-        'micro_batches': 4,
-      },
-      'PyTorch, cropped, channels last, fused Adam': {
-        'style': 'cropped',
-        'channels_last': True,
-        'fused': True,
-      },
-      'PyTorch, cropped, compiled, fused Adam': {
-        'style': 'cropped',
-        'compiled': True,
-        'fused': True,
-      },
-    },
-  ),
-}
 
 
 class Worker:
@@ -181,6 +112,8 @@ def save_arrays(path: str | os.PathLike[str], network: Network, seed: int):
   rng = np.random.default_rng(seed)
   shape = (network.batch, *model.event.shape)
   arrays = {'x': (rng.random(shape) < 0.2).astype(np.int32)}
+  if model.head.num_values != 2:
+    arrays['x'] = rng.integers(model.head.num_values, size=shape, dtype='int32')
   for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
     name = '/'.join(key.key for key in keys)
     arrays[f'params/{name}'] = np.asarray(leaf)

@@ -103,7 +103,11 @@ def torch_step(spec: Mapping[str, Any], arrays: Arrays) -> Step:
   x = torch.from_numpy(arrays['x'].astype(np.float32))
   model = spec['model']
   module: torch.nn.Module
-  if model['name'] == 'made':
+  loss = torch_models.mean_nats
+  if model['name'] == 'transformer':
+    module, loss = _torch_transformer(spec, arrays)
+    x = torch.from_numpy(arrays['x']).long()
+  elif model['name'] == 'made':
     hidden = [arrays[f'degrees/{l}'] for l in range(len(model['hidden']))]
     module = torch_models.MADE(arrays['rank'], hidden)
     torch_models.load_made(module, unflatten(arrays))
@@ -120,7 +124,6 @@ def torch_step(spec: Mapping[str, Any], arrays: Arrays) -> Step:
   adam = torch.optim.Adam(
     module.parameters(), lr=1e-3, fused=spec.get('fused', False)
   )
-  loss = torch_models.mean_nats
   if spec.get('compiled'):
     loss = torch.compile(loss)
   parts = spec.get('micro_batches', 1)
@@ -136,6 +139,21 @@ def torch_step(spec: Mapping[str, Any], arrays: Arrays) -> Step:
     return total
 
   return run
+
+
+def _torch_transformer(spec: Mapping[str, Any], arrays: Arrays) -> Any:
+  """The module with our parameters, and its loss."""
+  from third_party.peers import torch_transformer
+
+  model = spec['model']
+  names = ('num_values', 'features', 'layers', 'heads')
+  module = torch_transformer.Transformer(
+    model['event'][0],
+    **{name: model[name] for name in names},
+    checkpointed=spec.get('checkpointed', False),
+  )
+  torch_transformer.load(module, unflatten(arrays))
+  return module, torch_transformer.mean_nats
 
 
 def our_sample(spec: Mapping[str, Any], arrays: Arrays) -> Step:

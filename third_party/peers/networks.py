@@ -1,0 +1,103 @@
+"""The networks whose training step is timed, and the programs that take it."""
+
+from typing import Any, NamedTuple
+
+OURS, EAGER = 'parallel_ar', 'PyTorch, eager'
+
+
+class Network(NamedTuple):
+  """What is timed.
+
+  Attributes:
+    model: `model` section of a config.
+    batch: examples of a step.
+    steps: steps that one time is the mean of.
+    goal: largest ratio of our time to that of 'PyTorch, eager'.
+    programs: name -> what `worker` is told beside the model; `OURS` and
+      `EAGER` are among them.
+  """
+
+  model: dict[str, Any]
+  batch: int
+  steps: int
+  goal: float
+  programs: dict[str, dict[str, Any]]
+
+
+NETWORKS = {
+  'made': Network(
+    {'name': 'made', 'event': (784,), 'hidden': (500, 500)},
+    batch=100,
+    steps=20,
+    goal=0.35,
+    programs={
+      OURS: {},
+      EAGER: {},
+      'PyTorch, fused Adam': {'fused': True},
+      'PyTorch, compiled, fused Adam': {'fused': True, 'compiled': True},
+    },
+  ),
+  'gated_pixelcnn': Network(
+    {
+      'name': 'gated_pixelcnn',
+      'event': (28, 28, 1),
+      'features': 64,
+      'layers': 8,
+      'size': 3,
+      'first_size': 7,
+      'head_features': 32,
+    },
+    batch=32,
+    steps=1,
+    goal=0.75,
+    programs={
+      OURS: {},
+      'parallel_ar, 4 micro-batches': {'micro_batches': 4},
+      EAGER: {},
+      'PyTorch, cropped kernels': {'style': 'cropped'},
+      'PyTorch, cropped, 4 micro-batches': {
+        'style': 'cropped',
+        'micro_batches': 4,
+      },
+      'PyTorch, cropped, channels last, fused Adam': {
+        'style': 'cropped',
+        'channels_last': True,
+        'fused': True,
+      },
+      'PyTorch, cropped, compiled, fused Adam': {
+        'style': 'cropped',
+        'compiled': True,
+        'fused': True,
+      },
+    },
+  ),
+}
+
+
+WORKED = {  # see configs/worked_example.py
+  'name': 'transformer',
+  'num_values': 512,
+  'features': 512,
+  'layers': 6,
+  'heads': 8,
+  'positions': 'learned',
+}
+
+
+def _worked_example(length: int, batch: int) -> Network:
+  """The worked example, with and without checkpoints on either side."""
+  model = {**WORKED, 'event': (length,)}
+  programs: dict[str, dict[str, Any]] = {
+    OURS: {},
+    'parallel_ar, checkpoints': {'model': {**model, 'remat': 'full'}},
+    EAGER: {},
+    'PyTorch, checkpoints': {'checkpointed': True},
+  }
+  return Network(model, batch, steps=1, goal=1.0, programs=programs)
+
+
+NETWORKS |= {
+  'worked_example_100': _worked_example(100, 32),
+  'worked_example_1000': _worked_example(1000, 4),
+  'worked_example_8000': _worked_example(8000, 1),
+}
