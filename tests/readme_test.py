@@ -31,6 +31,23 @@ SMALL = {
   'forecaster': ['--steps=2', '--batch=2'],
   'tables/pixel_cost': ['--sizes=4,6', '--rounds=1', '--layers=1'],
   'tables/coupling': ['--count=2', '--draws=2'],
+  'gallery': [
+    '--steps=2',
+    '--only=nade,min_gru',
+    '--rounds=1',
+    '--workdir=WORKDIR/gallery',
+    '--docs=WORKDIR/docs',
+  ],
+  'tables/recurrences': ['--lengths=5', '--sizes=2', '--rounds=1'],
+  'tables/attention': ['--lengths=9', '--window=4', '--size=2', '--rounds=1'],
+  'tables/hierarchy': [
+    '--config.train.steps=2',
+    '--config.model.hidden=(9,)',
+    '--layouts=raster,blocks8,multiscale2',
+    '--samples=2',
+    '--workdir=WORKDIR/hierarchy',
+  ],
+  'tables/inverse': ['--side=3', '--layers=2', '--hidden=8', '--steps=2'],
   'influence': ['--events=1', '--count=2'],
 }
 
@@ -54,7 +71,7 @@ def test_command(command, workdir):
       name = re.search(r'configs/(\w+)\.py', command)
       name = name.group(1) if name else script
       flags.append(f'--workdir={workdir}/{name}')
-    flags += SMALL[script]
+    flags += [f.replace('WORKDIR', str(workdir)) for f in SMALL[script]]
     expected = 0
   done = subprocess.run(
     [

@@ -44,14 +44,21 @@ class MaskedDense(nn.Module):
     kernel = self.param(
       'kernel', self.kernel_init, (lower.size, upper.size), jnp.float32
     )
+    if lower.min() > upper.max():
+      # XLA 0.10.2 makes NaN of some products with a constant zero matrix.
+      y = jnp.zeros((*x.shape[:-1], upper.size), self.dtype)
+      return self._add_bias(y)
     if lower.max() > upper.min():
       live = jnp.asarray(lower)[:, None] <= jnp.asarray(upper)[None, :]
       kernel = jnp.where(live, kernel, 0)
-    y = x.astype(self.dtype) @ kernel.astype(self.dtype)
-    if self.use_bias:
-      bias = self.param('bias', nn.initializers.zeros, upper.shape, jnp.float32)
-      y = y + jnp.broadcast_to(bias.astype(self.dtype), y.shape)
-    return y
+    return self._add_bias(x.astype(self.dtype) @ kernel.astype(self.dtype))
+
+  def _add_bias(self, y: Array) -> Array:
+    if not self.use_bias:
+      return y
+    shape = y.shape[-1:]
+    bias = self.param('bias', nn.initializers.zeros, shape, jnp.float32)
+    return y + jnp.broadcast_to(bias.astype(self.dtype), y.shape)
 
 
 def channel_degrees(features: int, channels: int) -> np.ndarray:

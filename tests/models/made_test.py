@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from parallel_ar import models, order
+from parallel_ar import likelihood, models, order
 from parallel_ar.analysis import causality
 from parallel_ar.models.made import hidden_degrees
 from parallel_ar.testing import case as cases
@@ -141,3 +141,19 @@ def test_init_gives_finite_parameters_of_the_declared_shapes():
 def test_errors(fields, message):
   with pytest.raises(ValueError, match=message):
     models.made(**{'event': (4,), 'hidden': (8,), **fields})
+
+
+def test_one_rank_of_many_values_is_independent_and_finite():
+  """A product with an all-masked matrix once gave NaN at batch 64."""
+  net = models.made(
+    event=(8, 8, 1),
+    num_values=17,
+    rank=np.zeros((8, 8, 1), np.int32),
+    hidden=(500,),
+    direct=True,
+    degrees='even',
+  )
+  params = net.init(jax.random.key(0))
+  x = np.random.default_rng(0).integers(17, size=(64, 8, 8, 1))
+  nats = likelihood.log_prob(net, params, x.astype(np.int32))
+  np.testing.assert_allclose(nats, -64 * np.log(17), rtol=1e-5)
