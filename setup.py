@@ -3,7 +3,7 @@
 What is needed to run is here, with lower bounds only. The versions that the
 tests pass with, one set for each Python, are pinned in constraints.txt:
 
-  pip install -c constraints.txt -e '.[data,plots,coding,test,dev]'
+  pip install -c constraints.txt -e '.[data,plots,coding,quantization,test,dev]'
 """
 
 import pathlib
@@ -45,6 +45,8 @@ setuptools.setup(
     'plots': ['pillow>=11.0'],
     # The entropy coder behind lossless compression.
     'coding': ['constriction>=0.5.0'],
+    # Arrays of 8 and 4 bits.
+    'quantization': ['qwix>=0.1.8'],
     'test': ['chex>=0.1.92', 'pytest>=9.0', 'pytest-xdist>=3.8'],
     'dev': ['mypy>=2.0', 'ruff>=0.15'],
   },

@@ -4,8 +4,8 @@ Paper: van den Oord et al. 2016a, section 3.2.
 No published number on this data; docs/gallery.md has ours beside the other
 families, trained alike.
 Data: 1297 / 200 / 300 images of 17 grey levels, inside scikit-learn.
-Hardware: 2 CPU cores, TIME.
-Expect: EXPECT bits/dim on the 300 test images.
+Hardware: 2 CPU cores, 10 to 20 s.
+Expect: 1.879 bits/dim on the 300 test images.
 Command: ./run.sh train --config=configs/digits_pixelcnn.py
 """
 

@@ -4,8 +4,8 @@ Paper: Salimans et al. 2017.
 No published number on this data; docs/gallery.md has ours beside the other
 families, trained alike.
 Data: 1297 / 200 / 300 images of 17 grey levels, inside scikit-learn.
-Hardware: 2 CPU cores, TIME.
-Expect: EXPECT bits/dim on the 300 test images.
+Hardware: 2 CPU cores, about a minute.
+Expect: 1.818 bits/dim on the 300 test images.
 Command: ./run.sh train --config=configs/digits_pixelcnn_pp.py
 """
 

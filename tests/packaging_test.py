@@ -188,7 +188,9 @@ class TestEnvironment:
     assert second.returncode == 0
     assert 'making' not in second.stderr
     pip, *runs = repository.calls()
-    assert '-c constraints.txt -e .[data,plots,coding,test,dev]' in pip
+    assert (
+      '-c constraints.txt -e .[data,plots,coding,quantization,test,dev]' in pip
+    )
     assert runs == [
       'run -m experiments.hello --name=you and me',
       'run -m experiments.hello',

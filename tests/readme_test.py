@@ -47,6 +47,7 @@ SMALL = {
     '--samples=2',
     '--workdir=WORKDIR/hierarchy',
   ],
+  'tables/quantization': ['--count=20', '--rounds=1'],
   'tables/inverse': ['--side=3', '--layers=2', '--hidden=8', '--steps=2'],
   'influence': ['--events=1', '--count=2'],
 }
