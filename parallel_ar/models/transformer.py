@@ -22,6 +22,7 @@ References:
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -145,27 +146,64 @@ class Transformer(nn.Module):
       y_LN = y_LN + table[slots_L].astype(self.dtype)
     add = embedding.AddContext(self.num_classes, self.dtype, name='context')
     y_LN = add(y_LN, context)
-    block = remat_policies.remat(Block, self.remat)
-    caches = []
-    for l in range(self.layers):
-      y_LN, kept = block(
-        self.heads,
-        self.mlp_features,
-        self.group,
-        self.positions == 'rotary',
-        self.chunk,
-        self.pattern[l % len(self.pattern)],
-        self.window,
-        self.dtype,
-        name=f'block_{l}',
-      )(y_LN, slots_L, cache[l] if cache else None)
-      caches.append(kept)
+    caches: list[attention.KeyValues | None] = []
+    if self._in_a_loop(cache):
+      y_LN = self._loop(y_LN, slots_L)
+    else:
+      for l in range(self.layers):
+        y_LN, kept = self._block(l, name=f'block_{l}')(
+          y_LN, slots_L, cache[l] if cache else None
+        )
+        caches.append(kept)
     y_LN = nn.LayerNorm(dtype=self.dtype, name='norm')(y_LN)
     if self.tied:
       logits = embed.attend(y_LN)
     else:
       logits = nn.Dense(self.num_values, dtype=self.dtype, name='logits')(y_LN)
     return logits.astype(jnp.float32), tuple(caches)
+
+  def _block(self, layer: int, **where: Any) -> Block:
+    return Block(
+      self.heads,
+      self.mlp_features,
+      self.group,
+      self.positions == 'rotary',
+      self.chunk,
+      self.pattern[layer % len(self.pattern)],
+      self.window,
+      self.dtype,
+      **where,
+    )
+
+  def _in_a_loop(self, cache: Any) -> bool:
+    """Whether checkpoints are wanted, of a pass whose parameters are there."""
+    wanted = self.remat != 'none' and cache is None
+    return wanted and not self.is_initializing()
+
+  def _loop(self, y_LN: Array, slots_L: Array) -> Array:
+    """All blocks in a loop, each computed again in the backward pass.
+
+    Laid out one after another, XLA on a CPU recomputes the blocks too but
+    schedules that early, and saves no memory. A loop leaves it no choice.
+    """
+    count = len(self.pattern)
+    params = self.variables['params']
+
+    def turn(y_LN: Array, own: Any) -> tuple[Array, None]:
+      for n, part in enumerate(own):
+        block = self._block(n, parent=None)
+        y_LN, _ = block.apply({'params': part}, y_LN, slots_L, None)
+      return y_LN, None
+
+    policy = remat_policies.POLICIES[self.remat]
+    turn = jax.checkpoint(turn, policy=policy, prevent_cse=False)
+    whole = self.layers - self.layers % count
+    every = [params[f'block_{l}'] for l in range(self.layers)]
+    turns = [tuple(every[l : l + count]) for l in range(0, whole, count)]
+    if turns:
+      stacked = jax.tree.map(lambda *p: jnp.stack(p), *turns)
+      y_LN, _ = jax.lax.scan(turn, y_LN, stacked)
+    return turn(y_LN, every[whole:])[0]
 
 
 def _decode(module: Transformer) -> Decode:
@@ -237,7 +275,7 @@ def transformer(
     pattern: 'full', 'local' or 'strided' for each block, repeated over them:
       ('local', 'strided') is a Sparse Transformer.
     window: slots of a local window, and the stride.
-    remat: policy for the blocks, see `layers.remat`.
+    remat: policy for the blocks, see `layers.remat`; they run in a loop then.
     dtype: of the products; parameters are float32.
 
   Returns:
@@ -260,6 +298,7 @@ def transformer(
       f"positions must be 'rotary' or 'learned'; got {positions!r}."
     )
   unknown = set(pattern) - set(get_args(attention.Pattern))
+  remat_policies.remat(Block, remat)  # refuses an unknown policy
   tied_groups = group > 1 and set(pattern) != {'full'}
   if unknown or not pattern or window < 1 or tied_groups:
     raise ValueError(

@@ -93,3 +93,33 @@ def test_init_gives_finite_parameters():
 def test_errors(fields, message):
   with pytest.raises(ValueError, match=message):
     build(**fields)
+
+
+@pytest.mark.parametrize('pattern', [('full',), ('local', 'strided')])
+def test_checkpoints_change_memory_only(pattern):
+  """The blocks run in a loop, three of them in turns of one and of two."""
+  fields = {'num_values': 5, 'features': 8, 'heads': 2, 'layers': 3}
+  net, saving = (
+    models.transformer(
+      event=(64,), pattern=pattern, window=8, remat=remat, chunk=16, **fields
+    )
+    for remat in ('none', 'full')
+  )
+  case = cases.make_case(net)
+  assert jax.tree.structure(
+    jax.eval_shape(saving.init, case.keys[0])
+  ) == jax.tree.structure(case.params)
+
+  def program(model):
+    loss = lambda p: likelihood.log_prob(model, p, case.x).sum()
+    return jax.jit(jax.value_and_grad(loss)).lower(case.params).compile()
+
+  (want, grads), (got, again) = (program(m)(case.params) for m in (net, saving))
+  np.testing.assert_allclose(got, want, rtol=1e-5)
+  jax.tree.map(
+    lambda g, w: np.testing.assert_allclose(
+      g, w, rtol=1e-3, atol=1e-3 * np.abs(w).max() + 1e-5
+    ),
+    again,
+    grads,
+  )
