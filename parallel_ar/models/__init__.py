@@ -64,7 +64,7 @@ FAMILIES: dict[str, Callable[..., AutoregressiveModel]] = {
 # Families with members that share params: how they are built, and the fields.
 _ENSEMBLES: dict[Any, tuple[Callable[..., Any], tuple[str, ...]]] = {
   made: (ensemble, ('num_masks', 'random_orders')),
-  nade: (eonade, ('num_orders',)),
+  nade: (eonade, ('num_orders', 'orders_seed')),
 }
 _COUPLING = 'coupling'  # of a categorical head, see `heads.categorical`
 # How a config names a rank.
@@ -108,11 +108,7 @@ def build(config: Mapping[str, Any]) -> tuple[AutoregressiveModel, ...]:
     options['dtype'] = jnp.dtype(options['dtype'])
   coupling = options.pop(_COUPLING, 'gumbel')
   many = several is not None and any(field in options for field in members)
-  if many and several is eonade and 'order' not in options:
-    options['order_seed'] = options.get('order_seed', 0)
-    rank = None
-  else:
-    rank = _rank(options)
+  rank = _rank(options)
   if rank is not None:
     options['rank'] = rank
   if many and several is not None:

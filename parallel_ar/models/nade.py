@@ -151,7 +151,7 @@ def eonade(
   *,
   event: Sequence[int],
   num_orders: int = 1,
-  order_seed: int = 0,
+  orders_seed: int = 0,
   **options: Any,
 ) -> tuple[model.AutoregressiveModel, ...]:
   """K random orders over one params tree.
@@ -159,7 +159,7 @@ def eonade(
   Args:
     event: event shape E.
     num_orders: K.
-    order_seed: member k draws its order from order_seed + k.
+    orders_seed: member k draws its order from orders_seed + k.
     **options: of `nade`, without a rank.
 
   Returns:
@@ -173,6 +173,6 @@ def eonade(
   if options.get('rank') is not None:
     raise ValueError('EoNADE draws its orders at random; give no rank.')
   return tuple(
-    nade(event=event, rank=order.random(event, order_seed + k), **options)
+    nade(event=event, rank=order.random(event, orders_seed + k), **options)
     for k in range(num_orders)
   )
