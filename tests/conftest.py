@@ -33,11 +33,23 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   os.environ.update(_settings_of_run_sh())
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
-# Programs are shared inside a process only: XLA crashed now and then when a
-# process that held hundreds of programs loaded one more from the cache on disk.
-jax.config.update('jax_enable_compilation_cache', False)
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 flags.FLAGS.mark_as_parsed()
+
+_MOST_MAPS = 30_000  # Linux gives a process 65,530
+
+
+@pytest.fixture(autouse=True)
+def _few_programs():
+  """Forgets compiled programs before they use up the process's memory maps.
+
+  Each takes about four, and a process that has no more is aborted by XLA.
+  """
+  yield
+  maps = pathlib.Path('/proc/self/maps')
+  if maps.exists() and maps.read_bytes().count(b'\n') > _MOST_MAPS:
+    jax.clear_caches()

@@ -37,7 +37,7 @@ def block_causal_attention(
   v_LHK: Array,
   *,
   block: int = 1,
-  chunk: int = 64,
+  chunk: int = 0,
 ) -> Array:
   """softmax(q k^T / sqrt(K)) v where slot l reads slots of blocks <= its own.
 
@@ -50,13 +50,15 @@ def block_causal_attention(
     k_LHK: keys.
     v_LHK: values.
     block: slots of one block see each other; 1 is plain causal attention.
-    chunk: queries to take at once; rounded up to a multiple of `block`.
+    chunk: queries to take at once; rounded up to a multiple of `block`. 0
+      takes 64, and a 32nd of long sequences: their gradient adds up one array
+      of all keys for each chunk.
 
   Returns:
     float[L, H, K].
   """
   length, _, size = q_LHK.shape
-  chunk = -(-chunk // block) * block
+  chunk = -(-(chunk or max(64, length // 32)) // block) * block
   q_HLK, k_HSK, v_HSK = (jnp.moveaxis(a, 0, 1) for a in (q_LHK, k_LHK, v_LHK))
   q_HLK = q_HLK * (size**-0.5)
   blocks = np.arange(length) // block
@@ -72,7 +74,7 @@ def block_causal_attention(
 
 
 def local_attention(
-  q_LHK: Array, k_LHK: Array, v_LHK: Array, *, window: int, chunk: int = 64
+  q_LHK: Array, k_LHK: Array, v_LHK: Array, *, window: int, chunk: int = 0
 ) -> Array:
   """Attention of slot l to the slots l - w + 1 .. l.
 
@@ -85,7 +87,7 @@ def local_attention(
     k_LHK: keys.
     v_LHK: values.
     window: w.
-    chunk: c.
+    chunk: c; 0 takes 64.
 
   Returns:
     float[L, H, K].
@@ -95,7 +97,7 @@ def local_attention(
     Parmar et al.: Image Transformer. ICML 2018 (local windows).
   """
   length, _, size = q_LHK.shape
-  chunk = min(chunk, length)
+  chunk = min(chunk or 64, length)
   count, seen = -(-length // chunk), min(window, length) - 1
   after = count * chunk - length
   q_LHK = jnp.pad(q_LHK * (size**-0.5), ((0, after), (0, 0), (0, 0)))
@@ -118,7 +120,7 @@ def local_attention(
 
 
 def strided_attention(
-  q_LHK: Array, k_LHK: Array, v_LHK: Array, *, stride: int, chunk: int = 64
+  q_LHK: Array, k_LHK: Array, v_LHK: Array, *, stride: int, chunk: int = 0
 ) -> Array:
   """Attention of slot l to the slots l, l - s, l - 2 s, ...
 
@@ -130,7 +132,7 @@ def strided_attention(
     k_LHK: keys.
     v_LHK: values.
     stride: s.
-    chunk: queries of a residue to take at once.
+    chunk: queries of a residue to take at once, as above.
 
   Returns:
     float[L, H, K].
@@ -249,7 +251,7 @@ class SelfAttention(nn.Module):
   heads: int
   block: int = 1
   rotary: bool = True
-  chunk: int = 64
+  chunk: int = 0
   pattern: Pattern = 'full'
   window: int = 64
   dtype: Any = jnp.float32

@@ -251,7 +251,7 @@ def transformer(
   tied: bool = False,
   num_classes: int = 0,
   context_size: int = 0,
-  chunk: int = 64,
+  chunk: int = 0,
   pattern: Sequence[attention.Pattern] = ('full',),
   window: int = 64,
   remat: str = 'none',
@@ -272,6 +272,7 @@ def transformer(
     num_classes: > 0 conditions on a label in 0..num_classes-1.
     context_size: > 0 conditions on a real vector.
     chunk: queries that attention takes at once; changes speed and memory only.
+      0 chooses by the length, see `layers.attention`.
     pattern: 'full', 'local' or 'strided' for each block, repeated over them:
       ('local', 'strided') is a Sparse Transformer.
     window: slots of a local window, and the stride.
