@@ -115,7 +115,8 @@ def pins() -> list[requirements.Requirement]:
 class TestSetup:
   def test_extras_are_those_of_run_sh(self, monkeypatch):
     extras = setup_arguments(monkeypatch)['extras_require']
-    assert list(extras) == ['data', 'plots', 'coding', 'test', 'dev']
+    names = ['data', 'plots', 'coding', 'quantization', 'test', 'dev']
+    assert list(extras) == names
     assert f"EXTRAS='{','.join(extras)}'" in (ROOT / 'run.sh').read_text()
 
   def test_pythons_are_those_of_run_sh(self, monkeypatch):
