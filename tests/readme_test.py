@@ -67,6 +67,7 @@ def test_command(command, workdir):
     flags = ['--help']  # needs files that no test may fetch
     expected = 1  # absl's exit code of --help
   else:
+    _train_first(script, command, workdir)
     flags = [f.replace('runs/', f'{workdir}/') for f in flags]
     if script in ('quickstart', 'train') and '--workdir' not in command:
       name = re.search(r'configs/(\w+)\.py', command)
@@ -87,6 +88,16 @@ def test_command(command, workdir):
     timeout=600,
   )
   assert done.returncode == expected, done.stderr[-3000:]
+
+
+def _train_first(script, command, workdir):
+  """Makes the run that a command reads, if this process has not yet."""
+  for name in re.findall(r'runs/(\w+)', command):
+    made = (workdir / name / 'config.json').exists()
+    if script != 'train' and not made:
+      config = f'--config=configs/{name}.py'
+      (train,) = [c for c in COMMANDS if c.endswith(f'train {config}')]
+      test_command(train, workdir)
 
 
 def test_quickstart_leaves_its_files(workdir):
