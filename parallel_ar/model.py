@@ -65,6 +65,9 @@ class Features(NamedTuple):
   at: Callable[[Any, Any], Array]
 
 
+Objective = Callable[[Params, Array, Context, PRNGKey], Array]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class AutoregressiveModel:
   """p(x) = prod_i p(x_i | x_j : rank[j] < rank[i]), every factor in one pass.
@@ -84,6 +87,9 @@ class AutoregressiveModel:
       of jax.ShapeDtypeStruct; None for an unconditional model.
     decode: the fast incremental path, where the family has one.
     features: for forecasting heads, where the family has them.
+    objective: (params, x, context, key) -> nats[], what training minimises in
+      the mean over examples: a bound, drawn with `key`, or a regularised
+      likelihood. None is -log p(x). Evaluation never reads it.
     causality: 'exact' promises that forbidden inputs change no bit of the
       output; 'rounding' that they change it by rounding only (FFT
       convolutions).
@@ -102,6 +108,7 @@ class AutoregressiveModel:
   context: Any = None
   decode: Decode | None = None
   features: Features | None = None
+  objective: Objective | None = None
   causality: Literal['exact', 'rounding'] = 'exact'
   name: str = 'model'
 
@@ -180,6 +187,7 @@ def from_linen(
   context: Any = None,
   decode: Decode | None = None,
   features: Features | None = None,
+  objective: Objective | None = None,
   causality: Literal['exact', 'rounding'] = 'exact',
   name: str = '',
 ) -> AutoregressiveModel:
@@ -214,6 +222,7 @@ def from_linen(
     context=context,
     decode=decode,
     features=features,
+    objective=objective,
     causality=causality,
     name=name or type(module).__name__,
   )
@@ -355,6 +364,17 @@ def _check_fit(model: AutoregressiveModel) -> None:
     raise ValueError(
       f'{fits}: log_prob returned {_spec(terms)}; expected one float for each '
       f'position, [{_show(shape)}]. conditionals returned {_spec(dist)}.'
+    )
+  if model.objective is None:
+    return
+  what, args = 'objective(params, x, context, key)', (event, model.context, key)
+  nats = _trace(model, what, model.objective, params, *args)
+  one = isinstance(nats, jax.ShapeDtypeStruct) and nats.shape == ()
+  if not one or not jnp.issubdtype(nats.dtype, jnp.floating):
+    raise ValueError(
+      f'{model.name}: {what} returned {_spec(nats)}; expected the nats of ONE '
+      'example, a float scalar. Sum over its positions; the mean over the '
+      'batch is taken by the training step.'
     )
 
 

@@ -91,6 +91,7 @@ def weights(
     conditionals=reads(model.conditionals),
     decode=decode,
     features=features,
+    objective=model.objective and reads(model.objective),
     name=f'{model.name} in {kind}',
   )
   return made, jax.tree.map(quantize, params)

@@ -52,6 +52,7 @@ def with_temperature(
     conditionals=conditionals,
     decode=decode,
     features=None,
+    objective=None,  # it bounds another likelihood
     name=f'{model.name} at temperature {temperature:g}',
   )
 
@@ -87,11 +88,16 @@ def permute(
     dist = model.conditionals(params, gather(z, inverse), context)
     return jax.tree.map(lambda leaf: gather(leaf, positions), dist)
 
+  def objective(params, z, context, key):
+    assert model.objective is not None
+    return model.objective(params, gather(z, inverse), context, key)
+
   return dataclasses.replace(
     model,
     rank=gather(model.rank, positions),
     conditionals=conditionals,
     decode=None,
     features=None,
+    objective=model.objective and objective,
     name=f'permuted {model.name}',
   )

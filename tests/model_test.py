@@ -1,5 +1,7 @@
 """The record: what it checks when it is made, and how it is made."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,6 +89,21 @@ class TestConstructionErrors:
     head = heads.bernoulli()._replace(log_prob=lambda dist, x: dist.sum())
     with pytest.raises(ValueError, match='one float for each position'):
       build(zeros, head=head)
+
+  @pytest.mark.parametrize(
+    ('objective', 'message'),
+    [
+      (lambda p, x, c, key: -jnp.ones(4), r'float32\[4\]; .*ONE example'),
+      (lambda p, x, c, key: x.sum(), r'int32\[\]; .*a float scalar'),
+      (lambda p, x, c, key: (jnp.zeros(()), {}), 'float scalar.*over its pos'),
+      (lambda p, x, c, key: None, 'returned None'),
+      (lambda p, x, c: jnp.zeros(()), 'objective.*could not be traced'),
+    ],
+  )
+  def test_an_objective_is_the_nats_of_one_example(self, objective, message):
+    record = build(zeros)
+    with pytest.raises(ValueError, match=message):
+      dataclasses.replace(record, objective=objective)
 
   def test_causality_has_two_names(self):
     record = build(zeros)

@@ -8,6 +8,7 @@ import pytest
 from parallel_ar import likelihood, models, quantize
 from parallel_ar.testing import case as cases
 from parallel_ar.testing import conformance
+from tests.training import tiny
 
 FAMILIES = {
   'made': lambda: models.made(event=(6,), num_values=3, hidden=(16,)),
@@ -46,6 +47,17 @@ def test_weights_are_the_nearest_of_the_grid():
   restored = quantize.restore(got)
   assert np.abs(np.asarray(restored['w']) - w).max() <= scale.max() / 2 * 1.01
   np.testing.assert_array_equal(restored['b'], w[0])  # vectors stay
+
+
+def test_the_objective_reads_quantized_weights_too():
+  net = tiny.drawn((4,), init_scale=1.0)
+  params = net.init(jax.random.key(0))
+  model, quantized = quantize.weights(net, params)
+  args = jnp.array([1, 0, 1, 1]), None, jax.random.key(1)
+  got = model.objective(quantized, *args)
+  want = net.objective(quantize.restore(quantized), *args)
+  np.testing.assert_allclose(got, want, rtol=1e-6)
+  assert quantize.weights(tiny.fvsbn((4,)), params)[0].objective is None
 
 
 def test_bytes():

@@ -7,8 +7,9 @@ device always has the next step waiting and the host never runs more than two
 steps ahead.
 
 A run is a function of its config: parameters come from `seed`, the batch of a
-step from (seed, step), and nothing else is drawn. Hence a run that was killed
-and resumed ends with the bits of one that was not.
+step from (seed, step), what an objective draws from (seed, step, example), and
+nothing else is drawn. Hence a run that was killed and resumed ends with the
+bits of one that was not.
 """
 
 import contextlib
@@ -179,6 +180,7 @@ class _Run:
     options = {
       'schedule': optimizer.schedule(config.optimizer, steps=steps),
       'ema_decay': config.train.ema_decay,
+      'seed': config.seed,
     }
     if config.train.accumulate > 1:
       self.train_step = step.make_accumulated_step(

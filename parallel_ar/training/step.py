@@ -1,8 +1,12 @@
 """One training step: a pure function of the state and a batch.
 
-  loss(params) = -(1/B) sum_b log p(x_b)                       nats per example
+  loss(params) = (1/B) sum_b objective(x_b)                    nats per example
 
-Every log p(x_b) is one pass of the network. Loss, metrics, gradients and
+The objective of an example is -log p(x_b), one pass of the network, or what its
+model says: a bound, say, drawn with a key. That key depends on the seed, the
+number of the update and the index of the example in the whole batch, and on
+nothing else: cutting the batch, spreading it over devices or resuming the run
+draws the same. Loss, metrics, gradients and
 averages are float32 or wider, whatever the network computes in.
 """
 
@@ -16,26 +20,29 @@ import optax
 from parallel_ar import likelihood
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.training.state import TrainState
-from parallel_ar.types import Array, Params
+from parallel_ar.types import Array, PRNGKey
 
 Batch = dict[str, Any]
-Loss = Callable[[Params, Batch, Array], Array]
+Loss = Callable[..., Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+_OBJECTIVE = 0x0B1EC7
 METRICS = ('loss_nats', 'bits_per_dim', 'grad_norm', 'learning_rate')
 
 
-def make_loss(models: Sequence[AutoregressiveModel]) -> Loss:
-  """Mean negative log-likelihood of a batch.
+def make_loss(models: Sequence[AutoregressiveModel], seed: int = 0) -> Loss:
+  """Mean objective of a batch, -log p(x) where the model has no other.
 
   K models are K masks or orders over one params tree; step t trains model
   t mod K, so each gets the same share of the updates.
 
   Args:
     models: K >= 1 models of the same event.
+    seed: of the keys of the objectives.
 
   Returns:
-    loss(params, batch, step) -> float[], nats per example. `batch` holds
-    'x' [B, *event] and 'context' (ignored by unconditional models).
+    loss(params, batch, step, first=0) -> float[], nats per example. `batch`
+    holds 'x' [B, *event] and 'context' (ignored by unconditional models);
+    `first` is the index of its first example in the batch of the update.
 
   Raises:
     ValueError: no models.
@@ -43,16 +50,37 @@ def make_loss(models: Sequence[AutoregressiveModel]) -> Loss:
   if not models:
     raise ValueError('Training needs at least one model; got none.')
   branches = [_mean_nats(model) for model in models]
+  draws = any(model.objective is not None for model in models)
 
-  def loss(params, batch, step):
+  def loss(params, batch, step, first=0):
     conditional = models[0].context is not None
-    context = batch['context'] if conditional else None
+    x, context = batch['x'], batch['context'] if conditional else None
+    keys = example_keys(seed, step, first, x.shape[0]) if draws else None
     if len(branches) == 1:
-      return branches[0](params, batch['x'], context)
+      return branches[0](params, x, context, keys)
     index = step % len(branches)
-    return jax.lax.switch(index, branches, params, batch['x'], context)
+    return jax.lax.switch(index, branches, params, x, context, keys)
 
   return loss
+
+
+def example_keys(seed: int, step: Any, first: Any, count: int) -> PRNGKey:
+  """Keys of the objectives of one update.
+
+  Args:
+    seed: of the run.
+    step: number of the update, from 0.
+    first: index of the first example in the batch of the update.
+    count: how many examples.
+
+  Returns:
+    key[count].
+  """
+  # A word of its own: the parameters and the samples come from this seed too.
+  key = jax.random.fold_in(jax.random.key(seed), _OBJECTIVE)
+  key = jax.random.fold_in(key, step)
+  at = first + jnp.arange(count)
+  return jax.vmap(jax.random.fold_in, (None, 0))(key, at)
 
 
 def make_train_step(
@@ -61,6 +89,7 @@ def make_train_step(
   *,
   schedule: optax.Schedule,
   ema_decay: float = 0.0,
+  seed: int = 0,
 ) -> TrainStep:
   """The update of one step: pure; the caller jits it and donates the state.
 
@@ -76,6 +105,7 @@ def make_train_step(
     optimizer: optax transformation, which includes the learning rate.
     schedule: the learning rate, for the metrics only.
     ema_decay: decay of the moving average; 0 keeps none.
+    seed: see `make_loss`.
 
   Returns:
     train_step(state, batch) -> (state, metrics); the metrics are float[]:
@@ -85,7 +115,7 @@ def make_train_step(
   Raises:
     ValueError: no models.
   """
-  gradient = jax.value_and_grad(make_loss(models))
+  gradient = jax.value_and_grad(make_loss(models, seed))
   update = _make_update(models, optimizer, schedule, ema_decay)
 
   def train_step(state, batch):
@@ -100,6 +130,7 @@ def make_accumulated_step(
   *,
   schedule: optax.Schedule,
   ema_decay: float = 0.0,
+  seed: int = 0,
   accumulate: int,
 ) -> TrainStep:
   """As `make_train_step`, in the memory of a part of the batch.
@@ -115,6 +146,7 @@ def make_accumulated_step(
     optimizer: as there.
     schedule: as there.
     ema_decay: as there.
+    seed: as there.
     accumulate: number of micro-batches; it must divide the batch.
 
   Returns:
@@ -123,7 +155,7 @@ def make_accumulated_step(
   Raises:
     ValueError: no models; when called, a batch that cannot be cut.
   """
-  gradient = jax.value_and_grad(make_loss(models))
+  gradient = jax.value_and_grad(make_loss(models, seed))
   update = _make_update(models, optimizer, schedule, ema_decay)
   parts = [jnp.int32(i) for i in range(accumulate)]
 
@@ -137,7 +169,7 @@ def make_accumulated_step(
     def cut(leaf):
       return jax.lax.dynamic_slice_in_dim(leaf, i * size, size)
 
-    part = gradient(params, jax.tree.map(cut, batch), step)
+    part = gradient(params, jax.tree.map(cut, batch), step, i * size)
     return jax.tree.map(jnp.add, total, part)
 
   def finish(state, total):
@@ -191,8 +223,12 @@ def _make_update(
 
 
 def _mean_nats(model: AutoregressiveModel) -> Callable[..., Array]:
-  def mean_nats(params, x, context):
-    nats = -likelihood.log_prob(model, params, x, context)
+  def mean_nats(params, x, context, keys):
+    if model.objective is None:
+      nats = -likelihood.log_prob(model, params, x, context)
+    else:
+      each = jax.vmap(model.objective, (None, 0, 0, 0))
+      nats = each(params, x, context, keys)
     wide = jnp.promote_types(nats.dtype, jnp.float32)
     return jnp.mean(nats.astype(wide))
 

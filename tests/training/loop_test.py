@@ -28,14 +28,14 @@ EVENT = (4, 3, 1)
 
 @pytest.fixture(autouse=True)
 def _tiny_models(monkeypatch):
-  """The name 'fvsbn' builds a model that compiles in no time."""
+  """The names of tiny.py build models that compile in no time."""
   real = models.build
 
   def build(config):
-    if config.name != 'fvsbn':
+    if config.name not in ('fvsbn', 'drawn'):
       return real(config)
     options = {k: v for k, v in config.items() if k != 'name'}
-    return (tiny.fvsbn(**options),)
+    return (getattr(tiny, config.name)(**options),)
 
   monkeypatch.setattr(models, 'build', build)
 
@@ -109,6 +109,21 @@ class TestRun:
     one = _train(_config(), tmp_path / 'one').state
     parts = _train(_config(accumulate=4), tmp_path / 'parts').state
     np.testing.assert_allclose(one.params['w'], parts.params['w'], atol=1e-4)
+
+  @pytest.mark.parametrize('accumulate', [1, 4])
+  def test_what_an_objective_draws_survives_a_resume(
+    self, tmp_path, accumulate
+  ):
+    def train(steps, workdir):
+      config = _config(steps=steps, accumulate=accumulate)
+      config.model.name = 'drawn'
+      return _train(config, workdir).state
+
+    straight = train(9, tmp_path / 'straight')
+    train(5, tmp_path / 'broken')
+    chex.assert_trees_all_equal(train(9, tmp_path / 'broken'), straight)
+    plain = _train(_config(steps=9), tmp_path / 'plain').state
+    assert not np.allclose(plain.params['w'], straight.params['w'], atol=1e-3)
 
   def test_longer_run_goes_on_and_says_so(self, tmp_path, capsys):
     _train(_config(), tmp_path)

@@ -1,13 +1,15 @@
 """The training step: its loss, its averages, its accumulation."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from parallel_ar import heads, likelihood, model, order
-from parallel_ar.training import state, step
+from parallel_ar import heads, likelihood, model, order, transform
+from parallel_ar.training import evaluate, state, step
 from tests.training import tiny
 
 EVENT = (4, 3)
@@ -69,6 +71,108 @@ class TestLoss:
   def test_no_models_is_an_error(self):
     with pytest.raises(ValueError, match='at least one model'):
       step.make_loss([])
+
+
+class TestObjective:
+  """The draws of an example: seed, update and index in the whole batch."""
+
+  def _loss(self, net, seed=0):
+    return jax.jit(step.make_loss([net], seed))
+
+  def test_the_mean_over_draws_is_the_likelihood(self):
+    net = tiny.drawn(EVENT, init_scale=0.3)
+    params, batch = net.init(jax.random.key(1)), _batch()
+    loss = self._loss(net)
+    drawn = [loss(params, batch, t) for t in range(400)]
+    nats = -likelihood.log_prob(net, params, batch['x']).mean()
+    error = np.std(drawn) / np.sqrt(len(drawn))
+    assert np.std(drawn) > 0.1
+    assert abs(np.mean(drawn) - nats) < 4 * error
+
+  def test_seed_and_update_say_what_is_drawn(self):
+    net = tiny.drawn(EVENT, init_scale=0.3)
+    params, batch = net.init(jax.random.key(1)), _batch()
+    loss = self._loss(net)
+    assert loss(params, batch, 3) == loss(params, batch, 3)
+    assert loss(params, batch, 3) != loss(params, batch, 4)
+    assert loss(params, batch, 3) != self._loss(net, 1)(params, batch, 3)
+    twice = {'x': jnp.repeat(batch['x'][:1], 2, 0)}
+    one, other = (
+      loss(params, {'x': twice['x'][:1]}, 3, first) for first in (0, 1)
+    )
+    assert one != other
+    np.testing.assert_allclose(
+      loss(params, twice, 3), (one + other) / 2, rtol=1e-6
+    )
+
+  def test_the_keys_of_a_part_are_those_of_the_whole(self):
+    whole = step.example_keys(5, 7, 0, 12)
+    parts = [step.example_keys(5, 7, first, 4) for first in (0, 4, 8)]
+    np.testing.assert_array_equal(
+      jax.random.key_data(whole),
+      np.concatenate([jax.random.key_data(part) for part in parts]),
+    )
+    assert len({tuple(k) for k in np.asarray(jax.random.key_data(whole))}) == 12
+
+  def test_accumulation_draws_the_same(self):
+    net = tiny.drawn(EVENT, init_scale=0.3)
+    options = {'schedule': optax.constant_schedule(0.1), 'seed': 3}
+    whole = step.make_train_step([net], optax.sgd(0.1), **options)
+    parts = step.make_accumulated_step(
+      [net], optax.sgd(0.1), **options, accumulate=4
+    )
+    one, metrics = jax.jit(whole)(_start([net], optax.sgd(0.1)), _batch())
+    other, same = parts(_start([net], optax.sgd(0.1)), _batch())
+    np.testing.assert_allclose(
+      metrics['loss_nats'], same['loss_nats'], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+      _flat(one.params), _flat(other.params), atol=1e-6
+    )
+
+  def test_members_may_differ_in_it(self):
+    plain = _net()
+    members = [plain, tiny.drawn(EVENT, init_scale=0.3)]
+    params, batch = plain.init(jax.random.key(1)), _batch()
+    loss = jax.jit(step.make_loss(members))
+    for t in range(4):
+      alone = step.make_loss([members[t % 2]])(params, batch, t)
+      np.testing.assert_allclose(loss(params, batch, t), alone, rtol=1e-6)
+
+  def test_context_reaches_it(self):
+    net = tiny.drawn(EVENT, init_scale=0.3, num_classes=3)
+    params = net.init(jax.random.key(1))
+    params['label'] = jnp.outer(jnp.arange(3.0), jnp.ones(12))
+    loss = self._loss(net)
+    labels = [jnp.full(8, n, jnp.int32) for n in (0, 2)]
+    zero, two = (loss(params, _batch() | {'context': c}, 0) for c in labels)
+    assert zero != two
+
+  def test_evaluation_never_reads_it(self):
+    net = _net()
+    broken = dataclasses.replace(
+      net, objective=lambda params, x, context, key: jnp.nan * params['b'][0]
+    )
+    params, batch = net.init(jax.random.key(1)), _batch()
+    np.testing.assert_array_equal(
+      evaluate.make_log_prob([broken])(params, batch['x'], None),
+      evaluate.make_log_prob([net])(params, batch['x'], None),
+    )
+    assert np.isnan(step.make_loss([broken])(params, batch, 0))
+
+  def test_models_of_models_keep_or_drop_it(self):
+    net = tiny.drawn(EVENT, init_scale=0.3)
+    params, batch = net.init(jax.random.key(1)), _batch()
+    moved = transform.permute(net, np.arange(12)[::-1])
+    mirrored = {'x': batch['x'][:, ::-1, ::-1]}
+    np.testing.assert_allclose(
+      self._loss(moved)(params, mirrored, 2),
+      self._loss(net)(params, batch, 2),
+      rtol=1e-6,
+    )
+    cold = transform.with_temperature(net, 0.5)
+    assert cold.objective is None
+    assert transform.permute(_net(), np.arange(12)).objective is None
 
 
 class TestTrainStep:
