@@ -19,7 +19,7 @@ import os
 import pathlib
 import sys
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -43,48 +43,10 @@ from parallel_ar.training import (
   state,
   step,
 )
+from parallel_ar.training.outcome import NonFiniteLoss, Summary
 from parallel_ar.training.selection import Selection
 from parallel_ar.training.state import TrainState
 from parallel_ar.types import Array, Params
-
-
-class NonFiniteLoss(RuntimeError):
-  """Training left the finite numbers.
-
-  Attributes:
-    step: the update (counted from 1) whose loss or gradient was not finite.
-  """
-
-  def __init__(self, at: int, reason: str, directory: pathlib.Path):
-    super().__init__(
-      f'Step {at}: {reason}. Training stopped; the checkpoints from before '
-      f'this step in {directory} are good. Lower optimizer.learning_rate, set '
-      'optimizer.clip_norm, add optimizer.warmup_steps, or look at the batch.'
-    )
-    self.step = at
-
-
-class Summary(NamedTuple):
-  """How a run ended.
-
-  Attributes:
-    state: after the last step.
-    models: the models of the config.
-    params: what to evaluate: those of the last step, or of the best
-      validation under train.keep_best; the average where one is kept.
-    params_name: for example 'ema of step 900'.
-    valid_nats: validation of `params`, nats per example; None without one.
-    stopped: 'steps' when all steps are done, 'patience' before that.
-    seconds: time of this process's part.
-  """
-
-  state: TrainState
-  models: tuple[AutoregressiveModel, ...]
-  params: Params
-  params_name: str
-  valid_nats: float | None
-  stopped: str
-  seconds: float
 
 
 def train(
