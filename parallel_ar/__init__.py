@@ -7,9 +7,11 @@ model = par.from_function(fn, event=(L,), rank=par.order.raster(L),
 params = model.init(key)
 par.log_prob(model, params, x)            # nats[B], one pass
 par.fixed_point(model)(params, keys).x    # the integers of par.ancestral
+par.codec(model).encode(params, x)        # bytes, and decode() gives x back
 """
 
 from parallel_ar import heads, order
+from parallel_ar.coding import Codec, codec
 from parallel_ar.decode import Decode
 from parallel_ar.likelihood import (
   bits_per_dim,
@@ -46,6 +48,7 @@ from parallel_ar.transform import permute, with_temperature
 
 __all__ = [
   'AutoregressiveModel',
+  'Codec',
   'Decode',
   'Head',
   'Level',
@@ -55,6 +58,7 @@ __all__ = [
   'bits_per_dim',
   'cached',
   'check_events',
+  'codec',
   'describe',
   'fixed_point',
   'forecasters',

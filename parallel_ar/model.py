@@ -39,6 +39,8 @@ class Head(NamedTuple):
       never by a loop step, so that every sampler sees the same noise.
     pick: (dist, noise) -> x; deterministic and elementwise over positions.
     pmf: (dist) -> float[E, V] for coding, or None.
+    chain: (dist, x) -> float[E, C, V] for coding, where a position carries C
+      channels: of every channel given those before it in x; or None.
     temper: (dist, temperature) -> dist of p^(1/temperature) normalised for
       each position, or None.
   """
@@ -49,6 +51,7 @@ class Head(NamedTuple):
   noise: Callable[[PRNGKey, Array], Any]
   pick: Callable[[Dist, Any], Array]
   pmf: Callable[[Dist], Array] | None = None
+  chain: Callable[[Dist, Array], Array] | None = None
   temper: Callable[[Dist, Any], Dist] | None = None
 
 

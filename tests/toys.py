@@ -45,12 +45,21 @@ def pair_head():
   """A position carries two bits (a, b), drawn jointly: dist = logits[E, 4]."""
   four = heads.categorical(4)
   split = lambda v: jnp.stack([v // 2, v % 2], -1)
+
+  def chain(logits, x):
+    p = jax.nn.softmax(logits, -1).reshape(*logits.shape[:-1], 2, 2)
+    first = p.sum(-1)
+    at = x[..., 0, None, None].astype(jnp.int32)
+    row = jnp.take_along_axis(p, at, -2)[..., 0, :]
+    return jnp.stack([first, row / row.sum(-1, keepdims=True)], -2)
+
   return Head(
     name='pair',
     num_values=2,
     log_prob=lambda dist, x: four.log_prob(dist, 2 * x[..., 0] + x[..., 1]),
     noise=four.noise,
     pick=lambda dist, noise: split(four.pick(dist, noise)),
+    chain=chain,
   )
 
 

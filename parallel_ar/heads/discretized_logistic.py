@@ -96,6 +96,19 @@ def discretized_logistic(
     at = lambda v: log_prob(dist, jnp.full((*dist.logits.shape[:-1], 1), v))
     return jnp.exp(jnp.moveaxis(jax.vmap(at)(every), 0, -1))
 
+  def chain(dist: Logistics, x: Array) -> Array:
+    own = channel_log_probs(dist, x, num_values)
+    weights = jax.nn.log_softmax(dist.logits, -1)
+    parts = []
+    for c in range(channels):
+      of_value = lambda v, c=c: channel_log_probs(
+        dist, x.at[..., c].set(v), num_values
+      )[..., c, :]
+      terms = jax.vmap(of_value, out_axes=-2)(jnp.arange(num_values))
+      parts.append(jnp.exp(jax.nn.logsumexp(terms + weights[..., None, :], -1)))
+      weights = jax.nn.log_softmax(weights + own[..., c, :], -1)
+    return jnp.stack(parts, -2)
+
   return Head(
     name=f'discretized_logistic({num_values}, {channels} channels)',
     num_values=num_values,
@@ -103,6 +116,7 @@ def discretized_logistic(
     noise=noise,
     pick=pick,
     pmf=pmf if channels == 1 else None,
+    chain=chain,
   )
 
 

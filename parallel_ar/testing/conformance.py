@@ -10,9 +10,10 @@
      forecast,
      speculative         also where a cache, a forecaster or a draft guesses
      eight_devices       also when the batch is spread over devices
+  6  codec               what is encoded is decoded, at the promised size
   7  known_entropy       a trained model reaches the entropy of its source
 
-Law 6, of coding, joins with the coder; law 7 takes a source instead of a case.
+Law 7 takes a source instead of a case.
 Every law returns one line that says what it measured, or raises LawBroken.
 
 What floating point may do. XLA compiles one program for each batch size and
@@ -26,6 +27,7 @@ line. Under jax.enable_x64 nothing is forgiven.
 from collections.abc import Callable
 
 from parallel_ar.testing import (
+  coding_laws,
   decode_laws,
   draft_laws,
   likelihood_laws,
@@ -47,6 +49,7 @@ LAWS: dict[str, Callable[[Case], str]] = {
   'forecast': draft_laws.forecast,
   'window': draft_laws.window,
   'speculative': draft_laws.speculative,
+  'codec': coding_laws.codec,
   'eight_devices': sampling_laws.eight_devices,
 }
 

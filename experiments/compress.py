@@ -1,0 +1,193 @@
+"""Compresses a split with a trained run, and proves that it comes back.
+
+  ./run.sh compress --workdir=runs/digits_gated_pixelcnn
+  ./run.sh compress --workdir=runs/digits_gated_pixelcnn --file=test.par
+  ./run.sh compress --workdir=runs/digits_gated_pixelcnn --decode=test.par
+
+For every --batch, 'lanes' (a fixed point over all positions) and 'stream' (rank
+after rank) encode and decode the same events, in turn, and every integer is
+compared; beside them the bits that the model promises and what zlib, bzip2, xz
+and PNG need. --file keeps the file of the first method and batch; --decode
+reads one and writes its events beside it, as .npy.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from experiments import entry
+from experiments.tables import report
+from parallel_ar import coding, describe
+from parallel_ar.analysis import timing
+from parallel_ar.coding import baselines
+from parallel_ar.data import dataset
+from parallel_ar.training import configuration, datasets, evaluate, trained
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
+_SPLIT = flags.DEFINE_string(
+  'split', None, 'train, valid or test; without it that of the config.'
+)
+_DATA_DIR = flags.DEFINE_string(
+  'data_dir', None, 'Directory of the data files; ./data without it.'
+)
+_COUNT = flags.DEFINE_integer(
+  'count', 0, 'Only the first events of the split; 0: all.', lower_bound=0
+)
+_METHODS = flags.DEFINE_list(
+  'methods', ['lanes', 'stream'], 'lanes, stream or both.'
+)
+_BATCHES = flags.DEFINE_list(
+  'batches', ['1', '16'], 'Events of one pass; lanes are as many times D.'
+)
+_PRECISION = flags.DEFINE_integer(
+  'precision', coding.PRECISION, 'Bits of the frequencies, at most 16.'
+)
+_ROUNDS = flags.DEFINE_integer('rounds', 1, 'Timed rounds.', lower_bound=1)
+_FILE = flags.DEFINE_string('file', None, 'Keep the compressed file here.')
+_DECODE = flags.DEFINE_string('decode', None, 'Only decode this file.')
+_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+
+
+def main() -> None:
+  """Runs the script."""
+  started = time.monotonic()
+  run = trained.load(pathlib.Path(entry.require(_WORKDIR)))
+  model = run.models[0]
+  if len(run.models) > 1:
+    raise ValueError(
+      f'This run is a mixture of {len(run.models)} models, whose probabilities '
+      'are not one chain of conditionals. Compress with a run of one model.'
+    )
+  data = datasets.load_split(
+    run.config, _SPLIT.value or run.config.evaluate.split, _DATA_DIR.value
+  )
+  datasets.check_fit(model, data)
+  count = _COUNT.value or len(data)
+  data = dataset.binarize_once(_first(data, count))
+  if _DECODE.value:
+    _decode(run, data)
+    return
+  x, context = data.x, datasets.contexts(model, data, len(data))
+  nats = evaluate.evaluate(
+    run.models, run.params, data, run.config.evaluate.batch_size
+  ).nats
+  own = nats * len(x) / np.log(2)
+  pairs = {
+    f'{method}, batch {batch}': coding.codec(
+      model, method=method, batch=batch, precision=_PRECISION.value
+    )
+    for batch in report.whole_numbers('batches', _BATCHES.value)
+    for method in _METHODS.value
+  }
+  files = {n: c.encode(run.params, x, context) for n, c in pairs.items()}
+  found: dict[str, Any] = {}
+
+  def decode(name: str) -> None:
+    found[name] = pairs[name].decode(run.params, files[name], context)
+
+  programs: dict[str, Callable[[], object]] = {
+    f'decode {n}': functools.partial(decode, n) for n in pairs
+  }
+  programs |= {
+    f'encode {n}': functools.partial(c.encode, run.params, x, context)
+    for n, c in pairs.items()
+  }
+  rounds = timing.in_turn(programs, rounds=_ROUNDS.value)
+  if _FILE.value:
+    pathlib.Path(_FILE.value).write_bytes(next(iter(files.values())))
+    print(f'file: {_FILE.value}')
+  numbers = _table(model, x, own, files, found, rounds, data.num_values)
+  report.save(
+    _OUT.value,
+    numbers,
+    configuration.to_json(run.config),
+    started,
+    rounds,
+    model=describe(model),
+    split=data.split,
+    events=len(x),
+    params=run.params_name,
+    precision=_PRECISION.value,
+  )
+
+
+def _first(data: dataset.Dataset, count: int) -> dataset.Dataset:
+  context = None if data.context is None else data.context[:count]
+  return dataclasses.replace(data, x=data.x[:count], context=context)
+
+
+def _decode(run: trained.Trained, data: dataset.Dataset) -> None:
+  """Decodes --decode as the first method and batch would have encoded it."""
+  path = pathlib.Path(entry.require(_DECODE))
+  packed = path.read_bytes()
+  how = coding.read_header(packed)
+  pair = coding.codec(
+    run.models[0],
+    method=how.method,
+    batch=how.batch,
+    precision=how.precision,
+  )
+  context = datasets.contexts(run.models[0], data, how.num)
+  decoded = pair.decode(run.params, packed, context)
+  out = path.with_suffix('.npy')
+  np.save(out, decoded.x)
+  print(
+    f'{how.num} events in {decoded.evaluations} passes, checksum right: {out}'
+  )
+
+
+def _table(
+  model: Any,
+  x: np.ndarray,
+  own: float,
+  files: dict[str, bytes],
+  found: dict[str, Any],
+  rounds: timing.Rounds,
+  num_values: int,
+) -> report.Numbers:
+  """Prints what every file costs, and checks every integer."""
+  per_dim = lambda bits: bits / x.size
+  numbers: report.Numbers = {'model': (per_dim(own), 'bits/dim')}
+  print(describe(model))
+  print(f'{len(x)} events\n')
+  print(
+    '| | bits/dim | above the model | passes an event | encode, s | decode, s '
+    '| different integers |'
+  )
+  print('|---|--:|--:|--:|--:|--:|--:|')
+  print(f'| the model, -log2 p | {per_dim(own):.4f} | | | | | |')
+  for name, packed in files.items():
+    bits = 8 * len(packed)
+    passes = found[name].evaluations / len(x)
+    different = int((found[name].x != x).sum())
+    encode, decode = (
+      timing.summarize(rounds.seconds[f'{way} {name}']).median
+      for way in ('encode', 'decode')
+    )
+    print(
+      f'| {name} | {per_dim(bits):.4f} | {bits / own - 1:+.2%} '
+      f'| {passes:.2f} | {encode:.2f} | {decode:.2f} | {different} |'
+    )
+    numbers |= {
+      f'{name}: size': (per_dim(bits), 'bits/dim'),
+      f'{name}: above the model': (bits / own - 1, '1'),
+      f'{name}: passes an event': (passes, 'passes'),
+      f'{name}: encode': (encode, 's'),
+      f'{name}: decode': (decode, 's'),
+      f'{name}: different': (different, 'integers'),
+    }
+  for name, size in baselines.sizes(x, num_values).items():
+    above = f'{8 * size / own - 1:+.2%}'
+    print(f'| {name} | {per_dim(8 * size):.4f} | {above} | | | | |')
+    numbers[name] = (per_dim(8 * size), 'bits/dim')
+  return numbers
+
+
+if __name__ == '__main__':
+  entry.run(main)

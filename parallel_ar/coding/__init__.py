@@ -1,0 +1,15 @@
+"""Lossless compression with any model whose head has probabilities."""
+
+from parallel_ar.coding.codec import Codec, codec
+from parallel_ar.coding.container import BadFile, Decoded, read_header
+from parallel_ar.coding.quantize import PRECISION, quantized
+
+__all__ = [
+  'PRECISION',
+  'BadFile',
+  'Codec',
+  'Decoded',
+  'codec',
+  'quantized',
+  'read_header',
+]

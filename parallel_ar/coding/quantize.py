@@ -1,0 +1,144 @@
+"""Probabilities as whole numbers: what an entropy coder can agree on.
+
+  f_v = 1 + floor(p_v (2^r - V)),   and what is left of 2^r goes to the largest
+
+Both ends of a file must use the same numbers, so they are integers that sum to
+2^r, and none is 0, so that every event has a code. The price of r = 16 is at
+most V 2^-16 / ln 2 bits a symbol, and a symbol rarer than 2^-16 costs 16 bits.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from parallel_ar.model import AutoregressiveModel, Head
+from parallel_ar.types import Array, Dist
+
+PRECISION = 16
+
+
+def check(model: AutoregressiveModel, precision: int = PRECISION) -> None:
+  """Refuses what cannot be coded.
+
+  Raises:
+    ValueError: continuous values, a head without probabilities, conditionals
+      that forbidden inputs change by rounding, more values than 2^precision
+      can tell apart, or a precision outside 2..16.
+  """
+  head = model.head
+  if model.causality == 'rounding':
+    raise ValueError(
+      f'{model.name} cannot be coded: what a decoder does not know yet changes '
+      "its conditionals by rounding (causality='rounding'), and one bit is "
+      "enough. Build it with an exact evaluation, for a GRU evaluation='scan'."
+    )
+  if head.num_values is None or (head.pmf is None and head.chain is None):
+    raise ValueError(
+      f'{model.name} cannot be coded: its head {head.name} has no '
+      'probabilities of symbols (pmf). Continuous values must be quantized '
+      'first, and modelled with a bernoulli, categorical or '
+      'discretized_logistic head.'
+    )
+  if not 2 <= precision <= 16:
+    raise ValueError(f'precision is 2 to 16 bits; got {precision}.')
+  if 4 * head.num_values > 2**precision:
+    raise ValueError(
+      f'{model.name} has {head.num_values} values, too many for frequencies of '
+      f'{precision} bits: at most {2**precision // 4}. '
+      + ('Raise precision.' if precision < 16 else 'Split a symbol in two.')
+    )
+
+
+def frequencies(pmf: Array, precision: int = PRECISION) -> Array:
+  """Whole numbers that sum to 2^precision, each at least 1.
+
+  Args:
+    pmf: float[..., V], probabilities; they need not sum to 1 exactly.
+    precision: r.
+
+  Returns:
+    int32[..., V].
+  """
+  num_values, total = pmf.shape[-1], 2**precision
+  # At most V 2^-24 total = V / 256 too many, which the largest can spare.
+  scaled = jnp.floor(pmf.astype(jnp.float32) * (total - num_values))
+  counts = 1 + scaled.astype(jnp.int32)
+  rest = total - counts.sum(-1, keepdims=True)
+  largest = jax.nn.one_hot(jnp.argmax(counts, -1), num_values, dtype=jnp.int32)
+  return counts + rest * largest
+
+
+def tables(head: Head, dist: Dist, x: Array, precision: int) -> Array:
+  """int32[*event, V], the frequencies of every symbol given those before it.
+
+  Where a position carries channels, each is given those before it in `x`.
+  """
+  if head.chain is not None:
+    pmf = head.chain(dist, x)
+  else:
+    assert head.pmf is not None
+    pmf = head.pmf(dist)
+  return frequencies(pmf, precision)
+
+
+def ends(table: Array) -> Array:
+  """Cumulative sums: symbol v owns the numbers ends[v-1] .. ends[v] - 1."""
+  return jnp.cumsum(table, -1, dtype=jnp.int32)
+
+
+def quantized(
+  model: AutoregressiveModel, precision: int = PRECISION
+) -> AutoregressiveModel:
+  """The model that a coder really uses: every p_v is f_v / 2^r.
+
+  Its `log_prob` is the length of the code, -log2 of it in bits, and it can be
+  sampled and audited as any other record. Noise is a whole number below 2^r,
+  and the pick is the symbol that owns it.
+
+  Args:
+    model: a model with probabilities.
+    precision: r.
+
+  Returns:
+    The model with the same parameters and another head.
+
+  Raises:
+    ValueError: the model cannot be coded, see `check`, or its positions carry
+      channels, for which a pick is no function of dist and noise alone here.
+  """
+  check(model, precision)
+  head = model.head
+  if head.chain is not None:
+    raise ValueError(
+      f'{model.name} carries channels in a position; the codec takes it, but '
+      'there is no quantized head for it.'
+    )
+
+  def log_prob(dist: Dist, x: Array) -> Array:
+    table = tables(head, dist, x, precision)
+    at = jnp.take_along_axis(table, x[..., None].astype(jnp.int32), -1)
+    return jnp.log(at[..., 0] / 2.0**precision)
+
+  def noise(key: Array, position: Array) -> Array:
+    key = jax.random.fold_in(key, position)
+    return jax.random.randint(key, (), 0, 2**precision)
+
+  def pick(dist: Dist, noise: Any) -> Array:
+    upper = ends(tables(head, dist, noise, precision))
+    return (upper <= noise[..., None]).sum(-1).astype(jnp.int32)
+
+  def pmf(dist: Dist) -> Array:
+    empty = jnp.zeros(jax.tree.leaves(dist)[0].shape, jnp.int32)
+    return tables(head, dist, empty, precision) / 2.0**precision
+
+  coded = Head(
+    name=f'{head.name} in {precision} bits',
+    num_values=head.num_values,
+    log_prob=log_prob,
+    noise=noise,
+    pick=pick,
+    pmf=pmf,
+  )
+  return dataclasses.replace(model, head=coded, decode=None, features=None)
