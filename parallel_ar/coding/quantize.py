@@ -141,4 +141,6 @@ def quantized(
     pick=pick,
     pmf=pmf,
   )
-  return dataclasses.replace(model, head=coded, decode=None, features=None)
+  return dataclasses.replace(
+    model, head=coded, decode=None, features=None, objective=None
+  )
