@@ -96,6 +96,55 @@ def blocks(shape: Shape, size: int) -> np.ndarray:
   return raster(shape) // np.int32(size)
 
 
+def tie(rank: ArrayLike, sizes: Sequence[int]) -> np.ndarray:
+  """Draws runs of consecutive slots together.
+
+  Args:
+    rank: int[E]; ties of its own keep row-major order.
+    sizes: slots of each group, in the order they are drawn; they sum to D.
+
+  Returns:
+    int32[E] with len(sizes) ranks.
+
+  Raises:
+    ValueError: the sizes are not positive, or do not sum to D.
+  """
+  rank, sizes = np.asarray(rank), [int(n) for n in sizes]
+  if not sizes or min(sizes) < 1 or sum(sizes) != rank.size:
+    raise ValueError(
+      f'sizes must be positive and sum to the {rank.size} positions; got '
+      f'{_excerpt(np.asarray(sizes))} with the sum {sum(sizes)}.'
+    )
+  tied = np.empty(rank.size, np.int32)
+  tied[slots(rank)] = np.repeat(np.arange(len(sizes)), sizes)
+  return tied.reshape(rank.shape)
+
+
+def known_first(rank: ArrayLike, known: ArrayLike) -> np.ndarray:
+  """The total order that draws known positions before all others.
+
+  Under it one pass gives p(x_i | known, unknown before i) for every unknown i,
+  wherever the known ones stand: the future is conditioned on, not predicted.
+
+  Args:
+    rank: int[E], the order inside both parts; ties keep row-major order.
+    known: bool[E].
+
+  Returns:
+    int32[E].
+
+  Raises:
+    ValueError: another shape.
+  """
+  rank, known = np.asarray(rank), np.asarray(known, bool)
+  if known.shape != rank.shape:
+    raise ValueError(
+      f'known has shape {known.shape}, but the rank has {rank.shape}.'
+    )
+  first = np.where(known, 0, rank.size) + rank
+  return permutation(slots(first), rank.shape)
+
+
 def multiscale(shape: Shape, per_octave: int = 3) -> np.ndarray:
   """Coarse to fine: each octave halves the grid that is known.
 

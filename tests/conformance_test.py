@@ -46,6 +46,10 @@ pixelcnn_pp = functools.partial(
 multiscale = functools.partial(
   models.multiscale, features=12, layers=2, head_features=12
 )
+ardm = functools.partial(models.ardm, features=8, heads=2, layers=2, chunk=4)
+two_stream = functools.partial(
+  models.two_stream, num_values=3, features=8, heads=2, layers=2
+)
 narrow = {'features': 6, 'skip_features': 8}
 recurrent = functools.partial(
   models.recurrent, event=(6,), num_values=3, features=8
@@ -121,6 +125,26 @@ CASES = {
   'eonade_vector': lambda: models.eonade(
     event=(2, 3), num_values=3, num_orders=2, hidden=5, context_size=2
   )[1],
+  'ardm_random_order_label': lambda: ardm(
+    event=(6,), num_values=3, rank=order.random((6,), 7), num_classes=2
+  ),
+  'ardm_blocks_vector': lambda: ardm(
+    event=(3, 2),
+    rank=order.tie(order.random((3, 2), 8), [1, 3, 2]),
+    context_size=2,
+  ),
+  'deep_nade_label': lambda: ardm(
+    event=(3, 2, 1), network='mlp', features=24, layers=1, num_classes=2
+  ),
+  'two_stream_random_order_label': lambda: two_stream(
+    event=(2, 3), rank=order.random((2, 3), 9), num_classes=2
+  ),
+  'two_stream_tied_vector': lambda: two_stream(
+    event=(6,),
+    num_values=2,
+    rank=order.tie(order.random((6,), 10), [1, 3, 2]),
+    context_size=2,
+  ),
   'wavenet_label': lambda: models.wavenet(
     event=(6,), num_values=3, layers=2, stacks=2, num_classes=2, **narrow
   ),

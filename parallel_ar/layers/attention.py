@@ -113,7 +113,7 @@ def local_attention(
       jnp.moveaxis(cut(a, c * chunk, chunk + seen), 0, 1) for a in (k, v)
     )
     exists = jnp.asarray(key) + c * chunk >= 0
-    return _softmax_product(q_HLK @ k_HSK.mT, exists & near, v_HSK)
+    return softmax_product(q_HLK @ k_HSK.mT, exists & near, v_HSK)
 
   out = jax.lax.map(attend, jnp.arange(count))
   return out.reshape(count * chunk, *out.shape[2:])[:length]
@@ -199,10 +199,10 @@ def cached_attention(
     mask &= at_S[None, :] > slots_L[:, None] - window
   elif pattern == 'strided':
     mask &= (slots_L[:, None] - at_S[None, :]) % window == 0
-  return _softmax_product(q_HLK @ keys, mask, values), new
+  return softmax_product(q_HLK @ keys, mask, values), new
 
 
-def _softmax_product(scores_HLS: Array, mask_LS: Array, v_HSK: Array) -> Array:
+def softmax_product(scores_HLS: Array, mask_LS: Array, v_HSK: Array) -> Array:
   """softmax(scores) v where the mask is true, float[L, H, K]; in float32."""
   scores = scores_HLS.astype(jnp.float32)
   scores = jnp.where(mask_LS[None], scores, jnp.finfo(jnp.float32).min)

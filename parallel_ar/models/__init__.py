@@ -6,6 +6,7 @@ section besides `name` is an argument of the family's factory.
 
 import dataclasses
 import difflib
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,6 +15,8 @@ import jax.numpy as jnp
 
 from parallel_ar import heads, order
 from parallel_ar.model import AutoregressiveModel
+from parallel_ar.models import any_order
+from parallel_ar.models.ardm import ardm
 from parallel_ar.models.gated_pixelcnn import gated_pixelcnn
 from parallel_ar.models.made import ensemble, made
 from parallel_ar.models.maf import (
@@ -28,9 +31,13 @@ from parallel_ar.models.pixelcnn import pixelcnn
 from parallel_ar.models.pixelcnn_pp import pixelcnn_pp
 from parallel_ar.models.recurrent import recurrent
 from parallel_ar.models.transformer import transformer
+from parallel_ar.models.two_stream import two_stream
 from parallel_ar.models.wavenet import wavenet
+from parallel_ar.types import ArrayLike
 
 __all__ = [
+  'any_order',
+  'ardm',
   'build',
   'ensemble',
   'eonade',
@@ -46,10 +53,12 @@ __all__ = [
   'pixelcnn_pp',
   'recurrent',
   'transformer',
+  'two_stream',
   'wavenet',
 ]
 
 FAMILIES: dict[str, Callable[..., AutoregressiveModel]] = {
+  'ardm': ardm,
   'gated_pixelcnn': gated_pixelcnn,
   'gaussian_made': gaussian_made,
   'made': made,
@@ -59,19 +68,25 @@ FAMILIES: dict[str, Callable[..., AutoregressiveModel]] = {
   'pixelcnn_pp': pixelcnn_pp,
   'recurrent': recurrent,
   'transformer': transformer,
+  'two_stream': two_stream,
   'wavenet': wavenet,
 }
 # Families with members that share params: how they are built, and the fields.
+_ORDERS = ('num_orders', 'orders_seed')
 _ENSEMBLES: dict[Any, tuple[Callable[..., Any], tuple[str, ...]]] = {
+  ardm: (functools.partial(any_order.ensemble, ardm), _ORDERS),
   made: (ensemble, ('num_masks', 'random_orders')),
-  nade: (eonade, ('num_orders', 'orders_seed')),
+  nade: (eonade, _ORDERS),
+  two_stream: (functools.partial(any_order.ensemble, two_stream), _ORDERS),
 }
 _COUPLING = 'coupling'  # of a categorical head, see `heads.categorical`
 # How a config names a rank.
 _ORDER = ('order', 'order_seed', 'order_block', 'order_groups')
 
 
-def build(config: Mapping[str, Any]) -> tuple[AutoregressiveModel, ...]:
+def build(
+  config: Mapping[str, Any], rank: ArrayLike | None = None
+) -> tuple[AutoregressiveModel, ...]:
   """Builds the models of a config's `model` section.
 
   Args:
@@ -80,10 +95,13 @@ def build(config: Mapping[str, Any]) -> tuple[AutoregressiveModel, ...]:
       `order_seed`), 'blocks' (with `order_block` positions each) or
       'multiscale' (with `order_groups` an octave).
       `coupling` is that of a categorical head.
+    rank: int[E], instead of the order that the config names. Families trained
+      on all orders (ardm, two_stream) serve every rank with the same params.
 
   Returns:
     One model, or the members of an ensemble, which share params: the mask
-    sets of MADE (`num_masks`), the orders of NADE (`num_orders`).
+    sets of MADE (`num_masks`), the orders of NADE, ardm and two_stream
+    (`num_orders`).
 
   Raises:
     ValueError: an unknown family or field, or fields that do not fit.
@@ -97,6 +115,8 @@ def build(config: Mapping[str, Any]) -> tuple[AutoregressiveModel, ...]:
   allowed = [f for f in fields if f != 'rank'] + [_COUPLING]
   if 'rank' in fields:
     allowed += _ORDER
+  elif rank is not None:
+    raise ValueError(f'The model {name} has one order and takes no rank.')
   several, members = _ENSEMBLES.get(factory, (None, ()))
   allowed += members
   for field in options:
@@ -107,10 +127,13 @@ def build(config: Mapping[str, Any]) -> tuple[AutoregressiveModel, ...]:
   if 'dtype' in options:
     options['dtype'] = jnp.dtype(options['dtype'])
   coupling = options.pop(_COUPLING, 'gumbel')
-  many = several is not None and any(field in options for field in members)
-  rank = _rank(options)
+  named = _rank(options)
   if rank is not None:
-    options['rank'] = rank
+    named = rank
+    options = {f: v for f, v in options.items() if f not in members}
+  many = several is not None and any(field in options for field in members)
+  if named is not None:
+    options['rank'] = named
   if many and several is not None:
     models = several(**options)
   else:

@@ -33,7 +33,8 @@ def make_loss(models: Sequence[AutoregressiveModel], seed: int = 0) -> Loss:
   """Mean objective of a batch, -log p(x) where the model has no other.
 
   K models are K masks or orders over one params tree; step t trains model
-  t mod K, so each gets the same share of the updates.
+  t mod K, so each gets the same share of the updates. Models that share one
+  objective are trained by it in every step.
 
   Args:
     models: K >= 1 models of the same event.
@@ -49,6 +50,10 @@ def make_loss(models: Sequence[AutoregressiveModel], seed: int = 0) -> Loss:
   """
   if not models:
     raise ValueError('Training needs at least one model; got none.')
+  if models[0].objective is not None:
+    # Orders of one network may share an objective: one branch is enough.
+    if all(model.objective is models[0].objective for model in models):
+      models = models[:1]
   branches = [_mean_nats(model) for model in models]
   draws = any(model.objective is not None for model in models)
 
