@@ -30,9 +30,9 @@ def get_config() -> ConfigDict:
   config.optimizer.warmup_steps = 100
   config.optimizer.clip_norm = 10.0
   config.train.batch_size = 64
-  config.train.steps = 2000
+  config.train.steps = 1000
   config.train.ema_decay = 0.99
-  config.train.eval_every = 500
-  config.train.checkpoint_every = 500
+  config.train.eval_every = 250
+  config.train.checkpoint_every = 250
   config.train.keep_best = True
   return config

@@ -47,6 +47,9 @@ multiscale = functools.partial(
   models.multiscale, features=12, layers=2, head_features=12
 )
 ardm = functools.partial(models.ardm, features=8, heads=2, layers=2, chunk=4)
+transformer_xl = functools.partial(
+  models.transformer_xl, num_values=3, features=8, heads=2, layers=2
+)
 two_stream = functools.partial(
   models.two_stream, num_values=3, features=8, heads=2, layers=2
 )
@@ -135,6 +138,16 @@ CASES = {
   ),
   'deep_nade_label': lambda: ardm(
     event=(3, 2, 1), network='mlp', features=24, layers=1, num_classes=2
+  ),
+  'transformer_xl_label': lambda: transformer_xl(
+    event=(6,), segment=2, memory=3, num_classes=2
+  ),
+  'transformer_xl_random_order_vector': lambda: transformer_xl(
+    event=(2, 3),
+    rank=order.random((2, 3), 11),
+    segment=3,
+    memory=1,
+    context_size=2,
   ),
   'two_stream_random_order_label': lambda: two_stream(
     event=(2, 3), rank=order.random((2, 3), 9), num_classes=2

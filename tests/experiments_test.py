@@ -140,6 +140,46 @@ def test_table_of_samplers(tmp_path):
   )
 
 
+def test_table_of_budgets(tmp_path):
+  """Every position alone is the total order; one step is all at once."""
+  run = functools.partial(
+    subprocess.run, cwd=ROOT, check=True, capture_output=True, text=True
+  )
+  workdir = f'--workdir={tmp_path}/run'
+  tiny = ['--config.train.steps=2', '--config.train.batch_size=4']
+  tiny += ['--config.model.name=two_stream', '--config.train.eval_every=0']
+  run([sys.executable, '-m', 'experiments.train', MARKOV, workdir, *tiny])
+  flags = ['--budgets=1,3,16', '--count=6', '--orders=1', '--tested=1']
+  flags += ['--batch=2', '--rounds=1', f'--out={tmp_path}/out.json']
+  done = run(
+    [sys.executable, '-m', 'experiments.tables.budget', workdir, *flags]
+  )
+  assert len(re.findall(r'^[|] \d+ [|]', done.stdout, re.M)) == 3
+  record = json.loads((tmp_path / 'out.json').read_text())
+  value = {name: n['value'] for name, n in record['numbers'].items()}
+  for steps in (1, 16):
+    even, measured = (
+      value[f'{steps} steps: {name}'] for name in ('even groups', 'measured')
+    )
+    assert even == measured
+  assert len(record['details']['losses']) == 16
+
+
+def test_table_of_segments(tmp_path):
+  flags = ['--lengths=12,18', '--segment=6', '--features=8', '--rounds=1']
+  flags += ['--layers=1', '--values=5', f'--out={tmp_path}/out.json']
+  done = subprocess.run(
+    [sys.executable, '-m', 'experiments.tables.segments', *flags],
+    cwd=ROOT,
+    check=True,
+    capture_output=True,
+    text=True,
+  )
+  assert len(re.findall(r'^[|] 1[28] [|]', done.stdout, re.M)) == 10
+  record = json.loads((tmp_path / 'out.json').read_text())
+  assert record['numbers']['18 slots: deviation']['value'] < 1e-5
+
+
 @pytest.mark.slow
 def test_quickstart_keeps_its_promises(tmp_path):
   subprocess.run(

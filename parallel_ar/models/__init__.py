@@ -31,6 +31,7 @@ from parallel_ar.models.pixelcnn import pixelcnn
 from parallel_ar.models.pixelcnn_pp import pixelcnn_pp
 from parallel_ar.models.recurrent import recurrent
 from parallel_ar.models.transformer import transformer
+from parallel_ar.models.transformer_xl import transformer_xl
 from parallel_ar.models.two_stream import two_stream
 from parallel_ar.models.wavenet import wavenet
 from parallel_ar.types import ArrayLike
@@ -53,6 +54,7 @@ __all__ = [
   'pixelcnn_pp',
   'recurrent',
   'transformer',
+  'transformer_xl',
   'two_stream',
   'wavenet',
 ]
@@ -68,6 +70,7 @@ FAMILIES: dict[str, Callable[..., AutoregressiveModel]] = {
   'pixelcnn_pp': pixelcnn_pp,
   'recurrent': recurrent,
   'transformer': transformer,
+  'transformer_xl': transformer_xl,
   'two_stream': two_stream,
   'wavenet': wavenet,
 }

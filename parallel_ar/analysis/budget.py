@@ -1,0 +1,167 @@
+"""From a budget of steps to the groups that spend it best.
+
+  cost(s_1 = 0 < s_2 < ... < s_K) = sum_k (s_{k+1} - s_k) L[s_k],  s_{K+1} = D
+
+L[s] is the mean of -log p(x_i | s known positions) over orders, unknown i and
+data: what a position costs when s others are known. A group that starts when s
+are known pays L[s] for each of its positions, since they do not see each other.
+The cheapest K groups come from a dynamic program, for all K at once:
+
+  C[1, t] = t L[0],   C[k, t] = min_{s < t} C[k - 1, s] + (t - s) L[s]
+
+The cost is that of a model whose conditionals depend on the set that is known,
+and not on what is drawn together, in the mean over random orders: exact for
+ardm, near for two_stream, which also sees in which order the known ones came.
+
+References:
+  Watson, Ho, Norouzi, Chan: Learning to efficiently sample from diffusion
+  probabilistic models. 2021 (the dynamic program). Hoogeboom et al.:
+  Autoregressive diffusion models. ICLR 2022, section 3.3.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from parallel_ar import likelihood, order
+from parallel_ar.model import AutoregressiveModel
+from parallel_ar.types import Array, ArrayLike, Context, Params
+
+
+class Schedules(NamedTuple):
+  """The best groups for every budget.
+
+  Attributes:
+    nats: float[D], expected nats of an example with K = 1..D groups.
+    before: int[D, D + 1]; before[k - 1, t] is where the last of k groups starts
+      that cover the first t slots.
+  """
+
+  nats: np.ndarray
+  before: np.ndarray
+
+  def sizes(self, budget: int) -> np.ndarray:
+    """Slots of each group under a budget of K groups, int[K].
+
+    Raises:
+      ValueError: no budget from 1 to D.
+    """
+    if not 1 <= budget <= len(self.nats):
+      raise ValueError(
+        f'A budget is a number of groups, 1..{len(self.nats)}; got {budget}.'
+      )
+    ends = [len(self.nats)]
+    for k in range(budget, 0, -1):
+      ends.append(int(self.before[k - 1, ends[-1]]))
+    return np.diff(ends[::-1])
+
+
+def schedules(losses: ArrayLike) -> Schedules:
+  """The dynamic program, O(D^3) numbers, vectorised over D^2.
+
+  Args:
+    losses: float[D], L; noise in it is spent as if it were signal, see
+      `monotone`.
+
+  Returns:
+    The best groups for every budget K = 1..D.
+
+  Raises:
+    ValueError: not a vector of finite numbers.
+  """
+  losses = np.asarray(losses, np.float64)
+  if losses.ndim != 1 or not losses.size or not np.isfinite(losses).all():
+    raise ValueError(
+      'losses holds one finite number for each count of known positions, '
+      f'float[D]; got shape {losses.shape}.'
+    )
+  num = losses.size
+  start, end = np.arange(num)[:, None], np.arange(num + 1)[None]
+  group = np.where(end > start, (end - start) * losses[:, None], np.inf)
+  cost = np.where(np.arange(num + 1) > 0, np.inf, 0.0)  # no groups, no slots
+  nats, before = np.empty(num), np.zeros((num, num + 1), np.int32)
+  for k in range(num):
+    through = cost[:num, None] + group
+    before[k] = through.argmin(0)
+    cost = np.take_along_axis(through, before[k][None], 0)[0]
+    nats[k] = cost[num]
+  return Schedules(nats, before)
+
+
+def expected_nats(losses: ArrayLike, sizes: Sequence[int]) -> float:
+  """Expected nats of an example under any groups.
+
+  Args:
+    losses: float[D], L.
+    sizes: slots of each group; they sum to D.
+
+  Returns:
+    sum_k sizes[k] L[slots before group k].
+
+  Raises:
+    ValueError: the sizes are not positive, or do not sum to D.
+  """
+  losses, groups = np.asarray(losses, np.float64), np.asarray(sizes)
+  order.tie(order.raster(losses.size), groups.tolist())  # checks them
+  return float((groups * losses[np.cumsum(groups) - groups]).sum())
+
+
+def even_sizes(num: int, budget: int) -> np.ndarray:
+  """K groups as equal as can be, int[K]: what the program is compared with."""
+  return np.diff(np.linspace(0, num, budget + 1).round().astype(int))
+
+
+def monotone(losses: ArrayLike) -> np.ndarray:
+  """The nearest curve that never rises, by least squares (pool adjacent).
+
+  More known positions cannot cost more under the true distribution and random
+  orders, so what rises is noise of the estimate or of training.
+  """
+  values: list[float] = []
+  weights: list[int] = []
+  for loss in np.asarray(losses, np.float64):
+    value, weight = float(loss), 1
+    while values and values[-1] < value:
+      total = weight + weights[-1]
+      value = (value * weight + values.pop() * weights.pop()) / total
+      weight = total
+    values.append(value)
+    weights.append(weight)
+  return np.repeat(values, weights)
+
+
+def slot_losses(
+  models: Sequence[AutoregressiveModel],
+  params: Params,
+  x: Array,
+  context: Context = None,
+) -> Array:
+  """-log p(x_i | slots before) by slot, in the mean over models and examples.
+
+  For models under independent uniform total orders its expectation is L.
+
+  Args:
+    models: K total orders of one network; more of them, less noise.
+    params: shared parameters.
+    x: array[B, *event].
+    context: pytree with leading axis B, or None.
+
+  Returns:
+    float[D], nats.
+
+  Raises:
+    ValueError: no models, or a rank with ties.
+  """
+  if not models or any(m.depth != m.num_positions for m in models):
+    raise ValueError(
+      'The loss of a slot is measured under total orders: give at least one '
+      'model, each with a rank without ties.'
+    )
+  total = jnp.zeros(models[0].num_positions)
+  for model in models:
+    terms = likelihood.log_prob_terms(model, params, x, context)
+    by_slot = terms.reshape(len(x), -1)[:, order.slots(model.rank)]
+    total = total - by_slot.mean(0)
+  return total / len(models)
