@@ -79,7 +79,7 @@ def measure(length: int) -> report.Numbers:
 
   plain = functools.partial(nats, likelihood.log_prob)
   parts = functools.partial(nats, likelihood.blockwise_log_prob)
-  kinds = {
+  kinds: dict[tuple[str, str], tuple[Any, Any]] = {
     ('full', 'one pass'): (functools.partial(plain, full), full),
     ('memory', 'one pass'): (functools.partial(plain, short), short),
     ('memory', 'segments'): (functools.partial(parts, short), short),

@@ -84,7 +84,8 @@ class TransformerXL(nn.Module):
       oldest_L = slots_L // self.segment * self.segment - self.memory
       mask = (at_S[None] <= slots_L[:, None]) & (at_S[None] >= 0)
       mask &= at_S[None] >= oldest_L[:, None]
-      return block.masked_attention(parts.queries, *kept, mask), kept
+      read = block.masked_attention(parts.queries, kept[0], kept[1], mask)
+      return read, kept
 
     caches = []
     for l in range(self.layers):
@@ -133,7 +134,8 @@ def segment_attention(parts: block.Parts, segment: int, memory: int) -> Array:
       for old, new in ((old_keys, keys), (old_values, values))
     ]
     mask = (jnp.asarray(key) + s * size >= 0) & (key <= query)
-    return block.masked_attention(cut(queries, s * size, size), *both, mask)
+    own = cut(queries, s * size, size)
+    return block.masked_attention(own, both[0], both[1], mask)
 
   out = jax.lax.map(attend, jnp.arange(count))
   return out.reshape(count * size, *out.shape[2:])[:length]
