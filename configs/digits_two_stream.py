@@ -5,8 +5,8 @@ Transformer in Table 1 of Hoogeboom et al. 2022 has text8 (1.64 bits/char).
 No published number on this data; docs/gallery.md has ours beside the other
 families, docs/any_order.md any order and any known pixels.
 Data: 1297 / 200 / 300 images of 17 grey levels, inside scikit-learn.
-Hardware: 2 CPU cores, EXPECT_TIME.
-Expect: EXPECT bits/dim on the 300 test images, in raster order.
+Hardware: 2 CPU cores, 200 s on a busy machine.
+Expect: 1.965 bits/dim on the 300 test images, in raster order.
 Command: ./run.sh train --config=configs/digits_two_stream.py
 """
 

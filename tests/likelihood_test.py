@@ -1,11 +1,13 @@
 """Likelihoods against enumeration and against hand-made sums."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from parallel_ar import heads, likelihood, model, order
+from parallel_ar import heads, likelihood, model, models, order
 from parallel_ar.testing import case as cases
 from parallel_ar.testing import oracles
 from tests import toys
@@ -90,6 +92,17 @@ class TestMixture:
   def test_no_members(self, case):
     with pytest.raises(ValueError, match='at least one model; got none'):
       likelihood.mixture_log_prob([], case.params, case.x)
+
+
+def test_row_by_row_is_the_one_pass():
+  net = models.gated_pixelcnn(
+    event=(4, 3, 1), features=8, layers=2, head_features=8, num_classes=2
+  )
+  image = cases.make_case(net)
+  args = image.params, image.x, image.context
+  rows = jax.jit(functools.partial(likelihood.blockwise_log_prob, net))
+  want = jax.jit(functools.partial(likelihood.log_prob, net))(*args)
+  np.testing.assert_allclose(rows(*args), want, rtol=2e-6)
 
 
 def test_bits_per_dim():

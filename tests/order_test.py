@@ -87,6 +87,37 @@ class TestErrors:
     assert rank.dtype == np.int32
 
 
+class TestTie:
+  def test_runs_of_slots_are_drawn_together(self):
+    rank = order.permutation([3, 0, 2, 1], (2, 2))
+    np.testing.assert_array_equal(order.tie(rank, [1, 3]), [[1, 1], [1, 0]])
+    np.testing.assert_array_equal(order.tie(rank, [1] * 4), rank)
+    blocks = order.tie(order.raster(6), [2, 2, 2])
+    np.testing.assert_array_equal(blocks, order.blocks(6, 2))
+
+  @pytest.mark.parametrize('sizes', [[], [2, 1], [5, -1], [4, 0]])
+  def test_sizes_are_positive_and_sum_to_the_positions(self, sizes):
+    with pytest.raises(ValueError, match='sum to the 4 positions'):
+      order.tie(order.raster(4), sizes)
+
+
+class TestKnownFirst:
+  def test_both_parts_keep_their_order(self):
+    rank = order.permutation([4, 2, 0, 3, 1], (5,))
+    known = [False, True, False, True, False]
+    got = order.known_first(rank, known)
+    np.testing.assert_array_equal(order.slots(got), [3, 1, 4, 2, 0])
+
+  def test_nothing_or_everything_known_changes_nothing(self):
+    rank = order.random((2, 3), 1)
+    for known in (np.zeros((2, 3)), np.ones((2, 3))):
+      np.testing.assert_array_equal(order.known_first(rank, known), rank)
+
+  def test_shapes(self):
+    with pytest.raises(ValueError, match=r'known has shape \(2,\)'):
+      order.known_first(order.raster(3), [True, False])
+
+
 class TestMultiscale:
   def test_three_groups_an_octave(self):
     want = [[0, 5, 2, 5], [6, 4, 6, 4], [3, 5, 1, 5], [6, 4, 6, 4]]
