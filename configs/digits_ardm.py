@@ -1,7 +1,7 @@
 """An order-agnostic model (ARDM) on scikit-learn's 8x8 digits.
 
-Paper: Hoogeboom et al. 2022, at most 2.69 bits/dim on CIFAR-10. DeepNADE of Uria
-et al. 2014 is --config.model.network=mlp --config.model.features=500.
+Paper: Hoogeboom et al. 2022, at most 2.69 bits/dim on CIFAR-10. DeepNADE (Uria
+et al. 2014) is --config.model.network=mlp --config.model.features=500.
 No published number on this data; docs/gallery.md has ours beside the other
 families, docs/any_order.md what a budget of steps costs.
 Data: 1297 / 200 / 300 images of 17 grey levels, inside scikit-learn.
