@@ -132,36 +132,33 @@ def monotone(losses: ArrayLike) -> np.ndarray:
   return np.repeat(values, weights)
 
 
-def slot_losses(
-  models: Sequence[AutoregressiveModel],
-  params: Params,
-  x: Array,
-  context: Context = None,
+def known_loss(
+  model: AutoregressiveModel, params: Params, x: Array, context: Context = None
 ) -> Array:
-  """-log p(x_i | slots before) by slot, in the mean over models and examples.
+  """-log p(x_i | all others but the last group), its mean over that group.
 
-  For models under independent uniform total orders its expectation is L.
+  With s positions in one group and the D - s others in the next, drawn by a
+  uniform order, its expectation is L[s]: every unknown position counts, so that
+  few orders suffice. The only group of s = 0 gives L[0] itself.
 
   Args:
-    models: K total orders of one network; more of them, less noise.
-    params: shared parameters.
+    model: a record of one or two ranks.
+    params: its parameters.
     x: array[B, *event].
     context: pytree with leading axis B, or None.
 
   Returns:
-    float[D], nats.
+    float[], nats of a position, the mean over examples.
 
   Raises:
-    ValueError: no models, or a rank with ties.
+    ValueError: more ranks.
   """
-  if not models or any(m.depth != m.num_positions for m in models):
+  if model.depth > 2:
     raise ValueError(
-      'The loss of a slot is measured under total orders: give at least one '
-      'model, each with a rank without ties.'
+      'The loss by what is known is measured where one group is known and the '
+      f'rest drawn together; {model.name} has a rank of depth {model.depth}. '
+      'order.tie(rank, [s, D - s]) makes one.'
     )
-  total = jnp.zeros(models[0].num_positions)
-  for model in models:
-    terms = likelihood.log_prob_terms(model, params, x, context)
-    by_slot = terms.reshape(len(x), -1)[:, order.slots(model.rank)]
-    total = total - by_slot.mean(0)
-  return total / len(models)
+  last = model.rank == model.depth - 1
+  terms = likelihood.log_prob_terms(model, params, x, context)
+  return -jnp.where(last, terms, 0).sum() / (len(x) * last.sum())
