@@ -74,6 +74,8 @@ def main() -> None:
   """Runs the script."""
   workdir = pathlib.Path(entry.require(_WORKDIR))
   run = trained.load(workdir, which=_PARAMS.value, step=_STEP.value)
+  if workdir.is_file():  # of export_params
+    workdir = workdir.parent
   model = run.models[0]
   if _TEMPERATURE.value != 1.0:
     model = transform.with_temperature(model, _TEMPERATURE.value)

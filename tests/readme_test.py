@@ -30,6 +30,7 @@ SMALL = {
   ],
   'evaluate': [],
   'sample': ['--count=3'],
+  'export_params': [],
   'tables/samplers': ['--count=2', '--batch=2', '--rounds=1'],
   'forecaster': ['--steps=2', '--batch=2'],
   'tables/pixel_cost': ['--sizes=4,6', '--rounds=1', '--layers=1'],

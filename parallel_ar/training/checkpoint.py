@@ -1,44 +1,40 @@
 """Checkpoints of a run, over orbax.
 
 One directory a step holds the items `params`, `ema` (where one is kept),
-`opt_state` and `meta`. They are separate, so that evaluation reads the
-parameters alone. `meta` is JSON: the step, the config, the shapes of every
-leaf, a fingerprint of the model, package versions, and what the loop adds.
+`opt_state`, `spikes` (where train.skip_spikes is on) and `meta`. They are
+separate, so that evaluation reads the parameters alone. `checkpoint_meta` says
+what `meta` holds.
 
 A directory gets its final name only when it is complete, so a kill in the
-middle of a save leaves the step before as the newest. What is broken all the
-same is stepped over, newest to oldest, and moved aside once an older step has
-been read. A checkpoint of another model is never broken: it is refused, with
-the fields that differ.
+middle of a save leaves the step before as the newest. What is read is compared
+with the checksums taken from the arrays before they were written, on whatever
+mesh and number of hosts either happened. What is broken is stepped over, newest
+to oldest, and moved aside once an older step has been read. A checkpoint of
+another model is never broken: it is refused, with the fields that differ.
 """
 
-import hashlib
-import json
+import functools
 import os
 import pathlib
+import shutil
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from parallel_ar.training import configuration, results
+from parallel_ar.distributed import multihost
+from parallel_ar.training import checkpoint_meta, checksum
 from parallel_ar.training import state as state_lib
+from parallel_ar.training.checkpoint_meta import Json, OtherRunError
 from parallel_ar.training.state import TrainState
 from parallel_ar.types import Params
-
-Json = dict[str, Any]
-FORMAT = 1
 
 
 class CheckpointError(RuntimeError):
   """Checkpoints exist, but none can be read or written."""
-
-
-class OtherRunError(ValueError):
-  """A checkpoint belongs to another model or another optimizer."""
 
 
 class NonFiniteState(ValueError):
@@ -72,6 +68,7 @@ class Checkpoints:
     self._config = config
     self._keep = keep
     self._saved: int | None = None
+    self._saved_at = time.monotonic()
     self._manager = ocp.CheckpointManager(
       self.directory,
       options=ocp.CheckpointManagerOptions(
@@ -107,34 +104,37 @@ class Checkpoints:
     """
     if step in self._manager.all_steps():
       return
-    if not bool(_all_finite(state)):
+    items = _items(state)
+    finite, sums = _inspect(items)
+    if not finite:
       raise NonFiniteState(f'The state after step {step} is not finite.')
     self.wait()
-    items = _items(state)
-    meta = {
-      'format': FORMAT,
-      'step': step,
-      'config': self._config,
-      'fingerprint': fingerprint(self._config, state.params),
-      'layout': {name: layout(tree) for name, tree in items.items()},
-      'versions': results.versions(),
-      'extra': extra,
-    }
+    meta = checkpoint_meta.make(step, self._config, items, sums, extra)
     args = {k: ocp.args.StandardSave(v) for k, v in items.items()}
     args['meta'] = ocp.args.JsonSave(meta)
-    self._manager.save(step, args=ocp.args.Composite(**args), force=True)
-    self._saved = step
+    self._saved, self._saved_at = step, time.monotonic()
+    try:
+      self._manager.save(step, args=ocp.args.Composite(**args), force=True)
+    except (ValueError, OSError, RuntimeError) as error:
+      self._lost(error)
+
+  def time_is_up(self, minutes: float) -> bool:
+    """Whether the last save began so long ago, by the clock of process 0."""
+    passed = time.monotonic() - self._saved_at >= 60 * minutes
+    return multihost.from_first('time to save', passed)
 
   def restore_latest(
     self, template: TrainState
   ) -> tuple[TrainState, Json] | None:
-    """The newest state that can be read.
+    """The newest state that can be read and is what was written.
 
     Broken newer steps are renamed to corrupt-STEP-N, so that the run can save
     those steps again.
 
     Args:
-      template: a state of this run, or its shapes and dtypes.
+      template: a state of this run, or its shapes, dtypes and shardings: the
+        mesh may be another than the one that saved. A leaf without a sharding
+        is put on one device.
 
     Returns:
       (state, the `extra` saved with it), or None where there is no checkpoint.
@@ -148,21 +148,25 @@ class Checkpoints:
     def read(step):
       meta = self._meta(step)
       self._refuse(step, meta, items)
-      return self._read(step, items), meta['extra']
+      return self._read(step, items, meta), meta['extra']
 
     steps = self.steps()
+    multihost.require_same(
+      'the checkpoints it sees',
+      f'steps {steps} in {self.directory}',
+      'The working directory must lie on a file system that all hosts share, '
+      'under the same path.',
+    )
     if not steps:
       return None
     step, (trees, extra), broken = self._newest(read, steps)
     for bad in broken:
       self._quarantine(bad)
-    restored = TrainState(
-      step=jnp.asarray(step, jnp.int32),
-      params=trees['params'],
-      ema=trees.get('ema'),
-      opt_state=trees['opt_state'],
+    place = _place(template.step)
+    trees['step'] = jax.make_array_from_callback(
+      (), place, lambda _: np.asarray(step, np.int32)
     )
-    return restored, extra
+    return template._replace(**trees), extra
 
   def latest_extra(self) -> Json:
     """What the loop saved beside the newest state; see `save`.
@@ -204,21 +208,26 @@ class Checkpoints:
         )
       item = 'ema' if kept and which != 'raw' else 'params'
       name = {'ema': 'ema', 'params': 'raw'}[item]
-      return self._read(at, {item: template})[item], name
+      return self._read(at, {item: template}, meta)[item], name
 
     at, (params, name), _ = self._newest(read, steps)
     return params, name, at
 
   def wait(self) -> None:
-    """Waits for the save in flight, and makes sure that it is there."""
-    self._manager.wait_until_finished()
-    if self._saved is None:
-      return
-    if not (self.directory / str(self._saved)).is_dir():
-      raise CheckpointError(
-        f'The checkpoint of step {self._saved} did not reach '
-        f'{self.directory}: look for a full disk or a removed directory.'
-      )
+    """Waits for the save in flight, and makes sure that it is there.
+
+    Raises:
+      CheckpointError: it failed; what was written of it is removed.
+    """
+    try:
+      self._manager.wait_until_finished()
+    except (ValueError, OSError, RuntimeError) as error:
+      self._lost(error)
+    if (
+      self._saved is not None
+      and not (self.directory / str(self._saved)).is_dir()
+    ):
+      self._lost(None)
 
   def close(self) -> None:
     """Waits for the save in flight, then closes."""
@@ -238,23 +247,38 @@ class Checkpoints:
       )
     return steps if step is None else [step]
 
+  def _lost(self, error: Exception | None) -> None:
+    """Ends a save that failed; the steps before it are as they were."""
+    step, self._saved = self._saved, None
+    if multihost.is_first():
+      draft = f'{step}.orbax-checkpoint-tmp'
+      shutil.rmtree(self.directory / draft, ignore_errors=True)
+    reason = '' if error is None else f' ({str(error).strip()[-200:]})'
+    raise CheckpointError(
+      f'The checkpoint of step {step} did not reach {self.directory}{reason}: '
+      'look for a full disk or a removed directory. Older checkpoints are as '
+      'they were; make room, and the same command goes on from the newest.'
+    ) from error
+
   def _meta(self, step: int) -> Json:
     args = ocp.args.Composite(meta=ocp.args.JsonRestore())
     meta = self._manager.restore(step, args=args)['meta']
-    if meta['format'] != FORMAT:
-      raise OtherRunError(
-        f'The checkpoint of step {step} in {self.directory} has format '
-        f'{meta["format"]}; this version reads format {FORMAT}.'
-      )
+    checkpoint_meta.check(meta, step, str(self.directory))
     return meta
 
-  def _read(self, step: int, items: dict[str, Any]) -> dict[str, Any]:
+  def _read(
+    self, step: int, items: dict[str, Any], meta: Json
+  ) -> dict[str, Any]:
+    """The items, where the templates say, compared with their checksums."""
     args = {
       name: ocp.args.StandardRestore(jax.tree.map(_abstract, tree))
       for name, tree in items.items()
     }
     restored = self._manager.restore(step, args=ocp.args.Composite(**args))
-    return {name: restored[name] for name in items}
+    trees = {name: restored[name] for name in items}
+    for name, found in _inspect(trees)[1].items():
+      checkpoint_meta.compare(meta, name, found)
+    return trees
 
   def _newest(
     self, read: Callable[[int], Any], steps: list[int]
@@ -262,12 +286,18 @@ class Checkpoints:
     """Reads the newest step that can be read; also tells the broken ones."""
     broken: dict[int, Exception] = {}
     for step in sorted(steps, reverse=True):
+      found, problem = None, None
       try:
-        return step, read(step), list(broken)
-      except OtherRunError:
-        raise
+        found = read(step)
       except Exception as error:
-        broken[step] = error
+        problem = error
+      refused = isinstance(problem, OtherRunError)
+      good = multihost.all_agree('restore', problem is None or refused)
+      if problem is not None and refused and good:
+        raise problem
+      if good:
+        return step, found, list(broken)
+      broken[step] = problem or RuntimeError('another process cannot read it')
     reasons = '; '.join(
       f'step {step}: {type(error).__name__}: {str(error)[:120]}'
       for step, error in broken.items()
@@ -279,68 +309,53 @@ class Checkpoints:
     )
 
   def _refuse(self, step: int, meta: Json, items: dict[str, Any]) -> None:
-    """Raises where the checkpoint has other leaves than `items`."""
     where = f'The checkpoint of step {step} in {self.directory}'
-    here = {name: layout(tree) for name, tree in items.items()}
-    lines = configuration.differences(
-      meta['config']['model'], self._config['model'], 'model'
-    )
-    there = {'params': meta['layout']['params']}
-    lines += configuration.differences(there, {'params': here['params']})
-    if lines:
-      raise OtherRunError(
-        f'{where} is of another model: {_some(lines)} (checkpoint -> here). '
-        'Use the config of that run, or another working directory.'
-      )
-    others = {name: meta['layout'].get(name) for name in here}
-    lines = configuration.differences(others, here)
-    if lines:
-      raise OtherRunError(
-        f'{where} does not fit the training configuration: {_some(lines)} '
-        '(checkpoint -> here). The optimizer or the moving average changed; '
-        'use the config of that run, or another working directory.'
-      )
+    checkpoint_meta.refuse(meta, self._config, items, where)
 
   def _quarantine(self, step: int) -> None:
     source = self.directory / str(step)
-    if source.is_dir():
+    if multihost.is_first() and source.is_dir():
       count = len(list(self.directory.glob(f'corrupt-{step}-*')))
       source.rename(self.directory / f'corrupt-{step}-{count}')
+    multihost.all_agree('quarantine', True)
     self._manager.reload()
-
-
-def layout(tree: Any) -> dict[str, str]:
-  """Path -> 'dtype[shape]' of every leaf."""
-  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-  return {
-    jax.tree_util.keystr(path): f'{np.dtype(leaf.dtype).name}'
-    f'[{", ".join(str(n) for n in leaf.shape)}]'
-    for path, leaf in leaves
-  }
-
-
-def fingerprint(config: Json, params: Params) -> str:
-  """16 hex digits of the model section and the shapes of its parameters."""
-  facts = {'model': config['model'], 'params': layout(params)}
-  text = json.dumps(facts, sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-_all_finite = jax.jit(state_lib.all_finite)
 
 
 def _items(state: TrainState) -> dict[str, Any]:
   """What is saved, item by item; the step is the directory's name."""
-  items = {'params': state.params, 'opt_state': state.opt_state}
-  return items if state.ema is None else items | {'ema': state.ema}
+  items = state._asdict()
+  del items['step']
+  return {name: tree for name, tree in items.items() if tree is not None}
+
+
+def _look(items: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+  sums = {name: checksum.words(tree) for name, tree in items.items()}
+  return state_lib.all_finite(items), sums
+
+
+@functools.cache
+def _look_from(place: jax.sharding.Sharding | None) -> Callable[..., Any]:
+  """`_look`, compiled, with a result that every process can read."""
+  return jax.jit(_look, out_shardings=place)
+
+
+def _inspect(items: dict[str, Any]) -> tuple[bool, dict[str, dict[str, str]]]:
+  """Whether all is finite, and the checksums of every item."""
+  places = [leaf.sharding for leaf in jax.tree.leaves(items)]
+  meshes = [p.mesh for p in places if isinstance(p, jax.sharding.NamedSharding)]
+  whole = jax.sharding.PartitionSpec()
+  place = jax.sharding.NamedSharding(meshes[0], whole) if meshes else None
+  finite, sums = jax.device_get(_look_from(place)(items))
+  names = {k: checksum.hex_digits(items[k], v) for k, v in sums.items()}
+  return bool(finite), names
+
+
+def _place(leaf: Any) -> jax.sharding.Sharding:
+  """Where a leaf lies or should lie; orbax warns where it has to guess."""
+  place = getattr(leaf, 'sharding', None)
+  here = jax.local_devices()[0]
+  return place or jax.sharding.SingleDeviceSharding(here)
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-  """Shape, dtype and place; orbax warns where it has to guess the place."""
-  place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
-
-
-def _some(lines: list[str], most: int = 5) -> str:
-  more = f'; and {len(lines) - most} more' if len(lines) > most else ''
-  return '; '.join(lines[:most]) + more
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_place(leaf))

@@ -84,9 +84,15 @@ def _train() -> dict[str, Any]:
     'accumulate': 1,  # micro-batches that a batch is cut into
     'steps': 1000,  # updates of the whole run
     'ema_decay': 0.0,  # moving average of the parameters; 0: none
+    # Leave out steps whose loss or gradient norm is so many standard deviations
+    # above the mean of the last skip_window steps; 0: none.
+    'skip_sigmas': 0.0,
+    'skip_window': 128,
     'log_every': 50,  # steps between records of the training metrics
     'eval_every': 500,  # steps between validations; 0: never
-    'checkpoint_every': 500,  # steps between checkpoints
+    'checkpoint_every': 500,  # steps between checkpoints; 0: not by steps
+    # Also after so much time, asked every log_every steps; 0: not by time.
+    'checkpoint_minutes': 0.0,
     'keep': 2,  # newest checkpoints kept
     'keep_best': False,  # keep the best on validation, and end with it
     'patience': 0,  # validations without a new best before stopping; 0: no stop
@@ -142,9 +148,12 @@ _CHECKS: dict[str, _Check] = {
   'train.accumulate': _POSITIVE,
   'train.steps': _POSITIVE,
   'train.ema_decay': _FRACTION,
+  'train.skip_sigmas': _AMOUNT,
+  'train.skip_window': (lambda v: v >= 4, 'a whole number of at least 4'),
   'train.log_every': _POSITIVE,
   'train.eval_every': _COUNT,
-  'train.checkpoint_every': _POSITIVE,
+  'train.checkpoint_every': _COUNT,
+  'train.checkpoint_minutes': _AMOUNT,
   'train.keep': _POSITIVE,
   'train.patience': _COUNT,
   'train.sample_every': _COUNT,

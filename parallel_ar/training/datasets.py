@@ -49,6 +49,24 @@ def load_split(
   return dataclasses.replace(data, x=x, name=f'{data.name}, stride {stride}')
 
 
+def load_for_training(
+  config: ConfigDict, data_dir: str | os.PathLike[str] | None = None
+) -> tuple[Dataset, Dataset | None]:
+  """The training split, and the validation split where it is evaluated.
+
+  Args:
+    config: configuration of the run.
+    data_dir: where data files lie.
+
+  Raises:
+    ValueError: see `load_split`.
+  """
+  train = load_split(config, config.data.train_split, data_dir)
+  if not (config.data.valid_split and config.train.eval_every):
+    return train, None
+  return train, load_split(config, config.data.valid_split, data_dir)
+
+
 def contexts(model: AutoregressiveModel, data: Dataset, count: int) -> Any:
   """Contexts of `count` examples, cycling; None for unconditional models."""
   if model.context is None:

@@ -1,10 +1,27 @@
-"""Signals that ask a run to stop: finish the step, save, leave."""
+"""Signals that ask a run to stop: finish the step, save, leave with code 0.
 
+SIGTERM (a preempted machine, `kill`, `docker stop`), SIGUSR1 (Slurm's
+`--signal=USR1@120`) and SIGINT (Ctrl-C) are noted, and the run looks for them
+after every step and before every batch of a validation. While it has nothing
+new to save, that is before its first step is done, it leaves at once, even in
+the middle of a compilation.
+
+With several processes, JAX's coordinator takes SIGTERM itself and tells the
+hosts a step at which all of them stop; so SIGTERM is left alone there, and the
+other two are passed on as SIGTERM.
+"""
+
+import os
 import signal
+import socket
+import sys
 import threading
 from types import FrameType
 
-EXIT_CODE = 75  # "try again later": the same command goes on where it stopped
+import jax
+from jax.experimental import multihost_utils
+
+EXIT_CODE = 0  # the same command goes on; the run has a result.json when done
 
 
 class Interrupted(SystemExit):
@@ -29,26 +46,73 @@ class Interrupted(SystemExit):
 
 
 class StopSignals:
-  """Notes SIGTERM and SIGINT instead of dying; a context manager.
+  """Notes the signals instead of dying; a context manager.
 
   The second signal does what it always does. Outside the main thread, where
   Python allows no handlers, nothing is installed.
+
+  Attributes:
+    nothing_to_save: while it is a text, a signal prints it and ends the process
+      at once with EXIT_CODE; None while there is something to save. One process
+      only.
   """
 
-  _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+  SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
-  def __init__(self):
+  def __init__(self, nothing_to_save: str | None = None):
+    self.nothing_to_save = nothing_to_save
     self.received: str | None = None
-    self._previous = {}
+    self._previous: dict[int, object] = {}
+    self._polls = 0
+    self._end: socket.socket | None = None
+    self._wakeup = -1
 
   def __enter__(self) -> 'StopSignals':
-    if threading.current_thread() is threading.main_thread():
-      for number in self._SIGNALS:
-        self._previous[number] = signal.signal(number, self._note)
+    if threading.current_thread() is not threading.main_thread():
+      return self
+    several = jax.distributed.is_initialized()
+    for number in self.SIGNALS[several:]:
+      note = _pass_on if several else self._note
+      self._previous[number] = signal.signal(number, note)
+    if not several:
+      # Python runs its handlers between two of its own instructions, and a
+      # compilation is one that takes minutes. This thread hears at once.
+      heard, self._end = socket.socketpair()
+      self._end.setblocking(False)
+      self._wakeup = signal.set_wakeup_fd(
+        self._end.fileno(), warn_on_full_buffer=False
+      )
+      threading.Thread(target=self._listen, args=[heard], daemon=True).start()
     return self
 
   def __exit__(self, *unused) -> None:
     self._restore()
+    if self._end is not None:
+      signal.set_wakeup_fd(self._wakeup)
+      self._end.close()  # ends the thread, which closes the other end
+      self._end = None
+
+  def asked(self) -> str | None:
+    """The signal that asks to stop now, or None.
+
+    With several processes each of them must call this at the same places: they
+    stop at the same call.
+    """
+    if not jax.distributed.is_initialized():
+      return self.received
+    self._polls += 1
+    if multihost_utils.reached_preemption_sync_point(self._polls):
+      self.received = 'SIGTERM'
+    return self.received
+
+  def _listen(self, heard: socket.socket) -> None:
+    with heard:
+      while number := heard.recv(1):
+        text = self.nothing_to_save
+        if text is not None and number[0] in self.SIGNALS:
+          name = signal.Signals(number[0]).name
+          print(f'{name}: {text}', file=sys.stderr, flush=True)
+          os._exit(EXIT_CODE)
 
   def _note(self, number: int, frame: FrameType | None) -> None:
     self.received = signal.Signals(number).name
@@ -56,5 +120,9 @@ class StopSignals:
 
   def _restore(self) -> None:
     for number, handler in self._previous.items():
-      signal.signal(number, handler)
+      signal.signal(number, handler)  # type: ignore[arg-type]
     self._previous = {}
+
+
+def _pass_on(number: int, frame: FrameType | None) -> None:
+  os.kill(os.getpid(), signal.SIGTERM)

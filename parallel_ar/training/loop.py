@@ -13,7 +13,6 @@ bits of one that was not.
 """
 
 import contextlib
-import json
 import math
 import os
 import pathlib
@@ -22,13 +21,13 @@ import time
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from parallel_ar import model as model_lib
 from parallel_ar import models as models_lib
 from parallel_ar import samplers
 from parallel_ar.data import pipeline
+from parallel_ar.distributed import multihost
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.training import (
   checkpoint,
@@ -47,6 +46,11 @@ from parallel_ar.training.outcome import NonFiniteLoss, Summary
 from parallel_ar.training.selection import Selection
 from parallel_ar.training.state import TrainState
 from parallel_ar.types import Array, Params
+
+_NOTHING_YET = (
+  'stopped before the first step of this process. What earlier ones saved is '
+  'as it was; the same command goes on.'
+)
 
 
 def train(
@@ -73,32 +77,31 @@ def train(
       `workdir` belongs to a run of another model.
     NonFiniteLoss: a loss, gradient norm or parameter is not finite. The
       metrics of that step are written, its state is not saved.
-    interrupt.Interrupted: SIGTERM or SIGINT; the state is saved.
+    interrupt.Interrupted: SIGTERM, SIGUSR1 or SIGINT; the state is saved.
     checkpoint.CheckpointError: checkpoints cannot be read or written.
   """
   started = time.monotonic()
   workdir = pathlib.Path(workdir)
   configuration.validate(config)
   recorded = configuration.to_json(config)
+  run_directory.agree(recorded)
   changed = run_directory.changes(workdir, recorded)
-  train_data = datasets.load_split(config, config.data.train_split, data_dir)
-  valid_data = None
-  if config.data.valid_split and config.train.eval_every:
-    valid_data = datasets.load_split(config, config.data.valid_split, data_dir)
-  models = models_lib.build(config.model)
-  for data in filter(None, (train_data, valid_data)):
-    datasets.check_fit(models[0], data)
-  run = _Run(config, workdir, models, train_data, valid_data)
   with contextlib.ExitStack() as stack:
+    signals = stack.enter_context(interrupt.StopSignals(_NOTHING_YET))
+    train_data, valid_data = datasets.load_for_training(config, data_dir)
+    models = models_lib.build(config.model)
+    for data in filter(None, (train_data, valid_data)):
+      datasets.check_fit(models[0], data)
+    run = _Run(config, workdir, models, train_data, valid_data)
+    run.signals = signals
     run.checkpoints = checkpoint.Checkpoints(
       workdir / 'checkpoints', recorded, keep=config.train.keep
     )
     stack.callback(run.checkpoints.close)
     run.restore()
-    run_directory.replace(
-      workdir / 'config.json', json.dumps(recorded, indent=2) + '\n'
-    )
-    run.writer = metrics.MetricWriter(
+    done = run.start >= config.train.steps
+    run_directory.claim(workdir, recorded, finished=done)
+    run.writer = metrics.writer(
       workdir,
       start=run.start,
       steps=config.train.steps,
@@ -107,7 +110,6 @@ def train(
     )
     stack.callback(run.writer.close)
     run.announce(changed)
-    run.signals = stack.enter_context(interrupt.StopSignals())
     stopped = run.steps()
     return run.summary(stopped, time.monotonic() - started)
 
@@ -142,6 +144,7 @@ class _Run:
     options = {
       'schedule': optimizer.schedule(config.optimizer, steps=steps),
       'ema_decay': config.train.ema_decay,
+      'skip_sigmas': config.train.skip_sigmas,
       'seed': config.seed,
     }
     if config.train.accumulate > 1:
@@ -164,8 +167,13 @@ class _Run:
     """The newest checkpoint, or a fresh state."""
 
     def create(key):
-      keep_average = self.config.ema_decay > 0
-      return state.create(self.models[0], self.transform, key, ema=keep_average)
+      return state.create(
+        self.models[0],
+        self.transform,
+        key,
+        ema=self.config.ema_decay > 0,
+        spike_window=self.config.skip_window if self.config.skip_sigmas else 0,
+      )
 
     key = jax.random.key(self.seed)
     found = self.checkpoints.restore_latest(jax.eval_shape(create, key))
@@ -203,6 +211,7 @@ class _Run:
         return 'patience'
       batch = self.batches[at - 1]
       self.state, values = self.train_step(self.state, jax.device_put(batch))
+      self.signals.nothing_to_save = None
       self._settle()
       self.pending = (at, values)
       self._validate_if_due(at)
@@ -237,9 +246,17 @@ class _Run:
     return (
       at == self.config.steps
       or self._due(at, self.config.checkpoint_every)
+      or self._time_to_save(at)
       or self.selection.exhausted(self.config.patience)
       or (self.config.keep_best and self.selection.best_step == at)
     )
+
+  def _time_to_save(self, at: int) -> bool:
+    """Whether checkpoint_minutes have passed; asked now and then."""
+    minutes = self.config.checkpoint_minutes
+    if not minutes or not self._due(at, self.config.log_every):
+      return False
+    return self.checkpoints.time_is_up(minutes)
 
   def _settle(self) -> None:
     """Fetches the metrics of the pending step, records them, and checks them.
@@ -252,7 +269,7 @@ class _Run:
     at, fetched = self.pending
     self.pending = None
     fetched = jax.device_get(fetched)
-    values = {name: float(fetched[name]) for name in step.METRICS}
+    values = {name: float(value) for name, value in fetched.items()}
     checked = {k: values[k] for k in ('loss_nats', 'grad_norm')}
     finite = all(math.isfinite(value) for value in checked.values())
     logged = self._due(at, self.config.log_every) or at == self.config.steps
@@ -304,8 +321,11 @@ class _Run:
     context = datasets.contexts(model, self.train_data, count)
     with self.writer.paused():
       sample = self.sampler(self._eval_params(), keys, context)
+      x = multihost.fetch(sample.x)
+      if not multihost.is_first():
+        return
       pictures.save_grid(
-        np.asarray(sample.x),
+        x,
         self.workdir / 'samples' / f'step_{at:08d}.png',
         num_values=model.head.num_values,
       )
@@ -324,13 +344,15 @@ class _Run:
       ) from error
 
   def _leave_if_asked(self, at: int) -> None:
-    if self.signals.received is None:
+    name = self.signals.asked()
+    if name is None:
       return
     self._save(at)
     self.checkpoints.wait()
     directory = str(self.checkpoints.directory)
-    stop = interrupt.Interrupted(self.signals.received, at, directory)
-    print(stop.message, file=sys.stderr, flush=True)
+    stop = interrupt.Interrupted(name, at, directory)
+    if multihost.is_first():
+      print(stop.message, file=sys.stderr, flush=True)
     raise stop
 
   def _eval_params(self) -> Params:

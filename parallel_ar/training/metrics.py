@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from parallel_ar.distributed import multihost
 from parallel_ar.training import run_directory
 
 PathLike = str | os.PathLike[str]
@@ -138,6 +139,33 @@ class MetricWriter:
     if self._board is not None:
       self._board.close()
       self._board = None
+
+
+class SilentWriter(MetricWriter):
+  """Of a process that is not the first: keeps the clock and writes nothing."""
+
+  def __init__(self, start: int):
+    """Starts the clock.
+
+    Args:
+      start: updates done before this process.
+    """
+    self._clock = (time.monotonic(), start)
+    self._rate = math.nan
+    self._lines, self._bar, self._board = False, None, None
+
+  def write(self, kind: str, step: int, values: dict[str, float]) -> None:
+    """Does nothing: process 0 has the same values."""
+
+  def close(self) -> None:
+    """Does nothing."""
+
+
+def writer(directory: PathLike, **options: Any) -> MetricWriter:
+  """The writer of this process; of several, the first one writes."""
+  if multihost.is_first():
+    return MetricWriter(directory, **options)
+  return SilentWriter(options['start'])
 
 
 def truncate(path: PathLike, step: int) -> None:

@@ -5,13 +5,16 @@ metrics.jsonl     one record a line
 checkpoints/      one directory a step
 tensorboard/      scalars
 samples/          grids, one PNG a step
+result.json       the evaluation on the test split, once all steps are done
 """
 
+import hashlib
 import json
 import os
 import pathlib
 from typing import Any
 
+from parallel_ar.distributed import multihost
 from parallel_ar.training import configuration
 
 PathLike = str | os.PathLike[str]
@@ -53,13 +56,61 @@ def changes(directory: PathLike, config: dict[str, Any]) -> list[str]:
   return lines
 
 
-def replace(path: PathLike, text: str) -> None:
+def agree(config: dict[str, Any]) -> None:
+  """Checks that every process of a job runs the same configuration.
+
+  Args:
+    config: JSON form of it.
+
+  Raises:
+    RollCallError: names the host that differs, and a field.
+  """
+  if len(set(multihost.gather('config', _digest(config)))) == 1:
+    return
+  for process, text in enumerate(
+    multihost.gather('fields', json.dumps(config))
+  ):
+    lines = configuration.differences(config, json.loads(text))
+    if lines:
+      raise multihost.RollCallError(
+        f'Process {process} on {multihost.host(process)} has another '
+        f'configuration than this one: {"; ".join(lines[:3])} (here -> there). '
+        'Start the same command on every host.'
+      )
+
+
+def claim(directory: PathLike, config: dict[str, Any], finished: bool) -> None:
+  """Writes config.json; process 0 does, for all.
+
+  A result.json is of a finished run: where steps are to come, the one of a
+  shorter run goes away.
+
+  Args:
+    directory: working directory.
+    config: JSON form of the configuration.
+    finished: whether all steps are done.
+  """
+  if not multihost.is_first():
+    return
+  path = pathlib.Path(directory)
+  replace(path / 'config.json', json.dumps(config, indent=2) + '\n')
+  if not finished:
+    (path / 'result.json').unlink(missing_ok=True)
+
+
+def _digest(config: dict[str, Any]) -> str:
+  text = json.dumps(config, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def replace(path: PathLike, content: str | bytes) -> None:
   """Writes a whole file or leaves the old one: no reader sees half of it."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   draft = path.with_name(f'{path.name}.{os.getpid()}.draft')
-  with draft.open('w') as file:
-    file.write(text)
+  data = content.encode() if isinstance(content, str) else content
+  with draft.open('wb') as file:
+    file.write(data)
     file.flush()
     os.fsync(file.fileno())
   os.replace(draft, path)

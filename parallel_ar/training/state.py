@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import optax
 
 from parallel_ar.model import AutoregressiveModel
+from parallel_ar.training import spikes
+from parallel_ar.training.spikes import Spikes
 from parallel_ar.types import Array, Params, PRNGKey
 
 
@@ -22,12 +24,14 @@ class TrainState(NamedTuple):
     params: trainable parameters.
     ema: moving average of `params` with the same structure, or None.
     opt_state: state of the optimizer.
+    spikes: what the last steps were like, or None where none is skipped.
   """
 
   step: Array
   params: Params
   ema: Params | None
   opt_state: Any
+  spikes: Spikes | None = None
 
 
 def create(
@@ -36,6 +40,7 @@ def create(
   key: PRNGKey,
   *,
   ema: bool = False,
+  spike_window: int = 0,
 ) -> TrainState:
   """State before the first step.
 
@@ -47,6 +52,7 @@ def create(
     optimizer: transformation whose `init` makes the optimizer's state.
     key: PRNG key of the initial parameters.
     ema: whether to keep a moving average.
+    spike_window: steps that a spike is measured against; 0 skips none.
 
   Returns:
     A TrainState at step 0.
@@ -54,7 +60,11 @@ def create(
   params = model.init(key)
   average = jax.tree.map(jnp.copy, params) if ema else None
   return TrainState(
-    jnp.zeros((), jnp.int32), params, average, optimizer.init(params)
+    jnp.zeros((), jnp.int32),
+    params,
+    average,
+    optimizer.init(params),
+    spikes.create(spike_window) if spike_window else None,
   )
 
 

@@ -19,6 +19,7 @@ import optax
 
 from parallel_ar import likelihood
 from parallel_ar.model import AutoregressiveModel
+from parallel_ar.training import spikes
 from parallel_ar.training.state import TrainState
 from parallel_ar.types import Array, PRNGKey
 
@@ -26,7 +27,6 @@ Batch = dict[str, Any]
 Loss = Callable[..., Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 _OBJECTIVE = 0x0B1EC7
-METRICS = ('loss_nats', 'bits_per_dim', 'grad_norm', 'learning_rate')
 
 
 def make_loss(models: Sequence[AutoregressiveModel], seed: int = 0) -> Loss:
@@ -95,6 +95,7 @@ def make_train_step(
   schedule: optax.Schedule,
   ema_decay: float = 0.0,
   seed: int = 0,
+  skip_sigmas: float = 0.0,
 ) -> TrainStep:
   """The update of one step: pure; the caller jits it and donates the state.
 
@@ -111,17 +112,19 @@ def make_train_step(
     schedule: the learning rate, for the metrics only.
     ema_decay: decay of the moving average; 0 keeps none.
     seed: see `make_loss`.
+    skip_sigmas: leave out spikes so far above the last steps, see `spikes`;
+      the state must have `spikes` then. 0 leaves out none.
 
   Returns:
     train_step(state, batch) -> (state, metrics); the metrics are float[]:
     'loss_nats' (per example), 'bits_per_dim', 'grad_norm' (before clipping),
-    'learning_rate'.
+    'learning_rate', and with `skip_sigmas` 'skipped_steps' so far.
 
   Raises:
     ValueError: no models.
   """
   gradient = jax.value_and_grad(make_loss(models, seed))
-  update = _make_update(models, optimizer, schedule, ema_decay)
+  update = _make_update(models, optimizer, schedule, ema_decay, skip_sigmas)
 
   def train_step(state, batch):
     return update(state, *gradient(state.params, batch, state.step))
@@ -136,6 +139,7 @@ def make_accumulated_step(
   schedule: optax.Schedule,
   ema_decay: float = 0.0,
   seed: int = 0,
+  skip_sigmas: float = 0.0,
   accumulate: int,
 ) -> TrainStep:
   """As `make_train_step`, in the memory of a part of the batch.
@@ -152,6 +156,7 @@ def make_accumulated_step(
     schedule: as there.
     ema_decay: as there.
     seed: as there.
+    skip_sigmas: as there.
     accumulate: number of micro-batches; it must divide the batch.
 
   Returns:
@@ -161,7 +166,7 @@ def make_accumulated_step(
     ValueError: no models; when called, a batch that cannot be cut.
   """
   gradient = jax.value_and_grad(make_loss(models, seed))
-  update = _make_update(models, optimizer, schedule, ema_decay)
+  update = _make_update(models, optimizer, schedule, ema_decay, skip_sigmas)
   parts = [jnp.int32(i) for i in range(accumulate)]
 
   def zeros(params, batch, step):
@@ -204,11 +209,12 @@ def _make_update(
   optimizer: optax.GradientTransformation,
   schedule: optax.Schedule,
   ema_decay: float,
+  skip_sigmas: float,
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
   """(state, loss, gradient) -> (state, metrics)."""
   num_dims = models[0].num_dims
 
-  def update(state, loss, grads):
+  def apply(state, grads):
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
@@ -216,13 +222,30 @@ def _make_update(
       t = state.step.astype(jnp.float32)
       decay = jnp.minimum(ema_decay, (1 + t) / (10 + t))
       ema = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), ema, params)
+    return state._replace(params=params, ema=ema, opt_state=opt_state)
+
+  def update(state, loss, grads):
+    norm = optax.tree.norm(grads)
     metrics = {
       'loss_nats': loss,
       'bits_per_dim': likelihood.bits_per_dim(loss, num_dims),
-      'grad_norm': optax.tree.norm(grads),
-      'learning_rate': jnp.asarray(schedule(state.step), jnp.float32),
+      'grad_norm': norm,
     }
-    return TrainState(state.step + 1, params, ema, opt_state), metrics
+    updates = state.step
+    if not skip_sigmas:
+      state = apply(state, grads)
+    else:
+      before = state.spikes
+      values = jnp.stack([loss, norm]).astype(jnp.float32)
+      skip = spikes.is_spike(before, values, skip_sigmas)
+      after = spikes.update(before, values, skip)
+      state = jax.lax.cond(skip, lambda s, _: s, apply, state, grads)
+      state = state._replace(spikes=after)
+      updates = updates - before.skipped
+      metrics['skipped_steps'] = after.skipped.astype(jnp.float32)
+    rate = jnp.asarray(schedule(updates), jnp.float32)
+    metrics['learning_rate'] = rate
+    return state._replace(step=state.step + 1), metrics
 
   return update
 

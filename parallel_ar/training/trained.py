@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from parallel_ar import models as models_lib
 from parallel_ar.model import AutoregressiveModel
-from parallel_ar.training import checkpoint, configuration
+from parallel_ar.training import checkpoint, configuration, params_file
 from parallel_ar.types import Params
 
 
@@ -40,8 +40,11 @@ def load(
 ) -> Trained:
   """Loads a finished, stopped or running run; changes nothing there.
 
+  However many hosts and devices trained it, it is put on one device.
+
   Args:
-    workdir: the working directory that `loop.train` was given.
+    workdir: the working directory that `loop.train` was given, or a file of
+      parameters that `params_file.save` wrote.
     which: 'raw', 'ema', or 'auto' for what the run itself validates.
     step: a step with a checkpoint; None for the best on validation where the
       run keeps it, else the newest.
@@ -50,10 +53,13 @@ def load(
     A Trained.
 
   Raises:
-    ValueError: there is no run or no such checkpoint.
+    ValueError: there is no run, no such checkpoint, or no such parameters in
+      the file.
     checkpoint.CheckpointError: no checkpoint can be read.
   """
   workdir = pathlib.Path(workdir)
+  if workdir.is_file():
+    return _load_file(workdir, which, step)
   try:
     recorded = json.loads((workdir / 'config.json').read_text())
   except FileNotFoundError as error:
@@ -77,3 +83,18 @@ def load(
   finally:
     checkpoints.close()
   return Trained(config, models, params, f'{name} of step {step}', step)
+
+
+def _load_file(path: pathlib.Path, which: str, step: int | None) -> Trained:
+  meta = params_file.read_meta(path)
+  name, at = meta['params'], meta['step']
+  if which not in ('auto', name) or step not in (None, at):
+    raise ValueError(
+      f'{path} holds the {name} parameters of step {at} only. Leave out '
+      '--params and --step, or name the directory of the run.'
+    )
+  config = configuration.from_json(meta['config'])
+  models = models_lib.build(config.model)
+  template = jax.eval_shape(models[0].init, jax.random.key(0))
+  params, _ = params_file.load(path, template)
+  return Trained(config, models, params, f'{name} of step {at}', at)

@@ -104,3 +104,22 @@ def test_errors_teach():
     pipeline.batches(DATA, 2).starting_at(-1)
   with pytest.raises(ValueError, match='at least 1'):
     pipeline.padded_batches(DATA, 0)
+
+
+@pytest.mark.parametrize('source', [DATA, grey(10)])
+def test_a_part_has_the_rows_of_the_batch(source):
+  """However many hosts cut it, and whatever rows they take."""
+  batches = pipeline.batches(source, 6, seed=3)
+  for step in (0, 1, 4):
+    whole = batches[step]
+    for hosts in (1, 2, 3):
+      parts = [
+        batches.part(step, np.arange(6)[host * 6 // hosts :][: 6 // hosts])
+        for host in range(hosts)
+      ]
+      for name, leaf in whole.items():
+        if leaf is not None:
+          joined = np.concatenate([part[name] for part in parts])
+          np.testing.assert_array_equal(joined, leaf)
+    odd = batches.part(step, np.array([5, 0, 3]))
+    np.testing.assert_array_equal(odd['x'], whole['x'][[5, 0, 3]])

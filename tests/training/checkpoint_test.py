@@ -1,5 +1,7 @@
 """Checkpoints: exact, refused for another model, skipped when broken."""
 
+import json
+import resource
 import shutil
 
 import chex
@@ -8,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from parallel_ar.training import checkpoint
+from parallel_ar.training import checkpoint, checkpoint_meta
 from parallel_ar.training.state import TrainState
 
 CONFIG = {'model': {'name': 'made', 'hidden': [3]}, 'train': {'steps': 5}}
@@ -41,6 +44,40 @@ def _restore(directory, template=None, config=CONFIG):
     return store.restore_latest(template or _state())
   finally:
     store.close()
+
+
+def _readable(directory, template, step):
+  """The state of `step`, or None where it is found to be broken."""
+  store = checkpoint.Checkpoints(directory, CONFIG, read_only=True)
+  items = {'params': template.params, 'opt_state': template.opt_state}
+  items['ema'] = template.ema
+  try:
+    trees = store._read(step, items, store._meta(step))
+    return TrainState(jnp.int32(step), **trees)
+  except Exception:
+    return None
+  finally:
+    store.close()
+
+
+def _params_of(directory, template, step):
+  store = checkpoint.Checkpoints(directory, CONFIG, read_only=True)
+  try:
+    for which in ('raw', 'ema'):
+      params = store.restore_params(template.params, which, step)[0]
+    return params
+  finally:
+    store.close()
+
+
+def _same(one, other):
+  pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+  return all(np.array_equal(a, b) for a, b in pairs)
+
+
+def _data_files(directory):
+  found = [p for p in directory.rglob('*') if p.is_file()]
+  return sorted(p for p in found if p.parent.name == 'd')
 
 
 def _assert_same(one, other):
@@ -146,15 +183,35 @@ class TestBroken:
       file.write_text(file.read_text()[:40])
     elif how == 'no optimizer':
       shutil.rmtree(directory / 'opt_state')
+    elif how == 'no file':
+      for file in _data_files(directory / 'params'):
+        file.unlink()
     elif how == 'cut data':
-      for file in (directory / 'params').rglob('*'):
-        if file.is_file() and file.parent.name == 'd':
-          file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+      for file in _data_files(directory / 'params'):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    else:  # a change of the description that is still JSON
+      file = directory / 'meta' / 'metadata'
+      old, new = how.split(' -> ')
+      assert old in file.read_text()
+      file.write_text(file.read_text().replace(old, new))
 
   # A read of broken data may answer after its event loop is closed.
   @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
   @pytest.mark.parametrize(
-    'how', ['empty', 'no meta', 'cut meta', 'no optimizer', 'cut data']
+    'how',
+    [
+      'empty',
+      'no meta',
+      'cut meta',
+      'no optimizer',
+      'no file',
+      'cut data',
+      '"seed": 0 -> "seed": 1',
+      '"digest": -> "digesT":',
+      '"checksums": -> "checksumS":',
+      '"format": 2 -> "format": 3',
+      '"format": 2 -> "format": 1',
+    ],
   )
   def test_falls_back_and_can_save_that_step_again(self, saved, how):
     self._break(saved / '3', how)
@@ -166,6 +223,34 @@ class TestBroken:
     store.save(3, _state(3), EXTRA)
     store.close()
     _assert_same(_restore(saved)[0], _state(3))
+
+  def test_a_flipped_bit_is_seen_where_orbax_alone_restores_it(
+    self, tmp_path, monkeypatch
+  ):
+    store = checkpoint.Checkpoints(tmp_path / 'c', CONFIG)
+    for step in (1, 2):
+      store.save(step, _state(step, width=4096), EXTRA)
+    store.close()
+    files = _data_files(tmp_path / 'c' / '2' / 'params')
+    random = np.random.RandomState(0)
+    template, silent = _state(width=4096), 0
+    for turn in range(24):
+      file = files[turn % len(files)]
+      whole = file.read_bytes()
+      broken = bytearray(whole)
+      broken[random.randint(len(whole))] ^= 1 << random.randint(8)
+      file.write_bytes(broken)
+      with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_meta, 'compare', lambda *_: None)
+        unchecked = _readable(tmp_path / 'c', template, 2)
+      if unchecked is not None and not _same(unchecked, _state(2, width=4096)):
+        silent += 1
+        assert _readable(tmp_path / 'c', template, 2) is None
+        with pytest.raises(checkpoint.CheckpointError, match='checksums'):
+          _params_of(tmp_path / 'c', template, 2)
+      file.write_bytes(whole)
+    assert silent, 'no flip was restored in silence: the test tests nothing'
+    _assert_same(_readable(tmp_path / 'c', template, 2), _state(2, width=4096))
 
   def test_half_written_step_is_not_seen(self, saved):
     (saved / '3').rename(saved / '3.orbax-checkpoint-tmp')
@@ -189,6 +274,26 @@ class TestBroken:
     store.close()
     assert sorted(saved.rglob('*')) == before
 
+  def test_full_disk(self, tmp_path):
+    """A limit on the size of files stands for the disk: writes fail alike."""
+    store = checkpoint.Checkpoints(tmp_path / 'c', CONFIG)
+    store.save(1, _state(1, width=30_000), EXTRA)
+    store.wait()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+      with pytest.raises(checkpoint.CheckpointError, match='full disk'):
+        store.save(2, _state(2, width=30_000), EXTRA)
+        store.wait()
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert _listing(tmp_path / 'c') == ['1']
+    store.save(2, _state(2, width=30_000), EXTRA)
+    store.close()
+    assert _listing(tmp_path / 'c') == ['1', '2']
+    template = _state(width=30_000)
+    _assert_same(_restore(tmp_path / 'c', template)[0], _state(2, width=30_000))
+
   def test_lost_save_is_noticed(self, tmp_path):
     store = checkpoint.Checkpoints(tmp_path / 'c', CONFIG)
     store.save(1, _state(1), EXTRA)
@@ -196,6 +301,59 @@ class TestBroken:
     shutil.rmtree(tmp_path / 'c' / '1')
     with pytest.raises(checkpoint.CheckpointError, match='did not reach'):
       store.close()
+
+
+class TestSharded:
+  """fsdp 8 -> tensor 4 x data 2 -> one device, with the same bits."""
+
+  def _template(self, shape, axes, weights, bias):
+    if shape is None:
+      return _state(width=16)
+    mesh = jax.make_mesh(shape, axes, axis_types=(AxisType.Auto,) * len(axes))
+    by_rank = {2: weights, 1: bias, 0: ()}
+
+    def place(leaf):
+      spec = PartitionSpec(*by_rank[leaf.ndim])
+      return jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec)
+      )
+
+    return jax.tree.map(place, _state(width=16))
+
+  def test_every_mesh_restores_what_another_saved(self, tmp_path):
+    meshes = [
+      ((8,), ('fsdp',), (None, 'fsdp'), ('fsdp',)),
+      ((4, 2), ('tensor', 'data'), ('data', 'tensor'), ('tensor',)),
+      (None, (), (), ()),
+      ((2, 4), ('fsdp', 'sequence'), ('sequence', None), ()),
+    ]
+    shards = [(4, 2), (2, 4), (4, 16), (1, 16)]
+    state, sums = _state(1, width=16), []
+    for at, mesh in enumerate(meshes):
+      template = self._template(*mesh)
+      if at == 0:
+        places = jax.tree.map(lambda leaf: leaf.sharding, template)
+        state = jax.device_put(state, places)
+      else:
+        state, _ = _restore(tmp_path / 'c', template)
+      chex.assert_trees_all_equal(
+        jax.device_get(state._replace(step=0)),
+        jax.device_get(_state(1, width=16)._replace(step=0)),
+      )
+      shard = state.params['w'].addressable_shards[0]
+      assert shard.data.shape == shards[at]
+      assert state.opt_state[0].mu['w'].sharding == state.params['w'].sharding
+      if mesh[0]:
+        assert set(state.step.sharding.device_set) == set(jax.devices())
+      store = checkpoint.Checkpoints(tmp_path / 'c', CONFIG, keep=9)
+      store.save(2 + at, state, EXTRA)
+      store.close()
+      meta = (tmp_path / 'c' / str(2 + at) / 'meta' / 'metadata').read_text()
+      sums.append(json.loads(meta)['checksums'])
+    assert sums[0] == sums[1] == sums[2] == sums[3]
+    assert len(sums[0]['opt_state']) == 5
+    params = _params_of(tmp_path / 'c', _state(width=16), 2)
+    assert len(params['w'].sharding.device_set) == 1
 
 
 class TestOtherRun:
@@ -235,7 +393,7 @@ class TestOtherRun:
 
   def test_fingerprint_depends_on_model_and_shapes(self):
     params = _state().params
-    one = checkpoint.fingerprint(CONFIG, params)
-    assert one == checkpoint.fingerprint(CONFIG | {'train': {}}, params)
-    assert one != checkpoint.fingerprint(CONFIG, _state(width=4).params)
-    assert one != checkpoint.fingerprint(CONFIG | {'model': {}}, params)
+    one = checkpoint_meta.fingerprint(CONFIG, params)
+    assert one == checkpoint_meta.fingerprint(CONFIG | {'train': {}}, params)
+    assert one != checkpoint_meta.fingerprint(CONFIG, _state(width=4).params)
+    assert one != checkpoint_meta.fingerprint(CONFIG | {'model': {}}, params)

@@ -12,7 +12,13 @@ import jax
 import numpy as np
 import pytest
 
-from parallel_ar.training import checkpoint, configuration, loop, trained
+from parallel_ar.training import (
+  checkpoint,
+  checkpoint_meta,
+  configuration,
+  loop,
+  trained,
+)
 from parallel_ar.training import optimizer as optimizer_lib
 from parallel_ar.training import state as state_lib
 
@@ -40,7 +46,7 @@ def _config(name):
 
 
 def test_every_format_has_a_golden_run():
-  assert FORMATS == [f'format_{n + 1}' for n in range(checkpoint.FORMAT)]
+  assert FORMATS == [f'format_{n + 1}' for n in range(checkpoint_meta.FORMAT)]
 
 
 @pytest.mark.parametrize('name', FORMATS)

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+import types
 
 import chex
 import jax
@@ -151,6 +152,39 @@ class TestRun:
     assert summary.valid_nats is None
     assert _records(tmp_path, 'valid') == []
 
+  def test_saves_by_time(self, tmp_path, monkeypatch):
+    config = _config(checkpoint_every=0, checkpoint_minutes=1.0, keep=9)
+    clock = iter(range(0, 10**6, 31))  # seconds; each look at it takes 31
+    fake = types.SimpleNamespace(monotonic=lambda: float(next(clock)))
+    monkeypatch.setattr(checkpoint, 'time', fake)
+    _train(config, tmp_path)
+    saved = _checkpoints(tmp_path)
+    assert saved == [4, 8, 10]
+    whole = _train(_config(), tmp_path / 'whole')
+    assert _checkpoints(tmp_path / 'whole') == [5, 10]
+    params = trained.load(tmp_path).params
+    chex.assert_trees_all_equal(params, whole.params)
+
+  def test_an_old_result_goes_when_there_are_steps_to_come(self, tmp_path):
+    _train(_config(), tmp_path)
+    (tmp_path / 'result.json').write_text('{}')
+    _train(_config(), tmp_path)
+    assert (tmp_path / 'result.json').exists()
+    _train(_config(steps=11), tmp_path)
+    assert not (tmp_path / 'result.json').exists()
+
+  def test_spikes_are_skipped_counted_and_resumed(self, tmp_path):
+    config = _config(steps=30, skip_sigmas=1.0, skip_window=6)
+    whole = _train(config, tmp_path / 'whole')
+    counts = [r['skipped_steps'] for r in _records(tmp_path / 'whole', 'train')]
+    assert counts == sorted(counts) and counts[-1] > 0
+    assert int(whole.state.spikes.skipped) == counts[-1]
+    config.train.steps = 15
+    _train(config, tmp_path / 'cut')
+    config.train.steps = 30
+    resumed = _train(config, tmp_path / 'cut')
+    chex.assert_trees_all_equal(resumed.state, whole.state)
+
 
 class TestSelection:
   def _overfit(self, **train):
@@ -287,20 +321,22 @@ class TestSignals:
       assert signals.received == 'SIGTERM'
       assert signal.getsignal(signal.SIGTERM) == before
     assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.set_wakeup_fd(-1) == -1
 
+  @pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM', 'SIGUSR1'])
   def test_a_signal_in_a_validation_is_saved_and_repeated(
-    self, tmp_path, monkeypatch
+    self, tmp_path, monkeypatch, name
   ):
     whole = _train(_config(patience=9), tmp_path / 'whole')
     measure = evaluate.evaluate
 
     def interrupted(*args, **kwargs):
-      os.kill(os.getpid(), signal.SIGINT)
+      os.kill(os.getpid(), getattr(signal, name))
       return measure(*args, **kwargs)
 
     with monkeypatch.context() as patch:
       patch.setattr(evaluate, 'evaluate', interrupted)
-      with pytest.raises(interrupt.Interrupted, match='SIGINT') as error:
+      with pytest.raises(interrupt.Interrupted, match=name) as error:
         _train(_config(patience=9), tmp_path / 'cut')
     assert (error.value.step, error.value.code) == (5, interrupt.EXIT_CODE)
     resumed = _train(_config(patience=9), tmp_path / 'cut')

@@ -1,14 +1,23 @@
-"""A run small enough to be killed: `python tiny_run.py WORKDIR STEPS`.
+"""A run small enough to be killed.
 
-Leaves the final state in WORKDIR/final.npz.
+  python -m tests.training.tiny_run WORKDIR STEPS [section.field=value ...]
+
+Leaves the final state in WORKDIR/final.npz. `pause=S` waits S seconds before
+each step, so that a signal can come in time, `wait=S` gives other processes S
+seconds to come. Several processes are told of each
+other by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 """
 
+import ast
 import pathlib
 import sys
+import time
 
 import jax
 import numpy as np
 
+from parallel_ar.data import pipeline
+from parallel_ar.distributed import multihost
 from parallel_ar.training import configuration, loop
 
 
@@ -34,9 +43,31 @@ def config(steps):
 
 def main():
   workdir, steps = pathlib.Path(sys.argv[1]), int(sys.argv[2])
-  summary = loop.train(config(steps), workdir, progress=False)
-  leaves = jax.tree.leaves(summary.state)
-  np.savez(workdir / 'final.npz', *[np.asarray(leaf) for leaf in leaves])
+  changed, wait = config(steps), 60.0
+  for word in sys.argv[3:]:
+    path, _, value = word.partition('=')
+    if path == 'pause':
+      _pause(float(value))
+    elif path == 'wait':
+      wait = float(value)
+    else:
+      section, field = path.split('.')
+      changed[section][field] = ast.literal_eval(value)
+  multihost.initialize('auto', timeout=wait, heartbeat_seconds=10)
+  summary = loop.train(changed, workdir, progress=False)
+  leaves = jax.tree.leaves(multihost.fetch(summary.state))
+  if multihost.is_first():
+    np.savez(workdir / 'final.npz', *leaves)
+
+
+def _pause(seconds):
+  gather = pipeline.Batches._gather
+
+  def slowly(*args):
+    time.sleep(seconds)
+    return gather(*args)
+
+  pipeline.Batches._gather = slowly
 
 
 if __name__ == '__main__':

@@ -1,0 +1,48 @@
+"""Writes the parameters of a run into one plain file that others can read.
+
+  ./run.sh export_params --workdir=runs/digits_gated_pixelcnn
+  ./run.sh evaluate --workdir=runs/digits_gated_pixelcnn/params.npz
+
+The file is a NumPy .npz: one array a parameter, and the config, the step and
+checksums as JSON under '__meta__'. `evaluate`, `sample` and every other script
+with --workdir take it in the place of the run's directory.
+"""
+
+import pathlib
+
+from absl import flags
+
+from experiments import entry
+from parallel_ar import describe
+from parallel_ar.training import configuration, params_file, trained
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
+_PARAMS = flags.DEFINE_enum(
+  'params', 'auto', ['auto', 'raw', 'ema'], 'Which parameters; see evaluate.'
+)
+_STEP = flags.DEFINE_integer(
+  'step', None, 'Step of the checkpoint; without it the best, or the newest.'
+)
+_OUT = flags.DEFINE_string(
+  'out', None, 'The file; params.npz in the directory of the run without it.'
+)
+
+
+def main() -> None:
+  """Runs the script."""
+  workdir = pathlib.Path(entry.require(_WORKDIR))
+  run = trained.load(workdir, which=_PARAMS.value, step=_STEP.value)
+  out = pathlib.Path(_OUT.value or workdir / 'params.npz')
+  params_file.save(
+    out,
+    run.params,
+    configuration.to_json(run.config),
+    step=run.step,
+    which=run.params_name.split()[0],
+  )
+  print(describe(run.models[0]))
+  print(f'{run.params_name}, {out.stat().st_size} bytes: {out}')
+
+
+if __name__ == '__main__':
+  entry.run(main)

@@ -1,0 +1,1 @@
+"""Several processes and devices: who is there, and what lies where."""

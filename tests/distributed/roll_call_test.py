@@ -1,0 +1,182 @@
+"""Roll calls: all come, or everyone hears who did not, or who differs."""
+
+import concurrent.futures
+import contextlib
+import json
+import socket
+
+import pytest
+
+from parallel_ar.distributed import multihost, roll_call
+
+FACTS = {'jax': '1', 'version': '2'}
+
+
+def _port():
+  with socket.create_server(('', 0)) as server:
+    return server.getsockname()[1]
+
+
+def _call(calls, timeout=20.0):
+  """Runs (processes, process, facts) side by side; results or errors."""
+  address, said = f'127.0.0.1:{_port()}', []
+
+  def one(call):
+    count, process, facts = call
+    try:
+      return roll_call.roll_call(
+        address, count, process, facts, timeout=timeout, say=said.append
+      )
+    except roll_call.RollCallError as error:
+      return error
+
+  with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    return list(pool.map(one, calls)), said
+
+
+def test_all_come_and_know_each_other():
+  calls = [(4, i, FACTS | {'host': f'node{i}'}) for i in (2, 0, 3, 1)]
+  answers, _ = _call(calls)
+  names = [f'node{i}' for i in range(4)]
+  for answer in answers:
+    assert [facts['host'] for facts in answer] == names
+
+
+def test_one_process_is_a_job_too():
+  ((answer,), _) = _call([(1, 0, FACTS)])
+  assert answer[0]['jax'] == '1'
+
+
+def test_the_missing_are_named(monkeypatch):
+  monkeypatch.setattr(roll_call, 'REMIND_SECONDS', 0.2)
+  monkeypatch.setenv('TPU_WORKER_HOSTNAMES', 'a,b,c,d')
+  monkeypatch.setenv('SLURM_STEP_NODELIST', 'node[1-4]')
+  answers, said = _call([(4, 0, FACTS), (4, 2, FACTS)], timeout=1.0)
+  for answer in answers:
+    text = str(answer)
+    assert 'process 1 (b), process 3 (d) of 4 did not come within 1 s' in text
+    assert 'node[1-4]' in text
+  assert any('Still waiting for process 1 (b)' in line for line in said)
+
+
+def test_a_missing_first_process_is_named():
+  ((answer,), _) = _call([(2, 1, FACTS)], timeout=0.5)
+  assert 'process 0 at 127.0.0.1' in str(answer)
+
+
+def test_a_different_fact_is_named():
+  there = FACTS | {'jax': '9', 'host': 'odd'}
+  answers, _ = _call([(2, 0, FACTS | {'host': 'even'}), (2, 1, there)])
+  for answer in answers:
+    assert 'Process 1 on odd differs from process 0 on even' in str(answer)
+    assert 'jax is 9 there, and 1' in str(answer)
+
+
+def test_another_number_of_processes_is_named():
+  answers, _ = _call([(2, 0, FACTS), (3, 1, FACTS)])
+  assert all('processes is 3 there' in str(answer) for answer in answers)
+
+
+def test_two_of_one_number_are_named():
+  facts = [FACTS | {'host': name} for name in ('a', 'b', 'c')]
+  answers, _ = _call([(3, 0, facts[0]), (3, 1, facts[1]), (3, 1, facts[2])])
+  assert 'both say that they are process 1' in str(answers[0])
+  assert sum('both say' in str(answer) for answer in answers) == 3
+
+
+def test_strangers_and_restarted_processes_are_no_harm():
+  address = f'127.0.0.1:{_port()}'
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    first = pool.submit(
+      roll_call.roll_call, address, 2, 0, FACTS, timeout=20, say=print
+    )
+    lines = [b'GET / HTTP/1.0\r\n\r\n', b'[1]\n']
+    died = {'process': 1, 'facts': FACTS | {'processes': '2', 'jax': 'old'}}
+    for line in [*lines, json.dumps(died).encode() + b'\n']:
+      while True:
+        with contextlib.suppress(OSError):
+          connection = socket.create_connection(('127.0.0.1', address[10:]))
+          break
+      connection.sendall(line)
+      connection.close()
+    answer = roll_call.roll_call(address, 2, 1, FACTS, timeout=20)
+    assert answer == first.result()
+    assert answer[1]['jax'] == '1'
+
+
+def test_a_port_in_use_is_named():
+  with socket.create_server(('', 0)) as server:
+    address = f'127.0.0.1:{server.getsockname()[1]}'
+    with pytest.raises(roll_call.RollCallError, match='another port'):
+      roll_call.roll_call(address, 2, 0, FACTS, timeout=1)
+
+
+class TestPlace:
+  @pytest.fixture(autouse=True)
+  def _clean(self, monkeypatch):
+    for name in (
+      *('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'),
+      *('SLURM_PROCID', 'SLURM_NTASKS', 'TPU_WORKER_HOSTNAMES'),
+    ):
+      monkeypatch.delenv(name, raising=False)
+
+  def test_a_laptop_is_one_process(self):
+    assert not multihost.initialize('auto')
+    assert not multihost.initialize('off', coordinator='a:1')
+
+  @pytest.mark.parametrize(
+    'environment',
+    [
+      {'JAX_COORDINATOR_ADDRESS': 'a:1'},
+      {'SLURM_PROCID': '0', 'SLURM_NTASKS': '2'},
+      {'TPU_WORKER_HOSTNAMES': 'a,b'},
+    ],
+  )
+  def test_auto_knows_a_cluster(self, monkeypatch, environment):
+    for name, value in environment.items():
+      monkeypatch.setenv(name, value)
+    assert multihost._several(None)
+
+  @pytest.mark.parametrize(
+    'environment',
+    [{'SLURM_NTASKS': '4'}, {'TPU_WORKER_HOSTNAMES': 'a'}],
+  )
+  def test_and_what_is_none(self, monkeypatch, environment):
+    for name, value in environment.items():
+      monkeypatch.setenv(name, value)
+    assert not multihost._several(None)
+
+  def test_arguments_come_before_the_environment(self, monkeypatch):
+    monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', 'a:1')
+    monkeypatch.setenv('JAX_NUM_PROCESSES', '4')
+    monkeypatch.setenv('JAX_PROCESS_ID', '3')
+    assert multihost.locate(None, None, None, 1)[:3] == ('a:1', 4, 3)
+    assert multihost.locate('b:2', 5, 0, 1)[:3] == ('b:2', 5, 0)
+
+  def test_slurm_tells_all(self, monkeypatch):
+    for name, value in {
+      'SLURM_JOB_ID': '17',
+      'SLURM_STEP_NODELIST': 'n[03-05]',
+      'SLURM_NTASKS': '3',
+      'SLURM_PROCID': '2',
+      'SLURM_LOCALID': '0',
+      'SLURM_STEP_NUM_NODES': '3',
+    }.items():
+      monkeypatch.setenv(name, value)
+    place = multihost.locate(None, None, None, 1)
+    assert place.coordinator.startswith('n03:')
+    assert (place.num_processes, place.process_id) == (3, 2)
+
+  def test_on_without_a_cluster_teaches(self, monkeypatch):
+    nothing = lambda *_: (None, None, None, None)
+    monkeypatch.setattr(
+      multihost.clusters.ClusterEnv,
+      'auto_detect_unset_distributed_params',
+      nothing,
+    )
+    with pytest.raises(ValueError, match='--coordinator=HOST:PORT'):
+      multihost.initialize('on')
+    with pytest.raises(ValueError, match='--distributed=yes'):
+      multihost.initialize('yes')
+    with pytest.raises(ValueError, match=r'0\.\.1'):
+      multihost.locate('a:1', 2, 2, 1)
