@@ -4,6 +4,7 @@ A mistake in a flag, a config, a file or a checkpoint ends with one paragraph on
 stderr and exit code 1, and no traceback; `--traceback` shows where it arose.
 """
 
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -88,4 +89,7 @@ def _fail(error: Exception) -> None:
     break_on_hyphens=False,
   )
   print(paragraph, file=sys.stderr, flush=True)
+  if jax.distributed.is_initialized():
+    # The usual exit waits for the other processes, which wait for this one.
+    os._exit(1)
   sys.exit(1)

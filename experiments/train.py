@@ -17,7 +17,8 @@ from ml_collections import config_flags
 
 from experiments import entry
 from parallel_ar import describe
-from parallel_ar.training import datasets, evaluate, loop, results
+from parallel_ar.distributed import multihost
+from parallel_ar.training import datasets, evaluate, interrupt, loop, results
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Config file; --config.section.field=value overrides it.'
@@ -28,8 +29,33 @@ _WORKDIR = flags.DEFINE_string(
 _DATA_DIR = flags.DEFINE_string(
   'data_dir', None, 'Directory of the data files; ./data without it.'
 )
+_DISTRIBUTED = flags.DEFINE_enum(
+  'distributed',
+  'auto',
+  multihost.MODES,
+  'Several processes as one job: auto where the environment tells of them '
+  '(Slurm, GKE, JAX_COORDINATOR_ADDRESS); on for whatever cluster JAX knows, '
+  'such as a TPU VM pod; off for one process.',
+)
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator', None, 'HOST:PORT of process 0, where no cluster tells it.'
+)
+_PROCESSES = flags.DEFINE_integer(
+  'num_processes', None, 'Processes of the job, where no cluster tells it.'
+)
+_PROCESS = flags.DEFINE_integer(
+  'process_id', None, 'Number of this process, where no cluster tells it.'
+)
+_PATIENCE = flags.DEFINE_float(
+  'wait_seconds', 300, 'How long to wait for the other processes to come.'
+)
 _RESULT = flags.DEFINE_string(
   'result', None, 'Also write the result here, e.g. results/bmnist_made.json.'
+)
+
+_ONLY_TEST = (
+  'stopped in the evaluation on the test split. All training is saved; the '
+  'same command evaluates again.'
 )
 
 
@@ -37,6 +63,14 @@ def main() -> None:
   """Runs the script."""
   started = time.monotonic()
   config = entry.require(_CONFIG)
+  multihost.initialize(
+    _DISTRIBUTED.value,
+    coordinator=_COORDINATOR.value,
+    num_processes=_PROCESSES.value,
+    process_id=_PROCESS.value,
+    timeout=_PATIENCE.value,
+    facts=results.versions(),
+  )
   file = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config']))
   if not file.is_file():
     raise ValueError(
@@ -45,15 +79,18 @@ def main() -> None:
     )
   workdir = pathlib.Path(_WORKDIR.value or f'runs/{file.stem}')
   summary = loop.train(config, workdir, data_dir=_DATA_DIR.value)
-  print(describe(summary.models[0]))
   test = datasets.load_split(config, config.evaluate.split, _DATA_DIR.value)
-  evaluation = evaluate.evaluate(
-    summary.models,
-    summary.params,
-    test,
-    config.evaluate.batch_size,
-    params_name=summary.params_name,
-  )
+  with interrupt.StopSignals(_ONLY_TEST):
+    evaluation = evaluate.evaluate(
+      summary.models,
+      summary.params,
+      test,
+      config.evaluate.batch_size,
+      params_name=summary.params_name,
+    )
+  if not multihost.is_first():
+    return
+  print(describe(summary.models[0]))
   print(evaluation)
   record = results.of_evaluation(
     evaluation,

@@ -1,0 +1,1 @@
+"""Starts `experiments.train` on clusters, and again until it is done."""

@@ -1,0 +1,87 @@
+"""What every launcher runs: the same command, until the run has its result."""
+
+import pathlib
+import shlex
+import subprocess
+from collections.abc import Sequence
+
+from absl import flags
+
+DRY_RUN = flags.DEFINE_bool(
+  'dry_run', False, 'Print what would be done, and do nothing.'
+)
+RUN = flags.DEFINE_string(
+  'run',
+  None,
+  "The experiment and its flags, such as --run='train --config=configs/a.py "
+  "--workdir=/share/runs/a'. It is the same on every host and at every start.",
+)
+_OF_DISTRIBUTED = '--distributed'
+
+
+def experiment() -> list[str]:
+  """The words of --run, with --distributed=on.
+
+  Raises:
+    ValueError: it is missing, is no `train`, or names no absolute --workdir.
+  """
+  words = shlex.split(RUN.value or '')
+  if not words or words[0] != 'train':
+    raise ValueError(
+      "--run must be a training, such as --run='train "
+      "--config=configs/digits_made.py --workdir=/share/runs/made'."
+    )
+  workdir()
+  if not any(word.startswith(_OF_DISTRIBUTED) for word in words):
+    words.append(f'{_OF_DISTRIBUTED}=on')
+  return words
+
+
+def workdir() -> pathlib.PurePosixPath:
+  """The --workdir of --run: the one place that survives the machines.
+
+  Raises:
+    ValueError: there is none, or it is relative.
+  """
+  given = [
+    word.partition('=')[2]
+    for word in shlex.split(RUN.value or '')
+    if word.startswith('--workdir=')
+  ]
+  if len(given) != 1 or not given[0].startswith('/'):
+    raise ValueError(
+      '--run needs one absolute --workdir=/..., on a file system that all '
+      'hosts share and that outlives them: a restart resumes what lies there.'
+    )
+  return pathlib.PurePosixPath(given[0])
+
+
+def result() -> str:
+  """The file that says that the run is done."""
+  return str(workdir() / 'result.json')
+
+
+def do(words: Sequence[str], check: bool = True) -> int:
+  """Runs a command, or prints it under --dry_run; returns its exit code.
+
+  Args:
+    words: of the command.
+    check: whether to end where it fails.
+
+  Raises:
+    RuntimeError: it failed, under `check`.
+    FileNotFoundError: there is no such program here.
+  """
+  print('+', shlex.join(words), flush=True)
+  if DRY_RUN.value:
+    return 0
+  try:
+    code = subprocess.run(words).returncode
+  except FileNotFoundError as error:
+    raise FileNotFoundError(
+      f'{words[0]} is not installed here. Install it, or look at what would be '
+      'done with --dry_run.'
+    ) from error
+  if code and check:
+    raise RuntimeError(f'{words[0]} ended with exit code {code}.')
+  return code

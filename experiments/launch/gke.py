@@ -1,0 +1,61 @@
+"""Trains on TPU slices of a GKE cluster, through xpk.
+
+  ./run.sh launch/gke --cluster=mine --zone=us-west4-a --tpu_type=v5litepod-16 \
+      --image=IMAGE_OF_THIS_REPOSITORY --dry_run \
+      --run='train --config=configs/digits_made.py --workdir=/share/runs/made'
+
+xpk makes a JobSet: one pod a host, restarted together up to --max_restarts
+times. A pod that Kubernetes evicts gets SIGTERM, and the run saves and ends
+with exit code 0, which Kubernetes would take for the end of the work; so the
+command ends with code 75 while there is no result.json. The working directory
+must be on a volume that every pod mounts, such as Filestore (`xpk storage`).
+"""
+
+import shlex
+
+from absl import flags
+
+from experiments import entry
+from experiments.launch import command
+
+_CLUSTER = flags.DEFINE_string('cluster', None, 'Name of the cluster.')
+_ZONE = flags.DEFINE_string('zone', None, 'Its zone.')
+_PROJECT = flags.DEFINE_string('project', None, 'Google Cloud project.')
+_TPU = flags.DEFINE_string('tpu_type', None, 'Slice, such as v5litepod-16.')
+_SLICES = flags.DEFINE_integer('num_slices', 1, 'Slices.', lower_bound=1)
+_IMAGE = flags.DEFINE_string('image', None, 'Image with this repository.')
+_REPOSITORY = flags.DEFINE_string(
+  'repository', '/parallel_ar', 'This repository in the image.'
+)
+_RESTARTS = flags.DEFINE_integer('max_restarts', 100, 'Starts after the first.')
+_WORKLOAD = flags.DEFINE_string(
+  'workload', None, 'Name of the workload; that of the working directory.'
+)
+
+
+def main() -> None:
+  """Runs the script."""
+  for flag in (_CLUSTER, _ZONE, _TPU, _IMAGE):
+    entry.require(flag)
+  done = shlex.quote(command.result())
+  training = (
+    f'cd {_REPOSITORY.value} && ./run.sh {shlex.join(command.experiment())}'
+    f' && {{ test -e {done} || exit 75; }}'
+  )
+  name = _WORKLOAD.value or command.workdir().name
+  words = ['xpk', 'workload', 'create', f'--workload={name.replace("_", "-")}']
+  words += [f'--cluster={_CLUSTER.value}', f'--zone={_ZONE.value}']
+  if _PROJECT.value:
+    words.append(f'--project={_PROJECT.value}')
+  words += [
+    f'--tpu-type={_TPU.value}',
+    f'--num-slices={_SLICES.value}',
+    f'--docker-image={_IMAGE.value}',
+    f'--max-restarts={_RESTARTS.value}',
+    f'--command={training}',
+  ]
+  command.do(words)
+
+
+if __name__ == '__main__':
+  entry.run(main)

@@ -1,0 +1,100 @@
+"""Trains on a Slurm cluster, and queues again until the run is done.
+
+  ./run.sh launch/slurm --nodes=4 --gpus_per_node=8 --time=12:00:00 --dry_run \
+      --run='train --config=configs/digits_made.py --workdir=/share/runs/made'
+
+One task a node or, with GPUs, one a GPU; JAX finds the others from what Slurm
+sets. Two minutes before the time is up, or when the job is preempted, Slurm
+sends SIGUSR1 or SIGTERM: the run saves and ends, the batch script sees that
+there is no result.json yet, and queues the same job again. A node that fails is
+requeued by Slurm itself.
+"""
+
+import pathlib
+import shlex
+import tempfile
+
+from absl import flags
+
+from experiments import entry
+from experiments.launch import command
+
+_NODES = flags.DEFINE_integer('nodes', 1, 'Nodes of the job.', lower_bound=1)
+_GPUS = flags.DEFINE_integer(
+  'gpus_per_node', 0, 'GPUs and tasks of a node; 0: one task, no GPU.'
+)
+_CPUS = flags.DEFINE_integer('cpus_per_task', 8, 'Cores of a task.')
+_TIME = flags.DEFINE_string('time', '04:00:00', 'Longest time of one start.')
+_PARTITION = flags.DEFINE_string('partition', None, 'Slurm partition.')
+_ACCOUNT = flags.DEFINE_string('account', None, 'Slurm account.')
+_RESTARTS = flags.DEFINE_integer('max_restarts', 100, 'Starts after the first.')
+_GRACE = flags.DEFINE_integer('grace', 120, 'Seconds between signal and end.')
+_REPOSITORY = flags.DEFINE_string(
+  'repository', '.', 'This repository, as the nodes see it.'
+)
+
+_SCRIPT = """#!/bin/bash
+{options}
+set -u
+cd -- {repository}
+# Each start of the job runs this file from its top.
+srun --kill-on-bad-exit=1 ./run.sh {experiment}
+code=$?
+if [[ -e {result} ]]; then
+  echo 'the run is done'
+  exit 0
+elif (( ${{SLURM_RESTART_COUNT:-0}} >= {restarts} )); then
+  echo 'no result after {restarts} restarts: look at the log' >&2
+  exit 1
+elif (( code == 0 )); then
+  echo 'stopped and saved; queueing the same job again'
+  scontrol requeue "$SLURM_JOB_ID"
+else
+  # An error of the run itself comes back at every start.
+  echo "srun ended with exit code $code" >&2
+  exit "$code"
+fi
+"""
+
+
+def script() -> str:
+  """The batch script."""
+  experiment = shlex.join(command.experiment())
+  options = {
+    'job-name': f'par-{command.workdir().name}',
+    'nodes': _NODES.value,
+    'ntasks-per-node': max(1, _GPUS.value),
+    'cpus-per-task': _CPUS.value,
+    'time': _TIME.value,
+    'signal': f'USR1@{_GRACE.value}',
+    'output': f'{command.workdir()}.slurm.log',
+    'open-mode': 'append',
+  }
+  if _GPUS.value:
+    options['gpus-per-node'] = _GPUS.value
+  for name, flag in (('partition', _PARTITION), ('account', _ACCOUNT)):
+    if flag.value:
+      options[name] = flag.value
+  lines = [f'#SBATCH --{name}={value}' for name, value in options.items()]
+  repository = pathlib.Path(_REPOSITORY.value).absolute()
+  return _SCRIPT.format(
+    options='\n'.join([*lines, '#SBATCH --requeue']),
+    repository=shlex.quote(str(repository)),
+    experiment=experiment,
+    result=shlex.quote(command.result()),
+    restarts=_RESTARTS.value,
+  )
+
+
+def main() -> None:
+  """Runs the script."""
+  text = script()
+  print(text)
+  with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder) / 'job.sbatch'
+    path.write_text(text)
+    command.do(['sbatch', str(path)])
+
+
+if __name__ == '__main__':
+  entry.run(main)
