@@ -39,8 +39,8 @@ class Head(NamedTuple):
       never by a loop step, so that every sampler sees the same noise.
     pick: (dist, noise) -> x; deterministic and elementwise over positions.
     pmf: (dist) -> float[E, V] for coding, or None.
-    chain: (dist, x) -> float[E, C, V] for coding, where a position carries C
-      channels: of every channel given those before it in x; or None.
+    chain: (dist, x) -> float[E, C, V], the same for positions of C channels,
+      of each channel given those before it in x, or None.
     temper: (dist, temperature) -> dist of p^(1/temperature) normalised for
       each position, or None.
   """
@@ -196,8 +196,8 @@ def from_linen(
 ) -> AutoregressiveModel:
   """Makes a model of a Linen module called as `module(x, context)`.
 
-  Linen ends here: the record holds pure functions. The module may own
-  parameters only; a mutable collection would be state hidden from samplers.
+  Linen ends here. The module may own parameters only; a mutable collection
+  would be state hidden from samplers.
 
   Raises:
     ValueError: the parts do not fit, or the module owns other collections.
@@ -248,9 +248,8 @@ def over_positions(mask: Array, x: Array) -> Array:
 def recompute_decode(model: AutoregressiveModel) -> Decode:
   """Incremental evaluation of any model, by one full pass for each block.
 
-  The slow reference behind every fast path: correct for any causal function,
-  and D passes for a sample. The cache is the event drawn so far; what stands
-  there beyond slot k is not read, because the model is causal.
+  The slow reference behind every fast path: D passes for a sample. The cache
+  is the event so far; what stands beyond slot k is not read by a causal model.
   """
   slots = jnp.asarray(order.slots(model.rank))
   num_positions = model.num_positions
