@@ -39,8 +39,7 @@ class Head(NamedTuple):
       never by a loop step, so that every sampler sees the same noise.
     pick: (dist, noise) -> x; deterministic and elementwise over positions.
     pmf: (dist) -> float[E, V] for coding, or None.
-    chain: (dist, x) -> float[E, C, V], the same for positions of C channels,
-      of each channel given those before it in x, or None.
+    chain: (dist, x) -> float[E, C, V], of channels given those before, or None.
     temper: (dist, temperature) -> dist of p^(1/temperature) normalised for
       each position, or None.
   """
