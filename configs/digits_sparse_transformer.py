@@ -1,6 +1,10 @@
 """A Transformer with local and strided attention on scikit-learn's 8x8 digits.
 
-Paper: Child et al. 2019; rows as in Parmar et al. 2018.
+Paper: Child et al. 2019, section 4.2: window and stride are the width of the
+image, so that a pixel reads the row before it and then its column, the causal
+form of row and column (axial) attention; local windows as in Parmar et al. 2018
+(Image Transformer). The axial attention of Ho et al. 2019 stops at the border
+of a row, see docs/design/0006-families.md.
 No published number on this data; docs/gallery.md has ours beside the other
 families, trained alike.
 Data: 1297 / 200 / 300 images of 17 grey levels, inside scikit-learn.

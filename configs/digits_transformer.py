@@ -1,6 +1,7 @@
 """A Transformer on scikit-learn's 8x8 digits.
 
-Paper: Vaswani et al. 2017.
+Paper: Vaswani et al. 2017; over the raster of an image with learned positions
+as in Chen et al. 2020 (iGPT).
 No published number on this data; docs/gallery.md has ours beside the other
 families, trained alike.
 Data: 1297 / 200 / 300 images of 17 grey levels, inside scikit-learn.

@@ -12,7 +12,7 @@ par.codec(model).encode(params, x)        # bytes, and decode() gives x back
 
 from parallel_ar import heads, order
 from parallel_ar.coding import Codec, codec
-from parallel_ar.decode import Decode
+from parallel_ar.decode import Decode, recompute_decode
 from parallel_ar.likelihood import (
   bits_per_dim,
   log_prob,
@@ -27,7 +27,6 @@ from parallel_ar.model import (
   describe,
   from_function,
   from_linen,
-  recompute_decode,
 )
 from parallel_ar.samplers import (
   Level,

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from parallel_ar import order
 from parallel_ar.types import Array, Context, Dist, Params
 
 
@@ -51,6 +53,9 @@ class Decode(NamedTuple):
     resize: (cache, n) -> the cache with room for slots 0..n-1 only, n static;
       None where the cost of a slot does not depend on the room.
     blocks: the path by rows, where there is one.
+    groups: the path by groups of one rank, where there is one: (params,
+      context, x, level) -> dist, right at the positions of that rank; it reads
+      the positions of lower ranks only.
   """
 
   init: Callable[[Params, Context], Any]
@@ -58,6 +63,7 @@ class Decode(NamedTuple):
   rewind: Callable[[Any, Any], Any]
   resize: Callable[[Any, int], Any] | None = None
   blocks: Blocks | None = None
+  groups: Callable[[Params, Context, Any, Any], Dist] | None = None
 
 
 class _Store(NamedTuple):
@@ -137,6 +143,113 @@ def from_blocks(
   return Decode(init, extend, rewind=lambda cache, k: cache, blocks=blocks)
 
 
+class _Group(NamedTuple):
+  """What `from_groups` keeps: values so far, and the group at work."""
+
+  x: Array  # [D, ...]
+  level: Array  # int32[], its rank; -1 before the first
+  dist: Dist  # of all positions, right at this rank
+  context: Context
+
+
+def from_groups(
+  groups: Callable[[Params, Context, Any, Any], Dist],
+  event: jax.ShapeDtypeStruct,
+  rank: Any,
+) -> Decode:
+  """The path by slots that a path by groups implies.
+
+  The first slot of a group evaluates the group, the others read it.
+
+  Args:
+    groups: the path by groups, see `Decode`.
+    event: shape and dtype of one x.
+    rank: int[E].
+
+  Returns:
+    The path by slots, with `groups` in it.
+  """
+  slots, num, lead = order.slots(rank), rank.size, rank.ndim
+  level_of = rank.reshape(-1)[slots]
+  first_of = np.append(True, level_of[1:] != level_of[:-1])
+  levels, firsts, at_slot = (
+    jnp.asarray(a) for a in (level_of, first_of, slots)
+  )
+  flat = lambda d: d.reshape(num, *d.shape[lead:])
+
+  def init(params: Params, context: Context) -> _Group:
+    x = jnp.zeros(event.shape, event.dtype)
+    spec = jax.eval_shape(groups, params, context, x, 0)
+    dist = jax.tree.map(lambda d: jnp.zeros(d.shape, d.dtype), spec)
+    values = x.reshape(num, *event.shape[lead:])
+    return _Group(values, jnp.int32(-1), dist, context)
+
+  def extend(
+    params: Params, store: _Group, k: Any, previous: Any
+  ) -> tuple[Dist, _Group]:
+    dist: Dist
+
+    def step(carry: tuple, value: Any) -> tuple:
+      store, k = carry
+      # Slot -1 does not exist: send its write out of bounds.
+      at = jnp.where(k > 0, at_slot[jnp.maximum(k - 1, 0)], num)
+      x = store.x.at[at].set(value.astype(store.x.dtype), mode='drop')
+      level = levels[k]
+      dist = jax.lax.cond(
+        firsts[k] | (store.level != level),
+        lambda x: groups(params, store.context, x.reshape(event.shape), level),
+        lambda x: store.dist,
+        x,
+      )
+      here = jax.tree.map(lambda d: flat(d)[at_slot[k]], dist)
+      return (store._replace(x=x, level=level, dist=dist), k + 1), here
+
+    (store, _), dist = jax.lax.scan(step, (store, jnp.asarray(k)), previous)
+    return dist, store
+
+  # A slot whose group is not the one at work evaluates its own again.
+  return Decode(init, extend, rewind=lambda cache, k: cache, groups=groups)
+
+
+def recompute_decode(model: Any) -> Decode:
+  """Incremental evaluation of any model, by one full pass for each block.
+
+  The slow reference behind every fast path: correct for any causal function,
+  and D passes for a sample. The cache is the event drawn so far; what stands
+  there beyond slot k is not read, because the model is causal.
+
+  Args:
+    model: an `AutoregressiveModel`.
+
+  Returns:
+    The path.
+  """
+  slots = jnp.asarray(order.slots(model.rank))
+  num_positions = model.num_positions
+  value_shape = model.event.shape[model.rank.ndim :]
+
+  def init(params: Params, context: Context) -> Any:
+    flat = (num_positions, *value_shape)
+    return jnp.zeros(flat, model.event.dtype), context
+
+  def extend(params, cache, k, previous):
+    x, context = cache
+    n = previous.shape[0]
+    at = k - 1 + jnp.arange(n)
+    # Slot -1 does not exist: send its write out of bounds, where it is dropped.
+    target = jnp.where(at < 0, num_positions, slots[jnp.maximum(at, 0)])
+    x = x.at[target].set(previous.astype(x.dtype), mode='drop')
+    dist = model.conditionals(params, x.reshape(model.event.shape), context)
+    here = jax.lax.dynamic_slice_in_dim(slots, k, n)
+    lead = model.rank.ndim
+    dist = jax.tree.map(
+      lambda d: d.reshape((num_positions,) + d.shape[lead:])[here], dist
+    )
+    return dist, (x, context)
+
+  return Decode(init=init, extend=extend, rewind=lambda cache, k: cache)
+
+
 def map_dist(decode: Decode, change: Callable[[Dist], Dist]) -> Decode:
   """The path of a model whose conditionals are `change` of the path's."""
 
@@ -154,7 +267,12 @@ def map_dist(decode: Decode, change: Callable[[Dist], Dist]) -> Decode:
       conditionals=lambda *args: change(conditionals(*args)),
       extend=changed(blocks.extend),
     )
-  return decode._replace(extend=changed(decode.extend), blocks=blocks)
+  groups, by_groups = decode.groups, None
+  if groups is not None:
+    by_groups = lambda *args: change(groups(*args))
+  return decode._replace(
+    extend=changed(decode.extend), blocks=blocks, groups=by_groups
+  )
 
 
 def _room(tree: Any, n: int) -> Any:

@@ -68,6 +68,7 @@ class Features(NamedTuple):
 
 
 Objective = Callable[[Params, Array, Context, PRNGKey], Array]
+FromData = Callable[[PRNGKey, Array, Context], Params]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,6 +93,9 @@ class AutoregressiveModel:
     objective: (params, x, context, key) -> nats[], what training minimises in
       the mean over examples: a bound, drawn with `key`, or a regularised
       likelihood. None is -log p(x). Evaluation never reads it.
+    init_from_data: (key, x[B, *event], context[B]) -> params, what training
+      starts from where a model has it, on the batch of its first step: layers
+      whose outputs are normalized on these examples.
     causality: 'exact' promises that forbidden inputs change no bit of the
       output; 'rounding' that they change it by rounding only (FFT
       convolutions).
@@ -111,6 +115,7 @@ class AutoregressiveModel:
   decode: Decode | None = None
   features: Features | None = None
   objective: Objective | None = None
+  init_from_data: FromData | None = None
   causality: Literal['exact', 'rounding'] = 'exact'
   name: str = 'model'
 
@@ -244,38 +249,6 @@ def over_positions(mask: Array, x: Array) -> Array:
   return mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
 
 
-def recompute_decode(model: AutoregressiveModel) -> Decode:
-  """Incremental evaluation of any model, by one full pass for each block.
-
-  The slow reference behind every fast path: D passes for a sample. The cache
-  is the event so far; what stands beyond slot k is not read by a causal model.
-  """
-  slots = jnp.asarray(order.slots(model.rank))
-  num_positions = model.num_positions
-  value_shape = model.event.shape[model.rank.ndim :]
-
-  def init(params: Params, context: Context) -> Any:
-    flat = (num_positions, *value_shape)
-    return jnp.zeros(flat, model.event.dtype), context
-
-  def extend(params, cache, k, previous):
-    x, context = cache
-    n = previous.shape[0]
-    at = k - 1 + jnp.arange(n)
-    # Slot -1 does not exist: send its write out of bounds, where it is dropped.
-    target = jnp.where(at < 0, num_positions, slots[jnp.maximum(at, 0)])
-    x = x.at[target].set(previous.astype(x.dtype), mode='drop')
-    dist = model.conditionals(params, x.reshape(model.event.shape), context)
-    here = jax.lax.dynamic_slice_in_dim(slots, k, n)
-    lead = model.rank.ndim
-    dist = jax.tree.map(
-      lambda d: d.reshape((num_positions,) + d.shape[lead:])[here], dist
-    )
-    return dist, (x, context)
-
-  return Decode(init=init, extend=extend, rewind=lambda cache, k: cache)
-
-
 def check_events(model: AutoregressiveModel, x: ArrayLike) -> None:
   """Checks concrete events, on the host, before they enter a compiled pass.
 
@@ -366,6 +339,15 @@ def _check_fit(model: AutoregressiveModel) -> None:
       f'{fits}: log_prob returned {_spec(terms)}; expected one float for each '
       f'position, [{_show(shape)}]. conditionals returned {_spec(dist)}.'
     )
+  if model.init_from_data is not None:
+    two = lambda s: jax.ShapeDtypeStruct((2, *s.shape), s.dtype)
+    args = key, *jax.tree.map(two, (event, model.context))
+    found = _trace(model, 'init_from_data', model.init_from_data, *args)
+    if _spec(found) != _spec(params):
+      raise ValueError(
+        f'{model.name}: init_from_data makes {_spec(found)}, but init makes '
+        f'{_spec(params)}. Both must make the same tree.'
+      )
   if model.objective is None:
     return
   what, args = 'objective(params, x, context, key)', (event, model.context, key)

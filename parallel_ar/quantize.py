@@ -80,7 +80,10 @@ def weights(
         extend=reads(blocks.extend),
       )
     decode = decode._replace(
-      init=reads(decode.init), extend=reads(decode.extend), blocks=blocks
+      init=reads(decode.init),
+      extend=reads(decode.extend),
+      blocks=blocks,
+      groups=decode.groups and reads(decode.groups),
     )
   features = model.features
   if features is not None:
@@ -92,6 +95,7 @@ def weights(
     decode=decode,
     features=features,
     objective=model.objective and reads(model.objective),
+    init_from_data=None,
     name=f'{model.name} in {kind}',
   )
   return made, jax.tree.map(quantize, params)

@@ -92,6 +92,11 @@ def permute(
     assert model.objective is not None
     return model.objective(params, gather(z, inverse), context, key)
 
+  def from_data(key, z, context):
+    assert model.init_from_data is not None
+    x = jax.vmap(lambda z: gather(z, inverse))(z)
+    return model.init_from_data(key, x, context)
+
   return dataclasses.replace(
     model,
     rank=gather(model.rank, positions),
@@ -99,5 +104,6 @@ def permute(
     decode=None,
     features=None,
     objective=model.objective and objective,
+    init_from_data=model.init_from_data and from_data,
     name=f'permuted {model.name}',
   )

@@ -43,6 +43,14 @@ pixelcnn_pp = functools.partial(
   layers=1,
   resolutions=2,
 )
+pixelsnail = functools.partial(
+  models.pixelsnail,
+  features=6,
+  blocks=1,
+  residuals=1,
+  key_features=4,
+  value_features=5,
+)
 multiscale = functools.partial(
   models.multiscale, features=12, layers=2, head_features=12
 )
@@ -107,6 +115,13 @@ CASES = {
   'pixelcnn_pp_rgb_vector': lambda: pixelcnn_pp(
     event=(1, 2, 3), num_values=3, resolutions=1, context_size=2
   ),
+  'pixelsnail_label': lambda: pixelsnail(
+    event=(3, 4, 1), blocks=2, num_classes=2
+  ),
+  'pixelsnail_rgb_vector': lambda: pixelsnail(
+    event=(1, 2, 3), num_values=3, num_mixtures=2, context_size=2
+  ),
+  'pixelsnail_categorical': lambda: pixelsnail(event=(3, 2, 1), num_values=3),
   'multiscale_label': lambda: multiscale(event=(3, 3, 1), num_classes=2),
   'multiscale_two_groups_vector': lambda: multiscale(
     event=(2, 3, 1),

@@ -9,6 +9,7 @@ import pytest
 from flax import linen as nn
 
 from parallel_ar import heads, model, order
+from parallel_ar.decode import recompute_decode
 from parallel_ar.heads import categorical
 from parallel_ar.testing import case as cases
 from parallel_ar.testing import oracles
@@ -165,7 +166,7 @@ class TestRecomputeDecode:
     """A cache full of another event gives the same conditionals."""
     net = toys.sigmoid_net((4,), rank=order.random(4, 1))
     params = cases.random_params(net)
-    decode = model.recompute_decode(net)
+    decode = recompute_decode(net)
     x = jnp.array([1, 0, 1, 1])
     cache = decode.init(params, None)
     dirty = (jnp.ones_like(cache[0]), cache[1])
@@ -177,7 +178,7 @@ class TestRecomputeDecode:
   def test_vectors(self):
     net = toys.pairs(4)
     params = net.init(jax.random.key(0))
-    decode = model.recompute_decode(net)
+    decode = recompute_decode(net)
     x = jnp.arange(8).reshape(4, 2) % 2
     slots = order.slots(net.rank)
     previous = jnp.concatenate([x[:1], x[slots][:-1]])

@@ -120,6 +120,21 @@ def discretized_logistic(
   )
 
 
+def num_outputs(channels: int, num_mixtures: int) -> int:
+  """Numbers that make the parameters of one position."""
+  return num_mixtures * (1 + 2 * channels + channels * (channels - 1) // 2)
+
+
+def from_outputs(out: Array, channels: int, num_mixtures: int) -> Logistics:
+  """The parameters of float[E, num_outputs(C, K)], links within -1..1."""
+  out = out.astype(jnp.float32).reshape(*out.shape[:-1], -1, num_mixtures)
+  logits, means, scales, links = jnp.split(
+    out, [1, 1 + channels, 1 + 2 * channels], -2
+  )
+  chain = jnp.tanh(links) if channels > 1 else None
+  return Logistics(logits[..., 0, :], means, scales, chain)
+
+
 def channel_log_probs(dist: Logistics, x: Array, num_values: int) -> Array:
   """log P(x_c | x_<c, k) of every channel and component, float[E, C, K].
 

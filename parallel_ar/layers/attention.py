@@ -202,6 +202,38 @@ def cached_attention(
   return softmax_product(q_HLK @ keys, mask, values), new
 
 
+def two_part_attention(
+  q_LK: Array,
+  keys: tuple[Array, Array],
+  values: tuple[Array, Array],
+  masks: tuple[Array, Array],
+) -> Array:
+  """softmax over two sets of keys together, which are never joined in memory.
+
+  A decode step reads a large set that does not change and a small one that
+  does: joining them would copy the large one at every step.
+
+  Args:
+    q_LK: queries of one head.
+    keys: float[S, K] and float[T, K].
+    values: float[S, F] and float[T, F].
+    masks: what is read, bool[L or 1, S] and bool[L or 1, T].
+
+  Returns:
+    float[L, F].
+  """
+  lowest = jnp.finfo(jnp.float32).min
+  q_LK = q_LK * (q_LK.shape[-1] ** -0.5)
+  scores = [
+    jnp.where(mask, (q_LK @ k.T).astype(jnp.float32), lowest)
+    for k, mask in zip(keys, masks, strict=True)
+  ]
+  att = jax.nn.softmax(jnp.concatenate(scores, -1), -1)
+  first, second = jnp.split(att, [keys[0].shape[0]], -1)
+  of = lambda att, v: att.astype(v.dtype) @ v
+  return of(first, values[0]) + of(second, values[1])
+
+
 def softmax_product(scores_HLS: Array, mask_LS: Array, v_HSK: Array) -> Array:
   """softmax(scores) v where the mask is true, float[L, H, K]; in float32."""
   scores = scores_HLS.astype(jnp.float32)

@@ -29,6 +29,7 @@ from parallel_ar.models.multiscale import multiscale
 from parallel_ar.models.nade import eonade, nade
 from parallel_ar.models.pixelcnn import pixelcnn
 from parallel_ar.models.pixelcnn_pp import pixelcnn_pp
+from parallel_ar.models.pixelsnail import pixelsnail
 from parallel_ar.models.recurrent import recurrent
 from parallel_ar.models.transformer import transformer
 from parallel_ar.models.transformer_xl import transformer_xl
@@ -52,6 +53,7 @@ __all__ = [
   'nade',
   'pixelcnn',
   'pixelcnn_pp',
+  'pixelsnail',
   'recurrent',
   'transformer',
   'transformer_xl',
@@ -68,6 +70,7 @@ FAMILIES: dict[str, Callable[..., AutoregressiveModel]] = {
   'nade': nade,
   'pixelcnn': pixelcnn,
   'pixelcnn_pp': pixelcnn_pp,
+  'pixelsnail': pixelsnail,
   'recurrent': recurrent,
   'transformer': transformer,
   'transformer_xl': transformer_xl,

@@ -5,8 +5,9 @@
 One residual network predicts every group: its input is the image with all
 groups from l on blanked out, and a map of what is known. The likelihood of all
 L groups is L evaluations of the network, independent of each other and so one
-compiled pass; a sample takes L passes at most, and L = O(log n) for the default
-order. What the independence inside a group costs in nats is printed by
+compiled pass; L = O(log n) for the default order. A sample takes L passes at
+most, and from the decode path L evaluations, those of one pass, and a pass that
+proves it. What the independence inside a group costs in nats is printed by
 `tables/hierarchy`.
 
 References:
@@ -24,6 +25,7 @@ import numpy as np
 from flax import linen as nn
 
 from parallel_ar import heads, model, order
+from parallel_ar.decode import from_groups
 from parallel_ar.layers import embedding
 from parallel_ar.layers import remat as remat_policies
 from parallel_ar.types import Array, ArrayLike, Context
@@ -155,22 +157,24 @@ def multiscale(
     c = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), context)
     return module.init(key, x, jnp.zeros(event, bool), c)['params']
 
+  ranks = jnp.asarray(rank)
+
+  def group(params: Any, context: Context, x: Array, level: Array) -> Array:
+    known = ranks < level
+    out: Any = module.apply(
+      {'params': params}, jnp.where(known, x, 0), known, context
+    )
+    return out
+
   def conditionals(params: Any, x: Array, context: Context) -> Array:
-    ranks = jnp.asarray(rank)
-
-    def group(level: Array) -> Array:
-      known = ranks < level
-      out: Any = module.apply(
-        {'params': params}, jnp.where(known, x, 0), known, context
-      )
-      return out
-
-    levels = jax.vmap(group)(jnp.arange(depth))
+    of = lambda level: group(params, context, x, level)
+    levels = jax.vmap(of)(jnp.arange(depth))
     at = jnp.expand_dims(ranks[None], tuple(range(1 + rank.ndim, levels.ndim)))
     return jnp.take_along_axis(levels, at, 0)[0]
 
+  shape = jax.ShapeDtypeStruct(tuple(event), jnp.int32)
   return model.AutoregressiveModel(
-    event=jax.ShapeDtypeStruct(tuple(event), jnp.int32),
+    event=shape,
     rank=np.asarray(rank),
     head=heads.bernoulli()
     if num_values == 2
@@ -178,5 +182,6 @@ def multiscale(
     init=init,
     conditionals=conditionals,
     context=context,
+    decode=from_groups(group, shape, rank),
     name='multiscale',
   )

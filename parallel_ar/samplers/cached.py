@@ -7,7 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from parallel_ar.decode import Decode
-from parallel_ar.model import AutoregressiveModel, position_noise
+from parallel_ar.model import (
+  AutoregressiveModel,
+  over_positions,
+  position_noise,
+)
 from parallel_ar.samplers import slots, sweep
 from parallel_ar.samplers.sweep import Sample, Sampler
 from parallel_ar.types import Array, Context, Dist, Params, PRNGKey
@@ -23,6 +27,8 @@ def cached(
 ) -> Sampler:
   """Draws slot after slot from a cache, and proves the result by full passes.
 
+  Where the path goes by groups of one rank, a step draws a whole group.
+
     dist_k, cache = extend(cache, k, x_{k-1});   x_k = pick(dist_k, noise_k)
 
   A cache computes the same conditionals in another program, whose rounding can
@@ -37,7 +43,8 @@ def cached(
       cached conditionals; `info.passes` is then 0.
 
   Returns:
-    A sampler, called as `ancestral`'s. `info.steps` counts the D extensions,
+    A sampler, called as `ancestral`'s. `info.steps` counts the D
+    extensions, or the R groups,
     `info.repaired` the positions that rounding had flipped.
 
   Raises:
@@ -64,7 +71,11 @@ def _draw(
   given: Array,
   known: Array,
 ) -> Sample:
-  """Draws every example by one scan over the slots, or rows and then slots."""
+  """Draws every example by one scan: slots, rows and then slots, or groups."""
+  if decode.groups is not None:
+    one = functools.partial(_by_groups, model, decode.groups, params)
+    x, log_prob = jax.vmap(one)(keys, context, given, known)
+    return sweep.draft(model, x, log_prob, steps=model.depth)
   by = _by_slots if decode.blocks is None else _by_blocks
 
   def draw(key, context, given, known):
@@ -144,9 +155,33 @@ def _by_blocks(
   return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), out)
 
 
+def _by_groups(
+  model: AutoregressiveModel,
+  groups: Any,
+  params: Params,
+  key: PRNGKey,
+  context: Context,
+  given: Array,
+  known: Array,
+) -> tuple[Array, Array]:
+  """The event of one example and its nats, all of a group at once."""
+  noise, rank = position_noise(model, key), jnp.asarray(model.rank)
+
+  def step(carry: tuple, level: Array) -> tuple[tuple, None]:
+    x, total = carry
+    dist = groups(params, context, x, level)
+    values, terms = _pick(model, dist, given, known, noise)
+    here = rank == level
+    x = jnp.where(over_positions(here, x), values, x)
+    return (x, total + jnp.where(here, terms, 0).sum()), None
+
+  first = jnp.zeros_like(given), jnp.zeros(())
+  return jax.lax.scan(step, first, jnp.arange(model.depth))[0]
+
+
 def _pick(
   model: AutoregressiveModel, dist: Dist, given: Array, known: Array, noise: Any
 ) -> tuple[Array, Array]:
   picked = model.head.pick(dist, noise).astype(given.dtype)
-  value = jnp.where(known, given, picked)
+  value = jnp.where(over_positions(known, given), given, picked)
   return value, model.head.log_prob(dist, value)

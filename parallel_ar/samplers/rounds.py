@@ -22,11 +22,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parallel_ar.decode import Decode
+from parallel_ar.decode import Decode, recompute_decode
 from parallel_ar.model import (
   AutoregressiveModel,
   over_positions,
-  recompute_decode,
 )
 from parallel_ar.samplers import slots, sweep
 from parallel_ar.samplers.sweep import Sample

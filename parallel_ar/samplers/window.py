@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from parallel_ar import order
-from parallel_ar.decode import Decode
+from parallel_ar.decode import Decode, recompute_decode
 from parallel_ar.model import (
   AutoregressiveModel,
   over_positions,
   position_noise,
-  recompute_decode,
 )
 from parallel_ar.samplers import slots, sweep
 from parallel_ar.samplers.forecasters import Forecaster, Progress

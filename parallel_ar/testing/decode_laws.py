@@ -7,8 +7,7 @@ import jax
 import numpy as np
 
 from parallel_ar import order, samplers
-from parallel_ar.decode import Decode
-from parallel_ar.model import recompute_decode
+from parallel_ar.decode import Decode, recompute_decode
 from parallel_ar.testing import case as cases
 from parallel_ar.testing import oracles
 from parallel_ar.testing.case import Case, LawBroken

@@ -11,8 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from parallel_ar import samplers
-from parallel_ar.decode import Decode
-from parallel_ar.model import recompute_decode
+from parallel_ar.decode import Decode, recompute_decode
 from parallel_ar.samplers import Sampler, forecasters
 from parallel_ar.testing import case as cases
 from parallel_ar.testing import sampling_laws
@@ -32,7 +31,8 @@ def cached(case: Case, decode: Decode | None = None) -> str:
   decode = decode or model.decode or recompute_decode(model)
   size = model.num_positions
   draw = lambda verify: samplers.cached(model, decode, verify=verify)
-  lines = [_drafted(case, 'cached', draw, size, size)]
+  steps = size if decode.groups is None else model.depth
+  lines = [_drafted(case, 'cached', draw, steps, steps)]
   if decode.blocks is not None:
     draw = lambda verify: samplers.gauss_seidel(model, decode, verify=verify)
     rows = size // decode.blocks.size

@@ -165,20 +165,27 @@ class _Run:
 
   def restore(self) -> None:
     """The newest checkpoint, or a fresh state."""
+    first = self.models[0]
 
-    def create(key):
+    def create(key, data=None):
       return state.create(
-        self.models[0],
+        first,
         self.transform,
         key,
         ema=self.config.ema_decay > 0,
         spike_window=self.config.skip_window if self.config.skip_sigmas else 0,
+        data=data,
       )
 
     key = jax.random.key(self.seed)
     found = self.checkpoints.restore_latest(jax.eval_shape(create, key))
     if found is None:
-      self.state = jax.jit(create)(key)
+      data = None
+      if first.init_from_data is not None:
+        batch = self.batches[0]
+        conditional = first.context is not None
+        data = batch['x'], batch['context'] if conditional else None
+      self.state = jax.jit(create)(key, data)
       return
     self.state, extra = found
     self.selection = Selection(**extra['selection'])

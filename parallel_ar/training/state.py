@@ -13,7 +13,7 @@ import optax
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.training import spikes
 from parallel_ar.training.spikes import Spikes
-from parallel_ar.types import Array, Params, PRNGKey
+from parallel_ar.types import Array, Context, Params, PRNGKey
 
 
 class TrainState(NamedTuple):
@@ -41,6 +41,7 @@ def create(
   *,
   ema: bool = False,
   spike_window: int = 0,
+  data: tuple[Array, Context] | None = None,
 ) -> TrainState:
   """State before the first step.
 
@@ -53,11 +54,16 @@ def create(
     key: PRNG key of the initial parameters.
     ema: whether to keep a moving average.
     spike_window: steps that a spike is measured against; 0 skips none.
+    data: x[B, *event] and context[B] that a model with `init_from_data` starts
+      from; others do not read it.
 
   Returns:
     A TrainState at step 0.
   """
-  params = model.init(key)
+  if data is not None and model.init_from_data is not None:
+    params = model.init_from_data(key, *data)
+  else:
+    params = model.init(key)
   average = jax.tree.map(jnp.copy, params) if ema else None
   return TrainState(
     jnp.zeros((), jnp.int32),

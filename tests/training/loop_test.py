@@ -126,6 +126,31 @@ class TestRun:
     plain = _train(_config(steps=9), tmp_path / 'plain').state
     assert not np.allclose(plain.params['w'], straight.params['w'], atol=1e-3)
 
+  def test_parameters_from_data_are_those_of_the_first_batch(self, tmp_path):
+    """Set before the first step only, and alike however a run is cut."""
+
+    def train(steps, name):
+      config = _config(steps=steps, checkpoint_every=1, eval_every=0)
+      config.data.valid_split = ''
+      config.model = {
+        'name': 'pixelcnn_pp',
+        'event': EVENT,
+        'num_values': 2,
+        'num_mixtures': 1,
+        'features': 2,
+        'layers': 1,
+        'resolutions': 1,
+        'weight_norm': True,
+      }
+      return _train(config, tmp_path / name).state.params
+
+    straight = train(2, 'straight')
+    first = train(1, 'broken')
+    chex.assert_trees_all_equal(train(2, 'broken'), straight)
+    length = lambda params: np.asarray(params['mixture']['length'])
+    # Adagrad moves an entry by its rate; the data moved it further.
+    assert np.abs(length(first) - 1).max() > 0.2
+
   def test_longer_run_goes_on_and_says_so(self, tmp_path, capsys):
     _train(_config(), tmp_path)
     summary = _train(_config(steps=15), tmp_path, progress=None)
