@@ -1,6 +1,7 @@
 """The conformance suite: every model against every law.
 
   1  causality           the D x D dependency matrix, bit for bit
+     static              the same for every input, proved from the program
   2  normalisation       the probabilities of all events sum to 1
   3  one_pass            one pass equals the sequential oracle
   4  decode_agreement    `extend` over any blocks equals the pass
@@ -40,6 +41,7 @@ __all__ = ['LAWS', 'Case', 'LawBroken', 'check', 'known_entropy', 'make_case']
 
 LAWS: dict[str, Callable[[Case], str]] = {
   'causality': likelihood_laws.causality,
+  'static': likelihood_laws.static_causality,
   'normalisation': likelihood_laws.normalisation,
   'one_pass': likelihood_laws.one_pass,
   'decode_agreement': decode_laws.decode_agreement,

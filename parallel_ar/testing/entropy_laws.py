@@ -67,7 +67,7 @@ def known_entropy(
   Raises:
     LawBroken: too far above the entropy, or below it.
   """
-  params = _train(model, source, steps, batch, learning_rate, seed)
+  params = fit(model, source, steps, batch, learning_rate, seed)
   x = source.sample(num_test, seed + 1)
   log_q = jax.jit(lambda x: likelihood.log_prob(model, params, x))
   events = x.reshape(-1, 2000, *model.event.shape).astype(np.int32)
@@ -93,7 +93,7 @@ def known_entropy(
   return line
 
 
-def _train(
+def fit(
   model: AutoregressiveModel,
   source: Source,
   steps: int,
@@ -101,6 +101,7 @@ def _train(
   learning_rate: float,
   seed: int,
 ) -> Params:
+  """Parameters after `steps` of Adam with a cosine decay on fresh samples."""
   optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
   params = jax.jit(model.init)(jax.random.key(seed))
   state = optimizer.init(params)

@@ -5,6 +5,7 @@ import numpy as np
 
 from parallel_ar import likelihood
 from parallel_ar.analysis import causality as audits
+from parallel_ar.analysis import static
 from parallel_ar.testing import oracles
 from parallel_ar.testing.case import Case, LawBroken
 
@@ -37,6 +38,25 @@ def causality(case: Case) -> str:
   return (
     f'{int(audit.matrix.sum())} of {audit.matrix.size} pairs are read, none '
     f'forbidden, in {audit.comparisons} perturbations'
+  )
+
+
+def static_causality(case: Case) -> str:
+  """Law 1 again, for every input and all parameters, from the traced program.
+
+  What the static audit cannot decide is no leak; it is counted in the line.
+  """
+  found = static.check(case.model)
+  if found.leaks:
+    raise LawBroken(f'Law 1, static. {case.name}: {found.describe()}')
+  if case.reads is not None and (np.asarray(case.reads) & ~found.may).any():
+    raise LawBroken(
+      f'Law 1, static. {case.name}: the static audit has lost pairs that are '
+      'read; a rule of `analysis.static` is wrong.'
+    )
+  return (
+    f'{len(found.undecided)} forbidden pairs are undecided, the others are '
+    f'proved never to be read ({found.operations} operations)'
   )
 
 

@@ -1,0 +1,229 @@
+"""By which operations an output reads an input, and which to suspect.
+
+From the output back to the input, at every operation one entry is found through
+which the input comes: of the operands that carry it, the one that carries the
+fewest other forbidden inputs. The operation by which most forbidden inputs
+join it is the suspect; where none join, the first that mixes entries at all.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from parallel_ar.analysis.static import interpret
+from parallel_ar.analysis.static.value import FIRM, MAY, Value
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+  """An operation on the way.
+
+  Attributes:
+    operation: name of the primitive.
+    where: 'file.py:line', of the innermost frame outside of the frameworks.
+    function: that the line stands in.
+    joined: forbidden inputs that join the one that is followed.
+    mixes: whether the operation combines entries that read different inputs.
+    vague: whether it may read the input, but not firmly.
+  """
+
+  operation: str
+  where: str
+  function: str
+  joined: int
+  mixes: bool
+  vague: bool
+
+  def __str__(self) -> str:
+    return f'{self.operation} ({self.where}, in {self.function})'
+
+
+def path(
+  steps: Sequence[interpret.Step],
+  output: Value,
+  entries: np.ndarray,
+  bit: int,
+  forbidden: np.ndarray,
+) -> list[Place]:
+  """The way of one input into one output, from the input on.
+
+  Args:
+    steps: of the interpreter.
+    output: an array that reads the input.
+    entries: flat entries of it that belong to the output position.
+    bit: the input, as a track of `reads`.
+    forbidden: bool[B], inputs that the output must not read.
+
+  Returns:
+    The operations, first to last.
+  """
+  made = {
+    id(v): (step, n) for step in steps for n, v in enumerate(step.results)
+  }
+  kind = FIRM if _row(output, FIRM, bit)[entries].any() else MAY
+  entry = int(entries[np.flatnonzero(_row(output, kind, bit)[entries])[0]])
+  v, places = output, []
+  while id(v) in made:
+    step, n = made[id(v)]
+    source = _source(step, n, entry, bit, kind, forbidden)
+    if source is None:
+      places.append(_place(step, v, entry, None, bit, forbidden))
+      break
+    places.append(_place(step, v, entry, source, bit, forbidden))
+    operand, entry = source
+    v = step.operands[operand]
+    if _row(v, FIRM, bit)[entry]:
+      kind = FIRM
+  return places[::-1]
+
+
+def suspect(places: Sequence[Place]) -> Place:
+  """The operation to look at first."""
+  vague = [p for p in places if p.vague]
+  if vague:
+    return vague[0]
+  most = max(p.joined for p in places)
+  if most > 0:
+    return next(p for p in places if p.joined == most)
+  return next((p for p in places if p.mixes), places[0])
+
+
+def _row(v: Value, kind: int, bit: int) -> np.ndarray:
+  if v.reads is None:
+    return np.zeros(v.size, bool)
+  return v.reads[kind, bit].reshape(-1)
+
+
+def _count(v: Value, entry: int, forbidden: np.ndarray) -> int:
+  if v.reads is None:
+    return 0
+  sets = v.reads[MAY].reshape(len(forbidden), -1)[:, entry]
+  return int((sets & forbidden).sum())
+
+
+def _source(
+  step: interpret.Step,
+  result: int,
+  entry: int,
+  bit: int,
+  kind: int,
+  forbidden: np.ndarray,
+) -> tuple[int, int] | None:
+  """(operand, entry) through which the input comes."""
+  candidates = []
+  for n, v in enumerate(step.operands):
+    for e in np.flatnonzero(_row(v, kind, bit)):
+      candidates.append((_count(v, int(e), forbidden), n, int(e)))
+  candidates.sort()
+  if not candidates:
+    return None
+  if step.eqn.primitive.name in ('scan', 'while', 'cond'):
+    return _through(step, result, entry, bit, kind, candidates)
+  low, high = 0, len(candidates)
+  while low < high:  # the shortest prefix that is enough ends in a source
+    middle = (low + high) // 2
+    if _enough(step, result, entry, kind, candidates[: middle + 1]):
+      high = middle
+    else:
+      low = middle + 1
+  if low == len(candidates):
+    return None
+  return candidates[low][1:]
+
+
+def _enough(
+  step: interpret.Step, result: int, entry: int, kind: int, some: list
+) -> bool:
+  operands = []
+  for n, v in enumerate(step.operands):
+    reads = np.zeros((2, 1, v.size), bool)
+    chosen = [e for _, m, e in some if m == n]
+    reads[MAY, 0, chosen] = True
+    if kind == FIRM:
+      reads[FIRM, 0, chosen] = True
+    shaped = reads.reshape(2, 1, *v.shape) if chosen else None
+    linear = v.linear
+    if linear is not None:
+      linear = None if not chosen else linear
+    operands.append(dataclasses.replace(v, reads=shaped, linear=linear))
+  found = interpret.apply(step.eqn, operands, set())[result]
+  return bool(_row(found, kind, 0)[entry])
+
+
+def _through(
+  step: interpret.Step,
+  result: int,
+  entry: int,
+  bit: int,
+  kind: int,
+  candidates: list,
+) -> tuple[int, int] | None:
+  """The source in a loop or branch, whose operands are laid out by hand."""
+  out = step.results[result]
+  if step.eqn.primitive.name == 'scan':
+    if len(step.operands) == 1 and out.size < step.operands[0].size:
+      v = step.operands[0]  # one item of a series
+      rows = np.arange(v.size).reshape(v.shape[0], -1)
+      here = {(0, int(r[entry])) for r in rows}
+    else:  # items put together
+      size = max(out.size // max(len(step.operands), 1), 1)
+      here = {(entry // size, entry % size)}
+    for _, n, e in candidates:
+      if (n, e) in here and _row(step.operands[n], kind, bit)[e]:
+        return n, e
+    return None
+  for _, n, e in candidates:
+    if step.operands[n].shape == out.shape and e == entry:
+      return n, e
+  return candidates[0][1:]
+
+
+def _place(
+  step: interpret.Step,
+  v: Value,
+  entry: int,
+  source: tuple[int, int] | None,
+  bit: int,
+  forbidden: np.ndarray,
+) -> Place:
+  after = _count(v, entry, forbidden)
+  before, vague = 0, not _row(v, FIRM, bit)[entry]
+  if source is not None:
+    operand = step.operands[source[0]]
+    before = _count(operand, source[1], forbidden)
+    vague = vague and bool(_row(operand, FIRM, bit)[source[1]])
+  most = max((_most(w) for w in step.operands), default=0)
+  where, function = place_of(step.outer or step.eqn)
+  return Place(
+    operation=step.eqn.primitive.name,
+    where=where,
+    function=function,
+    joined=max(after - before, 0),
+    mixes=_most(v) > most,
+    vague=vague,
+  )
+
+
+def _most(v: Value) -> int:
+  """The most inputs that one entry reads."""
+  if v.reads is None:
+    return 0
+  return int(v.reads[MAY].sum(0).max(initial=0))
+
+
+_FRAMEWORKS = ('/jax/', '/flax/', '/jaxlib/', '/optax/', '/numpy/')
+
+
+def place_of(eqn: Any) -> tuple[str, str]:
+  """('file.py:line', function) of the user's line that made an operation."""
+  trace = getattr(eqn.source_info, 'traceback', None)
+  frames = [] if trace is None else list(trace.frames)
+  for frame in frames:
+    name = frame.file_name.replace('\\', '/')
+    if not any(part in name for part in _FRAMEWORKS):
+      folder, _, file = name.rpartition('/')
+      shown = f'{folder.rpartition("/")[2]}/{file}' if folder else file
+      return f'{shown}:{frame.line_num}', frame.function_name.split('.')[-1]
+  return 'unknown', 'unknown'

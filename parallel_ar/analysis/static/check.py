@@ -1,0 +1,238 @@
+"""Runs the static audit on a model, and says what it found."""
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from parallel_ar.analysis.static import blame, interpret
+from parallel_ar.analysis.static.value import FIRM, MAY, Value
+from parallel_ar.model import AutoregressiveModel, position_noise
+
+Pair = tuple[int, int]  # (output, input), positions in row-major order
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+  """One forbidden pair explained.
+
+  Attributes:
+    pair: (output, input).
+    leak: whether it is read; False where that cannot be decided.
+    suspect: the operation to look at first.
+    path: all operations by which the input comes, first to last.
+  """
+
+  pair: Pair
+  leak: bool
+  suspect: blame.Place
+  path: tuple[blame.Place, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Static:
+  """What was proved.
+
+  Attributes:
+    name: of the model.
+    rank: int32[E], what it promises.
+    may: bool[D, D]; row i is output i. Where it is False, output i does not
+      depend on input j, whatever the input and the parameters are.
+    firm: bool[D, D], part of `may`: read by operations that depend on all
+      their operands.
+    leaks: forbidden pairs that are read firmly.
+    undecided: forbidden pairs of `may` that are not read firmly.
+    findings: an explanation of the first leak and of the first undecided pair.
+    without_rule: operations that the analysis has no rule for.
+    operations: number of operations that were run.
+    seconds: that it took.
+  """
+
+  name: str
+  rank: np.ndarray
+  may: np.ndarray
+  firm: np.ndarray
+  leaks: tuple[Pair, ...]
+  undecided: tuple[Pair, ...]
+  findings: tuple[Finding, ...]
+  without_rule: tuple[str, ...]
+  operations: int
+  seconds: float
+
+  @property
+  def proved(self) -> bool:
+    """Whether no output can read an input of its own or a higher rank."""
+    return not self.leaks and not self.undecided
+
+  def describe(self) -> str:
+    """One paragraph."""
+    text = [f'{self.name}: {self.operations} operations traced.']
+    if self.proved:
+      rank = self.rank.reshape(-1)
+      allowed = int((rank[None, :] < rank[:, None]).sum())
+      text.append(
+        'Proved causal for every input and all parameters: no output can read '
+        f'an input of its own or a higher rank; {int(self.may.sum())} of '
+        f'{allowed} allowed pairs may be read.'
+      )
+    for finding in self.findings:
+      count = len(self.leaks if finding.leak else self.undecided)
+      verdict = (
+        f'NOT CAUSAL: {count} forbidden pairs are read'
+        if finding.leak
+        else f'Cannot decide {count} forbidden pairs'
+      )
+      i, j = (self._place(n) for n in finding.pair)
+      text.append(
+        f'{verdict}: for example, {i} reads {j}, by {finding.suspect}.'
+      )
+      if finding.leak and finding.suspect.joined == 0:
+        text.append(
+          'Nothing else joins it there, so the inputs may lack a shift, or a '
+          'mask is not strict.'
+        )
+    if self.without_rule:
+      text.append(f'Without a rule: {", ".join(self.without_rule)}.')
+    return ' '.join(text)
+
+  def raise_if_leaks(self) -> None:
+    """Raises a ValueError with the description where a forbidden pair leaks."""
+    if self.leaks:
+      raise ValueError(self.describe())
+
+  def _place(self, i: int) -> str:
+    index = tuple(int(n) for n in np.unravel_index(i, self.rank.shape))
+    where = i if len(index) == 1 else index
+    return f'position {where} (rank {int(self.rank.reshape(-1)[i])})'
+
+
+def check(
+  model: AutoregressiveModel, *, chunk: int = 64, seed: int = 0
+) -> Static:
+  """Finds which inputs each output can read, without running the model.
+
+  Args:
+    model: the model; nothing is computed with its parameters.
+    chunk: input positions that are followed at once, which bounds the memory.
+    seed: of the parameters that stand for all, in Fourier transforms.
+
+  Returns:
+    What was proved, and what reads too much.
+  """
+  started = time.monotonic()
+  program = _Program(model, seed)
+  size = model.num_positions
+  sets = np.zeros((2, size, size), bool)
+  without_rule: set[str] = set()
+  operations = 0
+  for start in range(0, size, chunk):
+    bits = np.arange(start, min(start + chunk, size))
+    run = interpret.Interpreter(keep=start == 0)
+    for found in program.reads(run, bits)[1]:
+      sets[:, :, bits] |= found.transpose(0, 2, 1)
+    without_rule |= run.without_rule
+    operations = operations or len(run.steps or ())
+  rank = model.rank.reshape(-1)
+  forbidden = rank[None, :] >= rank[:, None]
+  leaks = sets[FIRM] & forbidden
+  undecided = sets[MAY] & forbidden & ~sets[FIRM]
+  findings = tuple(
+    program.explain(matrix, forbidden, leak)
+    for matrix, leak in ((leaks, True), (undecided, False))
+    if matrix.any()
+  )
+  return Static(
+    name=model.name,
+    rank=model.rank,
+    may=sets[MAY],
+    firm=sets[FIRM],
+    leaks=_pairs(leaks),
+    undecided=_pairs(undecided),
+    findings=findings,
+    without_rule=tuple(sorted(without_rule)),
+    operations=operations,
+    seconds=time.monotonic() - started,
+  )
+
+
+class _Program:
+  """The traced functions of a model."""
+
+  def __init__(self, model: AutoregressiveModel, seed: int):
+    self.model = model
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    noise = jax.eval_shape(lambda: position_noise(model, jax.random.key(0)))
+
+    def outputs(params: Any, x: Any, context: Any, noise: Any) -> Any:
+      dist = model.conditionals(params, x, context)
+      pick = model.head.pick(dist, noise)
+      return [*jax.tree.leaves(dist), pick, model.head.log_prob(dist, x)]
+
+    specs = (params, model.event, model.context, noise)
+    self.jaxpr = jax.make_jaxpr(outputs)(*specs)
+    rng = np.random.default_rng(seed)
+    self.params = [_sample(rng, s) for s in jax.tree.leaves(params)]
+    rest = jax.tree.leaves((model.context, noise))
+    self.rest = [Value(tuple(s.shape), s.dtype) for s in rest]
+
+  def reads(
+    self, run: interpret.Interpreter, bits: np.ndarray
+  ) -> tuple[list[Value], list[np.ndarray]]:
+    """The outputs, and for each bool[2, B, D]; a term may read its own x."""
+    model, size = self.model, self.model.num_positions
+    own = (np.arange(size)[None] == bits[:, None]).reshape(
+      1, len(bits), *model.rank.shape
+    )
+    lead = own.reshape(
+      *own.shape, *(1,) * (len(model.event.shape) - model.rank.ndim)
+    )
+    shape = (2, len(bits), *model.event.shape)
+    x = Value(
+      model.event.shape,
+      np.dtype(model.event.dtype),
+      reads=np.broadcast_to(lead, shape),
+    )
+    outputs = run.closed(self.jaxpr, [*self.params, x, *self.rest])
+    found: list[Any] = []
+    for v in outputs:
+      if v.reads is None:
+        found.append(np.zeros((2, len(bits), size), bool))
+      else:
+        found.append(v.reads.reshape(2, len(bits), size, -1).any(-1))
+    found[-1] = found[-1] & ~own.reshape(1, len(bits), size)
+    return outputs, found
+
+  def explain(
+    self, matrix: np.ndarray, forbidden: np.ndarray, leak: bool
+  ) -> Finding:
+    """The way of the lowest forbidden input into the lowest output."""
+    rank = self.model.rank.reshape(-1)
+    pairs = np.argwhere(matrix)
+    order = np.lexsort((rank[pairs[:, 1]], rank[pairs[:, 0]]))
+    i, j = (int(n) for n in pairs[order[0]])
+    others = np.setdiff1d(np.flatnonzero(forbidden[i]), [j])
+    bits = np.concatenate([[j], others[:63]])
+    run = interpret.Interpreter(keep=True)
+    outputs, found = self.reads(run, bits)
+    kind = FIRM if leak else MAY
+    n = next(n for n, sets in enumerate(found) if sets[kind, 0, i])
+    size = outputs[n].size // self.model.num_positions
+    entries = np.arange(i * size, (i + 1) * size)
+    ones = np.ones(len(bits), bool)
+    path = blame.path(run.steps or (), outputs[n], entries, 0, ones)
+    return Finding((i, j), leak, blame.suspect(path), tuple(path))
+
+
+def _sample(rng: np.random.Generator, spec: Any) -> Value:
+  """A parameter: a random number stands for all where numbers are needed."""
+  shape, dtype = tuple(spec.shape), spec.dtype
+  if not np.issubdtype(dtype, np.floating) and 'float' not in str(dtype):
+    return Value(shape, dtype)
+  numbers = rng.normal(size=shape).astype(dtype)
+  return Value(shape, dtype, value=numbers, sampled=True)
+
+
+def _pairs(matrix: np.ndarray) -> tuple[Pair, ...]:
+  return tuple((int(i), int(j)) for i, j in np.argwhere(matrix))

@@ -1,0 +1,305 @@
+"""Runs a traced program on what is known of its arrays."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jax.extend import core
+
+from parallel_ar.analysis.static import (
+  elementwise,
+  mixing,
+  movement,
+  spectral,
+)
+from parallel_ar.analysis.static import value as values
+from parallel_ar.analysis.static.value import Value
+
+Rule = Callable[[Any, list[Value]], list[Value]]
+_STEPS = 20_000  # operations of a loop that is laid out step by step
+_CALLS = ('jaxpr', 'call_jaxpr', 'fun_jaxpr')
+
+RULES: dict[str, Rule] = {
+  'broadcast_in_dim': movement.broadcast_in_dim,
+  'concatenate': movement.concatenate,
+  'conv_general_dilated': mixing.convolve,
+  'dot_general': mixing.dot_general,
+  'dynamic_slice': movement.dynamic_slice,
+  'dynamic_update_slice': movement.dynamic_update_slice,
+  'expand_dims': movement.reshape,
+  'fft': spectral.transform,
+  'gather': movement.gather,
+  'pad': movement.pad,
+  'reshape': movement.reshape,
+  'rev': movement.rev,
+  'select_n': movement.select_n,
+  'slice': movement.slice_,
+  'sort': mixing.sort,
+  'split': movement.split,
+  'squeeze': movement.reshape,
+  'stack': movement.stack,
+  'top_k': mixing.top_k,
+  'transpose': movement.transpose,
+  **dict.fromkeys(elementwise.NAMES, elementwise.rule),
+  **dict.fromkeys(mixing.REDUCTIONS, mixing.reduce),
+  **dict.fromkeys(mixing.CUMULATIVE, mixing.cumulate),
+  **dict.fromkeys(
+    ('scatter', 'scatter-add', 'scatter-mul', 'scatter-min', 'scatter-max'),
+    movement.scatter,
+  ),
+  **dict.fromkeys(
+    ('reduce_window_sum', 'reduce_window_max', 'reduce_window_min'),
+    mixing.window,
+  ),
+  **dict.fromkeys(
+    (
+      'random_bits',
+      'random_fold_in',
+      'random_seed',
+      'random_split',
+      'random_unwrap',
+      'random_wrap',
+      'random_clone',
+      'platform_index',
+    ),
+    mixing.of_keys,
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Step:
+  """One operation that was run, and the call of JAX's own that it is in."""
+
+  eqn: Any
+  operands: list[Value]
+  results: list[Value]
+  outer: Any = None
+
+
+class Interpreter:
+  """Runs programs; keeps the steps if asked, and what it had no rule for."""
+
+  def __init__(self, keep: bool = False):
+    self.steps: list[Step] | None = [] if keep else None
+    self.without_rule: set[str] = set()
+    self._outer: Any = None
+
+  def run(
+    self, jaxpr: Any, constants: Sequence[Value], arguments: Sequence[Value]
+  ) -> list[Value]:
+    """The results of a program."""
+    known: dict[Any, Value] = {}
+
+    def read(var: Any) -> Value:
+      if isinstance(var, core.Literal):
+        return values.of_constant(
+          np.asarray(var.val, getattr(var.aval, 'dtype', None))
+        )
+      return known[var]
+
+    known.update(zip(jaxpr.constvars, constants, strict=True))
+    known.update(zip(jaxpr.invars, arguments, strict=True))
+    for eqn in jaxpr.eqns:
+      operands = [read(v) for v in eqn.invars]
+      known.update(zip(eqn.outvars, self.operation(eqn, operands), strict=True))
+    return [read(v) for v in jaxpr.outvars]
+
+  def closed(self, jaxpr: Any, arguments: Sequence[Value]) -> list[Value]:
+    """The results of a program with its constants, or without any."""
+    if isinstance(jaxpr, core.ClosedJaxpr):
+      constants = [_constant(c) for c in jaxpr.consts]
+      return self.run(jaxpr.jaxpr, constants, arguments)
+    return self.run(jaxpr, [], arguments)
+
+  def operation(self, eqn: Any, operands: list[Value]) -> list[Value]:
+    """The results of one operation."""
+    name = eqn.primitive.name
+    if name == 'scan':
+      return self._scan(eqn, operands)
+    if name == 'while':
+      return self._while(eqn, operands)
+    if name == 'cond':
+      return self._cond(eqn, operands)
+    if name == 'optimization_barrier':
+      return operands
+    if name == 'iota':
+      numbers = np.asarray(eqn.primitive.bind(**eqn.params))
+      return [values.of_constant(numbers)]
+    inner = [eqn.params[p] for p in _CALLS if p in eqn.params]
+    if name not in RULES and inner:
+      return self._call(eqn, inner[0], operands)
+    results = apply(eqn, operands, self.without_rule)
+    self._record(eqn, operands, results)
+    return results
+
+  def _record(self, eqn: Any, operands: Any, results: Any) -> None:
+    if self.steps is not None:
+      step = Step(eqn, list(operands), list(results), self._outer)
+      self.steps.append(step)
+
+  def _call(self, eqn: Any, jaxpr: Any, operands: list[Value]) -> list[Value]:
+    """A program within the program.
+
+    JAX traces its own functions once, so the lines inside them are those of
+    their first caller: what counts is the line of this call.
+    """
+    before = self._outer
+    source = getattr(_open(jaxpr).debug_info, 'func_src_info', None)
+    if self._outer is None and '/jax/' in str(source).replace('\\', '/'):
+      self._outer = eqn
+    count = len(_open(jaxpr).invars)
+    results = self.closed(jaxpr, operands[len(operands) - count :])
+    self._outer = before
+    return results
+
+  def _cond(self, eqn: Any, operands: list[Value]) -> list[Value]:
+    which, *arguments = operands
+    branches = eqn.params['branches']
+    if which.constant and which.value is not None:
+      n = min(max(int(which.value), 0), len(branches) - 1)
+      return self.closed(branches[n], arguments)
+    each = [self.closed(b, arguments) for b in branches]
+    results = []
+    for var, *options in zip(eqn.outvars, *each, strict=True):
+      out = values.join(var.aval, options)
+      extra = values.everywhere(values.spread([which], True), out.shape)
+      reads = values.union([out.reads, extra], out.shape)
+      results.append(dataclasses.replace(out, reads=reads))
+    self._record(eqn, [which, *(v for e in each for v in e)], results)
+    return results
+
+  def _scan(self, eqn: Any, operands: list[Value]) -> list[Value]:
+    p = eqn.params
+    body, length = p['jaxpr'], p['length']
+    a, b = p['num_consts'], p['num_consts'] + p['num_carry']
+    fixed, carry, series = operands[:a], operands[a:b], operands[b:]
+    steps = range(length)[::-1] if p['reverse'] else range(length)
+    carried = p['num_carry']
+    if length * len(body.jaxpr.eqns) > _STEPS:
+      items = [_any_item(v) for v in series]
+      carry, out = self._settle(
+        lambda c: self.closed(body, [*fixed, *c, *items]), carry, carried
+      )
+      out = [
+        values.moved(
+          var.aval, [v], lambda x: np.broadcast_to(x, (length, *x.shape))
+        )
+        for var, v in zip(eqn.outvars[carried:], out, strict=True)
+      ]
+      self._record(eqn, operands, [*carry, *out])
+      return [*carry, *out]
+    rows: dict[int, list[Value]] = {}
+    for n in steps:
+      items = [self._cut(eqn, v, n) for v in series]
+      out = self.closed(body, [*fixed, *carry, *items])
+      carry, rows[n] = out[:carried], out[carried:]
+    results = []
+    for k, var in enumerate(eqn.outvars[carried:]):
+      each = [rows[n][k] for n in range(length)]
+      if each:
+        whole = values.moved(var.aval, each, lambda *x: np.stack(x))
+      else:
+        whole = values.of_aval(var.aval)
+      self._record(eqn, each, [whole])
+      results.append(whole)
+    return [*carry, *results]
+
+  def _cut(self, eqn: Any, v: Value, n: int) -> Value:
+    item = _item(v, n)
+    self._record(eqn, [v], [item])
+    return item
+
+  def _while(self, eqn: Any, operands: list[Value]) -> list[Value]:
+    p = eqn.params
+    a = p['cond_nconsts']
+    b = a + p['body_nconsts']
+    of_test, of_body, state = operands[:a], operands[a:b], operands[b:]
+    body = lambda c: self.closed(p['body_jaxpr'], [*of_body, *c])
+    budget = _STEPS // max(len(p['body_jaxpr'].jaxpr.eqns), 1)
+    for _ in range(budget):
+      (go_on,) = self.closed(p['cond_jaxpr'], [*of_test, *state])
+      if not go_on.constant:
+        break
+      if not go_on.value:
+        return list(state)
+      state = body(state)
+    state, _ = self._settle(body, state, len(state))
+    (go_on,) = self.closed(p['cond_jaxpr'], [*of_test, *state])
+    results = []
+    test = values.spread([go_on], False)
+    for var, v in zip(eqn.outvars, state, strict=True):
+      extra = values.everywhere(test, v.shape)
+      reads = values.union([v.reads, extra], v.shape)
+      results.append(values.of_aval(var.aval, reads=reads))
+    self._record(eqn, [*state, go_on], results)
+    return results
+
+  def _settle(
+    self, body: Callable, carry: Sequence[Value], count: int
+  ) -> tuple[list[Value], list[Value]]:
+    """The least carry that one more step leaves as it is, and the rest."""
+    carry = list(carry)
+    keep, self.steps = self.steps, None
+    while True:
+      out = body(carry)
+      new = [
+        values.join(v, [v, w]) for v, w in zip(carry, out[:count], strict=True)
+      ]
+      same = all(map(_equal, carry, new))
+      carry = new
+      if same:
+        break
+    self.steps = keep
+    return carry, out[count:]
+
+
+def apply(
+  eqn: Any, operands: list[Value], without_rule: set[str]
+) -> list[Value]:
+  """The rule of an operation, or the coarse one where there is none."""
+  rule = RULES.get(eqn.primitive.name)
+  if any(v.linear is not None for v in operands):
+    if (found := spectral.affine(eqn, operands)) is not None:
+      return found
+  if rule is not None:
+    try:
+      return rule(eqn, operands)
+    except Exception:  # a form of it that the rule does not know: stay sound
+      pass
+  without_rule.add(eqn.primitive.name)
+  return mixing.unknown(eqn, operands)
+
+
+def _constant(c: Any) -> Value:
+  if hasattr(c, 'dtype') and not isinstance(c.dtype, np.dtype):
+    return Value(tuple(c.shape), c.dtype)  # a random key
+  return values.of_constant(c)
+
+
+def _open(jaxpr: Any) -> Any:
+  return jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
+
+
+def _row(v: Value) -> Value:
+  return Value(v.shape[1:], v.dtype)
+
+
+def _item(v: Value, n: int) -> Value:
+  return values.moved(_row(v), [v], lambda a: a[n])
+
+
+def _any_item(v: Value) -> Value:
+  """One item of a series, whichever it is."""
+  reads = None if v.reads is None else np.asarray(v.reads.any(2))
+  return Value(v.shape[1:], v.dtype, reads=reads)
+
+
+def _equal(a: Value, b: Value) -> bool:
+  same = lambda x, y: (
+    (x is None) == (y is None) and (x is None or np.array_equal(x, y))
+  )
+  return (
+    same(a.reads, b.reads) and same(a.known, b.known) and same(a.low, b.low)
+  )

@@ -1,0 +1,154 @@
+"""Models of sequences that are wrong on purpose, for `leaks`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from parallel_ar import heads, model, order
+from parallel_ar.layers import attention
+from parallel_ar.types import Array, Context, Params, PRNGKey
+
+LENGTH, WIDTH = 6, 8
+
+
+def shift(y_LN: Array) -> Array:
+  """Slot k gets what stood at k - 1; zeros at the start."""
+  return jnp.concatenate([jnp.zeros_like(y_LN[:1]), y_LN[:-1]])
+
+
+def sequence(
+  name: str,
+  body: Callable[[Params, Array], Array],
+  *,
+  rank: np.ndarray | None = None,
+  causality: str = 'exact',
+) -> model.AutoregressiveModel:
+  """A binary model of 6 symbols: embed, body [L, N] -> [L, N], read out."""
+
+  def init(key: PRNGKey) -> Params:
+    shapes = {
+      'embed': (2, WIDTH),
+      'mix': (WIDTH, WIDTH),
+      'place': (LENGTH, WIDTH),
+      'out': (WIDTH, 1),
+    }
+    keys = jax.random.split(key, len(shapes))
+    draw = zip(shapes, keys, strict=True)
+    return {n: jax.random.normal(k, shapes[n]) for n, k in draw}
+
+  def fn(params: Params, x: Array, context: Context) -> Array:
+    del context
+    y = body(params, params['embed'][x] + params['place'])
+    y = jnp.tanh((y + params['place']) @ params['mix'])
+    return (y @ params['out'])[:, 0]
+
+  return model.AutoregressiveModel(
+    event=jax.ShapeDtypeStruct((LENGTH,), jnp.int32),
+    rank=order.raster(LENGTH) if rank is None else rank,
+    head=heads.bernoulli(),
+    init=init,
+    conditionals=fn,
+    causality=causality,  # type: ignore[arg-type]
+    name=name,
+  )
+
+
+def _attend(y: Array, mask: Any, hidden_score: float) -> Array:
+  scores = y @ y.T / WIDTH**0.5
+  if mask is not None:
+    scores = scores + jnp.where(mask, 0, hidden_score)
+  return jax.nn.softmax(scores, -1) @ y
+
+
+def attention_unmasked(params: Params, y: Array) -> Array:
+  """Every slot attends to all."""
+  return _attend(shift(y) @ params['mix'], None, 0.0)
+
+
+def attention_masked_softly(params: Params, y: Array) -> Array:
+  """Future scores get -10."""
+  mask = np.tril(np.ones((LENGTH, LENGTH), bool))
+  return _attend(shift(y) @ params['mix'], mask, -10.0)
+
+
+def shift_forgotten(params: Params, y: Array) -> Array:
+  """Causal attention on unshifted inputs."""
+  y = (y @ params['mix']).reshape(LENGTH, 2, WIDTH // 2)
+  y = attention.block_causal_attention(y, y, y)
+  return y.reshape(LENGTH, WIDTH)
+
+
+def softmax_over_the_sequence(params: Params, y: Array) -> Array:
+  """One normaliser for all slots."""
+  weights = jax.nn.softmax(y @ params['out'], 0)
+  return shift(jnp.cumsum(weights * y, 0))
+
+
+def norm_over_time(params: Params, y: Array) -> Array:
+  """Mean and variance over the sequence."""
+  del params
+  y = jnp.cumsum(shift(y), 0)
+  return (y - y.mean(0, keepdims=True)) / (y.std(0, keepdims=True) + 1e-3)
+
+
+def pooled_over_time(params: Params, y: Array) -> Array:
+  """The maximum over the sequence, added to every slot."""
+  return shift(y) + (y @ params['mix']).max(0, keepdims=True)
+
+
+def sorted_over_time(params: Params, y: Array) -> Array:
+  """Sorted along the sequence."""
+  del params
+  return shift(jnp.cumsum(jnp.sort(y, 0), 0))
+
+
+def fft_wraps_around(params: Params, y: Array) -> Array:
+  """A circular convolution."""
+  kernel = jnp.exp(-jnp.arange(LENGTH) / 2.0)[:, None]
+  spectrum = jnp.fft.rfft(shift(y), axis=0) * jnp.fft.rfft(kernel, axis=0)
+  return jnp.fft.irfft(spectrum, LENGTH, axis=0)
+
+
+def padded_on_both_sides(params: Params, y: Array) -> Array:
+  """A convolution centred on the slot before."""
+  del params
+  y = jnp.pad(shift(y), ((1, 1), (0, 0)))
+  return y[:-2] + 2 * y[1:-1] - y[2:]
+
+
+def causal_by_slot(params: Params, y: Array) -> Array:
+  """Causal in raster order."""
+  del params
+  return jnp.cumsum(shift(y), 0)
+
+
+def dropped_by_the_data(params: Params, y: Array) -> Array:
+  """Dropout whose seed is a hash of the example."""
+  del params
+  seed = jax.lax.bitcast_convert_type(y.sum(), jnp.uint32)
+  kept = jax.random.bernoulli(jax.random.key(seed), 0.8, y.shape)
+  return jnp.cumsum(shift(y), 0) * kept
+
+
+def routed_over_tokens(params: Params, y: Array) -> Array:
+  """An expert that chooses its tokens from the whole sequence."""
+  y = shift(y)
+  scores = (y @ params['mix'])[:, 0]
+  y = jnp.cumsum(y, 0)
+  best, tokens = jax.lax.top_k(scores, LENGTH // 2)
+  dispatch = jax.nn.one_hot(tokens, LENGTH)
+  worked_on = jnp.tanh(dispatch @ y @ params['mix']) * best[:, None]
+  return y + dispatch.T @ worked_on
+
+
+def scanned_from_the_end(params: Params, y: Array) -> Array:
+  """A recurrence from the last slot to the first."""
+
+  def step(h: Array, y: Array) -> tuple[Array, Array]:
+    h = jnp.tanh(h @ params['mix'] + y)
+    return h, h
+
+  return jax.lax.scan(step, jnp.zeros(WIDTH), shift(y), reverse=True)[1]
