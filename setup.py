@@ -41,8 +41,8 @@ setuptools.setup(
   extras_require={
     # Real images without a download, and the readers of MATLAB files.
     'data': ['scikit-learn>=1.5', 'scipy>=1.14'],
-    # Sample grids.
-    'plots': ['pillow>=11.0'],
+    # Sample grids, and the plots of experiments.
+    'plots': ['matplotlib>=3.10', 'pillow>=11.0'],
     # The entropy coder behind lossless compression.
     'coding': ['constriction>=0.5.0'],
     # Arrays of 8 and 4 bits.

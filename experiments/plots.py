@@ -1,0 +1,28 @@
+"""Plots as PNG files, by matplotlib."""
+
+import pathlib
+from typing import Any
+
+
+def figure(columns: int, rows: int = 1, size: float = 4.0) -> tuple[Any, Any]:
+  """A figure that no window shows, and its axes [rows, columns].
+
+  Raises:
+    ImportError: matplotlib is not installed.
+  """
+  try:
+    from matplotlib import figure as figures
+  except ImportError as error:
+    raise ImportError(
+      'Plots need matplotlib: install parallel_ar[plots], or leave --png out.'
+    ) from error
+  made = figures.Figure(
+    figsize=(size * columns, 0.85 * size * rows), layout='constrained'
+  )
+  return made, made.subplots(rows, columns, squeeze=False)
+
+
+def save(made: Any, path: str) -> None:
+  """Writes a figure; its folder is made."""
+  pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+  made.savefig(path, dpi=110)
