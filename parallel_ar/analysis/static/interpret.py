@@ -18,7 +18,13 @@ from parallel_ar.analysis.static.value import Value
 
 Rule = Callable[[Any, list[Value]], list[Value]]
 _STEPS = 20_000  # operations of a loop that is laid out step by step
-_CALLS = ('jaxpr', 'call_jaxpr', 'fun_jaxpr')
+_BODY = ('jaxpr', 'call_jaxpr', 'fun_jaxpr')
+# What is run as it stands; others with a body (a kernel, a sharded program)
+# see their operands in parts, and may read everything.
+_CALLS = frozenset(
+  'checkpoint closed_call core_call custom_jvp_call custom_vjp_call '
+  'custom_vjp_call_jaxpr jit pjit remat remat2'.split()
+)
 
 RULES: dict[str, Rule] = {
   'broadcast_in_dim': movement.broadcast_in_dim,
@@ -127,8 +133,8 @@ class Interpreter:
     if name == 'iota':
       numbers = np.asarray(eqn.primitive.bind(**eqn.params))
       return [values.of_constant(numbers)]
-    inner = [eqn.params[p] for p in _CALLS if p in eqn.params]
-    if name not in RULES and inner:
+    inner = [eqn.params[p] for p in _BODY if p in eqn.params]
+    if name in _CALLS and inner:
       return self._call(eqn, inner[0], operands)
     results = apply(eqn, operands, self.without_rule)
     self._record(eqn, operands, results)
