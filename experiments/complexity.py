@@ -107,7 +107,7 @@ def main() -> None:
     for name, model in headline().items():
       rows.append(measure(name, model, model.num_positions, 1))
   numbers = record(rows)
-  if len({row.family for row in rows}) > 1:
+  if len({row.family for row in rows}) > 2:  # two others to fit to
     predict(rows, numbers)
   if _PNG.value and rows:
     draw(rows, _PNG.value)
