@@ -12,6 +12,11 @@ from typing import Any
 
 import jax
 from absl import app, flags, logging
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from parallel_ar.distributed import mesh as mesh_lib
+from parallel_ar.distributed import sharding
 
 _TRACEBACK = flags.DEFINE_bool(
   'traceback', False, 'Show where an error arose, and not only what it says.'
@@ -65,6 +70,25 @@ def require(flag: flags.FlagHolder) -> Any:
   if flag.value is None:
     raise ValueError(f'--{flag.name} is needed. --help explains it.')
   return flag.value
+
+
+def mesh(text: str | None, config: ConfigDict) -> Mesh:
+  """The mesh of a flag such as 'data=4,fsdp=2', or else that of a run.
+
+  Raises:
+    ValueError: it does not fit the devices there are, or the family.
+  """
+  sizes = config.get('mesh', {'data': -1})
+  try:
+    made = mesh_lib.make(mesh_lib.parse(text) if text else sizes)
+    sharding.check(config.model.name, made)
+  except ValueError as error:
+    if text:
+      raise
+    raise ValueError(
+      f'{error} The mesh is that of the run; --mesh=data=-1 takes another.'
+    ) from error
+  return made
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -46,11 +46,23 @@ _DUMP = flags.DEFINE_string(
 _ORACLE = flags.DEFINE_integer(
   'oracle', 0, 'Also evaluate this many examples one rank after another.'
 )
+_MESH = flags.DEFINE_string(
+  'mesh',
+  None,
+  'Devices of each axis, such as data=4,fsdp=2 or data=-1 for all; without it '
+  'the mesh of the run.',
+)
 _RESULT = flags.DEFINE_string('result', None, 'Write the result here, as JSON.')
 
 
 def main() -> None:
   """Runs the script."""
+  config = trained.read_config(entry.require(_WORKDIR))
+  with jax.set_mesh(entry.mesh(_MESH.value, config)):
+    _evaluate()
+
+
+def _evaluate() -> None:
   started = time.monotonic()
   run = trained.load(
     entry.require(_WORKDIR), which=_PARAMS.value, step=_STEP.value

@@ -19,6 +19,7 @@ from absl import flags
 from experiments import entry
 from parallel_ar import describe, samplers, transform
 from parallel_ar.data import text
+from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.samplers import forecasters, learned
 from parallel_ar.training import datasets, pictures, trained
@@ -65,6 +66,12 @@ _PARAMS = flags.DEFINE_enum(
   'params', 'auto', ['auto', 'raw', 'ema'], 'Which parameters; see evaluate.'
 )
 _STEP = flags.DEFINE_integer('step', None, 'Step of the checkpoint.')
+_MESH = flags.DEFINE_string(
+  'mesh',
+  None,
+  'Devices of each axis, such as data=4,fsdp=2 or data=-1 for all; without it '
+  'the mesh of the run.',
+)
 _OUT = flags.DEFINE_string(
   'out', None, 'PNG of image events, else text or .npy; samples.* in workdir.'
 )
@@ -73,6 +80,12 @@ _OUT = flags.DEFINE_string(
 def main() -> None:
   """Runs the script."""
   workdir = pathlib.Path(entry.require(_WORKDIR))
+  config = trained.read_config(workdir)
+  with jax.set_mesh(entry.mesh(_MESH.value, config)):
+    _sample(workdir)
+
+
+def _sample(workdir: pathlib.Path) -> None:
   run = trained.load(workdir, which=_PARAMS.value, step=_STEP.value)
   if workdir.is_file():  # of export_params
     workdir = workdir.parent
@@ -115,9 +128,13 @@ def _draw(model: AutoregressiveModel, params: Any, context: Any) -> Any:
   parts = []
   starts = range(0, _COUNT.value, size)
   for i in tqdm.tqdm(starts, unit='batch', disable=None):  # on a terminal only
-    batch = slice(i, i + size)
-    some = jax.tree.map(lambda c, b=batch: c[b], context)
-    parts.append(jax.device_get(draw(params, keys[batch], some)))
+    # Copies of the last one fill what the mesh would leave over.
+    end = min(i + size, _COUNT.value)
+    rows = np.minimum(np.arange(i, i + mesh_lib.round_up(end - i)), end - 1)
+    some = jax.tree.map(lambda c, b=rows: c[b], (keys, context))
+    drawn = jax.device_get(draw(params, *mesh_lib.place(some)))
+    cut = lambda v, n=end - i: v[:n] if v.ndim else v
+    parts.append(jax.tree.map(cut, drawn))
   return jax.tree.map(
     lambda *a: np.concatenate([np.atleast_1d(v) for v in a]), *parts
   )

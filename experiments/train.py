@@ -12,11 +12,13 @@ the end, result.json.
 import pathlib
 import time
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 
 from experiments import entry
 from parallel_ar import describe
+from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.distributed import multihost
 from parallel_ar.training import datasets, evaluate, interrupt, loop, results
 
@@ -28,6 +30,9 @@ _WORKDIR = flags.DEFINE_string(
 )
 _DATA_DIR = flags.DEFINE_string(
   'data_dir', None, 'Directory of the data files; ./data without it.'
+)
+_PROFILE = flags.DEFINE_integer(
+  'profile', 0, 'Trace so many steps into profile/ of the run.', lower_bound=0
 )
 _DISTRIBUTED = flags.DEFINE_enum(
   'distributed',
@@ -78,9 +83,12 @@ def main() -> None:
       'are in configs/; the path is relative to the repository.'
     )
   workdir = pathlib.Path(_WORKDIR.value or f'runs/{file.stem}')
-  summary = loop.train(config, workdir, data_dir=_DATA_DIR.value)
+  summary = loop.train(
+    config, workdir, data_dir=_DATA_DIR.value, profile=_PROFILE.value
+  )
   test = datasets.load_split(config, config.evaluate.split, _DATA_DIR.value)
-  with interrupt.StopSignals(_ONLY_TEST):
+  mesh = jax.set_mesh(mesh_lib.make(config.mesh))
+  with mesh, interrupt.StopSignals(_ONLY_TEST):
     evaluation = evaluate.evaluate(
       summary.models,
       summary.params,

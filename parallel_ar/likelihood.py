@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parallel_ar import order
+from parallel_ar import order, partition
 from parallel_ar.model import AutoregressiveModel, over_positions
 from parallel_ar.types import Array, Context, Params
 
@@ -33,7 +33,7 @@ def log_prob_terms(
   def one(x, context):
     return model.head.log_prob(model.conditionals(params, x, context), x)
 
-  return jax.vmap(one)(x, context)
+  return partition.vmap(one, 0, x.shape[0])(x, context)
 
 
 def log_prob(

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from parallel_ar.types import ArrayLike
+from parallel_ar.types import Array, ArrayLike
 
 Shape = int | Sequence[int]
 
@@ -239,3 +239,19 @@ def group_size(rank: ArrayLike) -> int | None:
 def _excerpt(values: np.ndarray, most: int = 6) -> str:
   shown = ', '.join(str(v) for v in values[:most])
   return f'[{shown}{", ..." if values.size > most else ""}]'
+
+
+def to_positions(values: Array, slots: np.ndarray) -> Array:
+  """What leads with slots, sent back to positions: out[slots[k]] = values[k].
+
+  Args:
+    values: array[D, ...].
+    slots: of `slots`, int[D].
+
+  Returns:
+    array[D, ...]; `values` itself in raster order, which a mesh would
+    otherwise have to gather.
+  """
+  if (slots == np.arange(slots.size)).all():
+    return values
+  return values[np.argsort(slots)]

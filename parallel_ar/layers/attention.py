@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from parallel_ar import partition
+from parallel_ar.layers import sharded
 from parallel_ar.types import Array
 
 Pattern = Literal['full', 'local', 'strided']
@@ -305,10 +307,13 @@ class SelfAttention(nn.Module):
     q, k, v = (a.reshape(length, self.heads, size) for a in (q, k, v))
     if self.rotary:
       q, k = (rotary(a, slots_L) for a in (q, k))
+    q, k, v = (partition.over_slots(a, cache, 'tensor') for a in (q, k, v))
     if cache is not None:
       y, cache = cached_attention(
         q, k, v, slots_L, cache, self.pattern, self.window
       )
+    elif sharded.parts(length) > 1:
+      y = sharded.ring_attention(q, k, v, self._reach(), self.chunk)
     elif self.pattern == 'local':
       y = local_attention(q, k, v, window=self.window, chunk=self.chunk)
     elif self.pattern == 'strided':
@@ -316,4 +321,13 @@ class SelfAttention(nn.Module):
     else:
       y = block_causal_attention(q, k, v, block=self.block, chunk=self.chunk)
     out = nn.Dense(width, use_bias=False, dtype=self.dtype, name='out')
-    return out(y.reshape(length, width)), cache
+    y = partition.over_slots(y.reshape(length, width), cache, 'tensor')
+    return out(y), cache
+
+  def _reach(self) -> sharded.Reach:
+    match self.pattern:
+      case 'local':
+        return sharded.Reach(window=self.window)
+      case 'strided':
+        return sharded.Reach(stride=self.window)
+    return sharded.Reach(block=self.block)

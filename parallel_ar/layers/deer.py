@@ -28,7 +28,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from parallel_ar.layers import scan
+from parallel_ar import partition
+from parallel_ar.layers import sharded
 from parallel_ar.types import Array, Params
 
 # (params, h[N], u) -> h[N]
@@ -99,10 +100,10 @@ def solve(
     if diagonal is None:
       jacobian = scale * over_time(jax.jacfwd(step, 1))(fixed, before, given)
       at = (jacobian @ before[..., None])[..., 0]
-      h = scan.matrix_recurrence(jacobian, f - at)
+      h = sharded.matrix_recurrence(jacobian, f - at)
     else:
       jacobian = scale * over_time(diagonal)(fixed, before, given)
-      h = scan.linear_recurrence(
+      h = sharded.linear_recurrence(
         jacobian, f - jacobian * before, jnp.zeros_like(h[0]), 'associative'
       )
     if bound is not None:
@@ -119,7 +120,7 @@ def solve(
     return new, jnp.abs(new - h).max(), n + 1
 
   like = jax.eval_shape(step, params, *_first(inputs, size))
-  zeros = jnp.zeros((length, size), like.dtype)
+  zeros = partition.over_slots(jnp.zeros((length, size), like.dtype), None)
   infinite = jnp.asarray(jnp.inf, like.dtype)
   h, _, n = jax.lax.while_loop(go_on, body, (zeros, infinite, jnp.int32(0)))
   return Solution(_with_gradient(step, params, inputs, h), n)
@@ -145,7 +146,7 @@ def _with_gradient(step: Step, params: Params, inputs: Any, h: Array) -> Array:
     # l_t = grad_t + J_{t+1}^T l_{t+1}: the same recurrence, run backwards.
     last = jnp.zeros_like(jacobian[:1])
     factors = jnp.concatenate([jacobian[1:].mT, last])
-    total = scan.matrix_recurrence(factors[::-1], grad[::-1])[::-1]
+    total = sharded.matrix_recurrence(factors[::-1], grad[::-1])[::-1]
     return total, *jax.tree.map(jnp.zeros_like, (params, inputs))
 
   attach.defvjp(forward, backward)

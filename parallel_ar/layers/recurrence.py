@@ -26,7 +26,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from parallel_ar.layers import deer, scan
+from parallel_ar import partition
+from parallel_ar.layers import deer, scan, sharded
 from parallel_ar.types import Array
 
 Cell = Literal['min_gru', 'min_lstm', 'rg_lru', 'gru']
@@ -64,7 +65,8 @@ class Recurrence(nn.Module):
     """Maps all slots, or the next ones after states[D, N] of those before."""
     width = self.size * (2 if self.cell == 'min_gru' else 3)
     gates = nn.Dense(width, dtype=self.dtype, name='gates')(x_LN)
-    gates = gates.astype(jnp.float32)
+    spread = None if self.cell == 'gru' else 'tensor'  # h U needs all of h
+    gates = partition.over_slots(gates.astype(jnp.float32), states, spread)
     start = jnp.zeros(self.size)
     if states is not None:
       before = states[jnp.maximum(slots_L[0] - 1, 0)]
@@ -75,7 +77,9 @@ class Recurrence(nn.Module):
       a, b = self._linear(gates)
       whole = states is None
       method: Any = self.evaluation if whole else 'scan'
-      h_LN = scan.linear_recurrence(a, b, start, method, self.chunk)
+      run = sharded.linear_recurrence if whole else scan.linear_recurrence
+      h_LN = run(a, b, start, method, self.chunk)
+    h_LN = partition.over_slots(h_LN, states, spread)
     if states is not None:
       states = jax.lax.dynamic_update_slice_in_dim(states, h_LN, slots_L[0], 0)
     return h_LN.astype(self.dtype), states
@@ -98,6 +102,12 @@ class Recurrence(nn.Module):
     orthogonal = nn.initializers.orthogonal()
     shape = 3, self.size, self.size
     kernel = self.param('state', orthogonal, shape, jnp.float32)
+    if whole and self.evaluation == 'scan' and sharded.parts(len(gates)) > 1:
+      raise ValueError(
+        "A GRU evaluated by 'scan' computes one slot after another, which no "
+        "mesh makes parallel. Set config.model.evaluation to 'deer' or "
+        "'quasi_deer', or config.mesh.sequence to 1."
+      )
     if not whole or self.evaluation == 'scan':
 
       def step(h: Array, u: Array) -> tuple[Array, Array]:

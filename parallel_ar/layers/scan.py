@@ -59,7 +59,7 @@ def linear_recurrence(
     return jax.lax.scan(step, start_N, (a_LN, b_LN))[1]
   if method == 'associative':
     b_LN = b_LN.at[0].add(a_LN[0] * start_N)
-    return jax.lax.associative_scan(_compose, (a_LN, b_LN))[1]
+    return jax.lax.associative_scan(compose, (a_LN, b_LN))[1]
   if method != 'chunked':
     raise ValueError(
       f'method must be one of {", ".join(get_args(Method))}; got {method!r}.'
@@ -94,18 +94,20 @@ def matrix_recurrence(a_LNN: Array, b_LN: Array) -> Array:
   Returns:
     float[L, N]; O(L N^3) work at depth O(log L).
   """
-  return jax.lax.associative_scan(_compose_matrices, (a_LNN, b_LN))[1]
+  return jax.lax.associative_scan(compose_matrices, (a_LNN, b_LN))[1]
 
 
-def _compose(
+def compose(
   first: tuple[Array, Array], second: tuple[Array, Array]
 ) -> tuple[Array, Array]:
+  """The step that does first one and then the other: h -> c (a h + b) + d."""
   (a, b), (c, d) = first, second
   return c * a, c * b + d
 
 
-def _compose_matrices(
+def compose_matrices(
   first: tuple[Array, Array], second: tuple[Array, Array]
 ) -> tuple[Array, Array]:
+  """As `compose`, for steps h -> A h + b."""
   (a, b), (c, d) = first, second
   return c @ a, (c @ b[..., None])[..., 0] + d

@@ -16,7 +16,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from parallel_ar import model
+from parallel_ar import model, partition
 from parallel_ar.layers import recurrence
 from parallel_ar.layers import remat as remat_policies
 from parallel_ar.models.sequence import sequence_model
@@ -51,12 +51,15 @@ class Block(nn.Module):
       name='recurrence',
     )
     z = nn.LayerNorm(dtype=self.dtype, name='norm_recurrence')(y_LN)
+    cache = states
     z, states = layer(z, slots_L, states)
-    y_LN = y_LN + nn.Dense(width, dtype=self.dtype, name='out')(z)
+    z = nn.Dense(width, dtype=self.dtype, name='out')(z)
+    y_LN = partition.over_slots(y_LN + z, cache)
     z = nn.LayerNorm(dtype=self.dtype, name='norm_mlp')(y_LN)
     z = nn.Dense(self.mlp_features, dtype=self.dtype, name='up')(z)
+    z = partition.over_slots(z, cache, 'tensor')
     z = nn.Dense(width, dtype=self.dtype, name='down')(nn.gelu(z))
-    return y_LN + z, states
+    return partition.over_slots(y_LN + z, cache), states
 
 
 class Recurrent(nn.Module):

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from parallel_ar import heads, model, order
+from parallel_ar import heads, model, order, partition
 from parallel_ar.decode import Decode
 from parallel_ar.layers import embedding
 from parallel_ar.types import Array, ArrayLike, Context, Params
@@ -42,7 +42,7 @@ class SequenceModel(nn.Module):
     previous = x.reshape(-1)[np.roll(slots, 1)]  # slot 0 reads none
     every = jnp.arange(slots.size)
     logits, _ = self.extend(previous, every, context, None)
-    logits = logits[np.argsort(slots)]
+    logits = order.to_positions(logits, slots)
     return logits.reshape(*x.shape, self.num_values)
 
   @nn.compact
@@ -58,7 +58,8 @@ class SequenceModel(nn.Module):
     first = start.astype(self.dtype)
     y_LN = jnp.where((slots_L == 0)[:, None], first, embed(previous_L))
     add = embedding.AddContext(self.num_classes, self.dtype, name='context')
-    y_LN, cache = self.body(add(y_LN, context), slots_L, context, cache)
+    y_LN = partition.over_slots(add(y_LN, context), cache)
+    y_LN, cache = self.body(y_LN, slots_L, context, cache)
     logits = nn.Dense(self.num_values, dtype=self.dtype, name='logits')(y_LN)
     return logits.astype(jnp.float32), cache
 

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from parallel_ar import model, order
+from parallel_ar import model, order, partition
 from parallel_ar.decode import Decode
 from parallel_ar.heads.categorical import categorical
 from parallel_ar.layers import attention, embedding
@@ -77,11 +77,12 @@ class Block(nn.Module):
     )
     z = nn.LayerNorm(dtype=self.dtype, name='norm_att')(y_LN)
     z, cache = attend(z, slots_L, cache)
-    y_LN = y_LN + z
+    y_LN = partition.over_slots(y_LN + z, cache)
     z = nn.LayerNorm(dtype=self.dtype, name='norm_mlp')(y_LN)
     z = nn.Dense(self.mlp_features, dtype=self.dtype, name='up')(z)
+    z = partition.over_slots(z, cache, 'tensor')
     z = nn.Dense(width, dtype=self.dtype, name='down')(nn.gelu(z))
-    return y_LN + z, cache
+    return partition.over_slots(y_LN + z, cache), cache
 
 
 class Transformer(nn.Module):
@@ -111,8 +112,7 @@ class Transformer(nn.Module):
     logits, _ = self.extend(
       jnp.concatenate([start, previous]), jnp.arange(slots.size), context, None
     )
-    # Slot k is position slots[k]: send the logits back to their positions.
-    logits = logits[np.argsort(slots)]
+    logits = order.to_positions(logits, slots)
     return logits.reshape(*x.shape, self.num_values)
 
   @nn.compact
@@ -145,7 +145,7 @@ class Transformer(nn.Module):
       table = self.param('positions', normal, shape, jnp.float32)
       y_LN = y_LN + table[slots_L].astype(self.dtype)
     add = embedding.AddContext(self.num_classes, self.dtype, name='context')
-    y_LN = add(y_LN, context)
+    y_LN = partition.over_slots(add(y_LN, context), cache)
     caches: list[attention.KeyValues | None] = []
     if self._in_a_loop(cache):
       y_LN = self._loop(y_LN, slots_L)

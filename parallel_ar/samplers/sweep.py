@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from parallel_ar import partition
 from parallel_ar.model import (
   AutoregressiveModel,
   over_positions,
@@ -255,7 +256,7 @@ def solve(
   axes = tuple(range(1, rank.ndim))
   batch = start.shape[0]
   held = over_positions(known, start)
-  conditionals = jax.vmap(model.conditionals, (None, 0, 0))
+  conditionals = partition.vmap(model.conditionals, (None, 0, 0), batch)
 
   def body(state: _State) -> _State:
     dist = conditionals(params, state.x, context)

@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from parallel_ar import samplers
+from parallel_ar.distributed import mesh as mesh_lib
+from parallel_ar.distributed import sharding
 from parallel_ar.samplers import Sample, Sampler, forecasters
 from parallel_ar.testing import case as cases
 from parallel_ar.testing import likelihood_laws, oracles
@@ -139,8 +140,8 @@ def eight_devices(
 ) -> str:
   """Law 5 on several devices: the batch spread over 8 of them.
 
-  16 keys are sharded over the axis `data` of a mesh; each sample, and what it
-  cost, is that of its key alone on one device.
+  16 keys are spread over the axes `data` and `fsdp` of a mesh, and the
+  parameters over `fsdp`; each sample is that of its key alone on one device.
 
   Raises:
     ValueError: fewer than 8 devices.
@@ -161,16 +162,12 @@ def eight_devices(
     context=context,
     x=case.x[index],
   )
-  mesh = jax.make_mesh(
-    (8,),
-    ('data',),
-    axis_types=(AxisType.Auto,),
-    devices=jax.devices()[:8],
-  )
-  with jax.set_mesh(mesh):
-    spread = NamedSharding(mesh, PartitionSpec('data'))
-    keys, context = jax.device_put((wide.keys, wide.context), spread)
-    got = np.asarray(sampler(model)(case.params, keys, context).x)
+  with jax.set_mesh(mesh_lib.make({'data': 2, 'fsdp': 4})):
+    mesh = jax.sharding.get_mesh()
+    places = sharding.param_shardings(case.params, model.name, mesh)
+    params = jax.device_put(case.params, places)
+    keys, context = mesh_lib.place((wide.keys, wide.context))
+    got = np.asarray(sampler(model)(params, keys, context).x)
   ties = 0
   for b in range(num):
     one = slice(b, b + 1)

@@ -15,6 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from parallel_ar.partition import AXES
 from parallel_ar.training import optimizer
 
 OPEN_SECTIONS = ('data', 'model')
@@ -29,6 +30,7 @@ def default_config() -> ConfigDict:
   config = ConfigDict(
     {
       'seed': 0,  # initial parameters, data order and sample grids
+      'mesh': _mesh(),
       'data': _data(),
       'model': _model(),
       'optimizer': _optimizer(),
@@ -40,6 +42,15 @@ def default_config() -> ConfigDict:
   for section in OPEN_SECTIONS:
     config[section].unlock()
   return config
+
+
+def _mesh() -> dict[str, Any]:
+  return {  # devices of each axis, see `partition`; -1: what the others leave
+    'data': -1,  # parts of a batch, each with a copy of the parameters
+    'fsdp': 1,  # parts of a batch, each with a part of the parameters
+    'tensor': 1,  # parts of heads and hidden features
+    'sequence': 1,  # parts of the slots of one example
+  }
 
 
 def _data() -> dict[str, Any]:
@@ -117,6 +128,7 @@ _COUNT: _Check = (lambda v: v >= 0, 'a whole number of at least 0')
 _RATE: _Check = (lambda v: 0 < v < math.inf, 'a finite number above 0')
 _AMOUNT: _Check = (lambda v: 0 <= v < math.inf, 'a finite number, at least 0')
 _FRACTION: _Check = (lambda v: 0 <= v < 1, 'a number in [0, 1)')
+_AXIS: _Check = (lambda v: v == -1 or v >= 1, '-1 or a size of at least 1')
 _NAME: _Check = (lambda v: bool(v), 'a name')
 
 
@@ -126,6 +138,7 @@ def _one_of(*names: str) -> _Check:
 
 _CHECKS: dict[str, _Check] = {
   'seed': (lambda v: 0 <= v < 2**32, 'a whole number in [0, 2^32)'),
+  **dict.fromkeys((f'mesh.{axis}' for axis in AXES), _AXIS),
   'data.name': _NAME,
   'data.train_split': _NAME,
   'model.name': _NAME,

@@ -17,6 +17,8 @@ from parallel_ar import likelihood
 from parallel_ar.data import dataset as data_lib
 from parallel_ar.data import pipeline
 from parallel_ar.data.dataset import Dataset
+from parallel_ar.distributed import mesh as mesh_lib
+from parallel_ar.distributed import multihost
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.training import datasets
 from parallel_ar.types import Array, Params
@@ -100,15 +102,15 @@ def evaluate(
   log_prob: LogProb | None = None,
   poll: Callable[[], None] | None = None,
 ) -> Evaluation:
-  """Mean negative log-likelihood of a dataset.
+  """Mean negative log-likelihood of a dataset, on the mesh in force.
 
   Args:
     models: one model, or K that share params and form a uniform mixture.
     params: their parameters.
     dataset: the split; grey levels of a dynamically binarized source are
       drawn once, from `data.dataset.EVALUATION_SEED`.
-    batch_size: examples of one pass; the result does not depend on it beyond
-      rounding.
+    batch_size: examples of one pass, at least; the result does not depend on
+      it beyond rounding.
     params_name: what to call `params` in the result.
     log_prob: `make_log_prob(models)`, to share one compilation; None makes it.
     poll: called before each batch; may raise to stop early.
@@ -122,18 +124,20 @@ def evaluate(
   datasets.check_fit(models[0], dataset)
   log_prob = log_prob or make_log_prob(models)
   drawn = dataset.binarize is not None
+  batch_size = mesh_lib.round_up(batch_size)
   parts, masks = [], []
   for batch, mask in pipeline.padded_batches(dataset, batch_size):
     if poll is not None:
       poll()
     if models[0].context is None:
       batch['context'] = None
-    batch = jax.device_put(batch)
+    batch = mesh_lib.place(batch)
     parts.append(log_prob(params, batch['x'], batch['context']))
     masks.append(mask)
     if len(parts) > 1:
       jax.block_until_ready(parts[-2])  # at most two batches in flight
-  per_example = -np.concatenate(jax.device_get(parts))[np.concatenate(masks)]
+  parts = multihost.fetch(parts)
+  per_example = -np.concatenate(parts)[np.concatenate(masks)]
   per_example = per_example.astype(np.float64)
   broken = np.flatnonzero(np.isnan(per_example))
   if broken.size:

@@ -1,4 +1,4 @@
-"""The training loop of one process.
+"""The training loop.
 
 Order of a run: check the config and the directory -> data -> models -> their
 fit -> state -> restore -> steps. Order of a step: batch, dispatch, metrics of
@@ -27,7 +27,8 @@ from parallel_ar import model as model_lib
 from parallel_ar import models as models_lib
 from parallel_ar import samplers
 from parallel_ar.data import pipeline
-from parallel_ar.distributed import multihost
+from parallel_ar.distributed import mesh as mesh_lib
+from parallel_ar.distributed import multihost, sharding
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.training import (
   checkpoint,
@@ -42,10 +43,11 @@ from parallel_ar.training import (
   state,
   step,
 )
+from parallel_ar.training import profile as profile_lib
 from parallel_ar.training.outcome import NonFiniteLoss, Summary
 from parallel_ar.training.selection import Selection
 from parallel_ar.training.state import TrainState
-from parallel_ar.types import Array, Params
+from parallel_ar.types import Array, Params, PRNGKey
 
 _NOTHING_YET = (
   'stopped before the first step of this process. What earlier ones saved is '
@@ -59,6 +61,7 @@ def train(
   *,
   data_dir: str | os.PathLike[str] | None = None,
   progress: bool | None = None,
+  profile: int = 0,
 ) -> Summary:
   """Trains the model of a config, or goes on where a killed run stopped.
 
@@ -68,6 +71,7 @@ def train(
     data_dir: where data files lie, for sources that read files.
     progress: True for a bar, False for silence, None for a bar on a terminal
       and plain lines elsewhere.
+    profile: steps to trace into `workdir`/profile, after the first ones.
 
   Returns:
     A Summary.
@@ -83,6 +87,10 @@ def train(
   started = time.monotonic()
   workdir = pathlib.Path(workdir)
   configuration.validate(config)
+  mesh = mesh_lib.make(config.mesh)
+  sharding.check(config.model.name, mesh)
+  at_once = config.train.batch_size // config.train.accumulate
+  mesh_lib.check_batch(mesh, at_once, 'train.batch_size / train.accumulate')
   recorded = configuration.to_json(config)
   run_directory.agree(recorded)
   changed = run_directory.changes(workdir, recorded)
@@ -92,6 +100,7 @@ def train(
     models = models_lib.build(config.model)
     for data in filter(None, (train_data, valid_data)):
       datasets.check_fit(models[0], data)
+    stack.enter_context(jax.set_mesh(mesh))
     run = _Run(config, workdir, models, train_data, valid_data)
     run.signals = signals
     run.checkpoints = checkpoint.Checkpoints(
@@ -110,6 +119,8 @@ def train(
     )
     stack.callback(run.writer.close)
     run.announce(changed)
+    run.profile = profile_lib.Profile(workdir / 'profile', run.start, profile)
+    stack.callback(run.profile.close)
     stopped = run.steps()
     return run.summary(stopped, time.monotonic() - started)
 
@@ -119,6 +130,7 @@ class _Run:
 
   checkpoints: checkpoint.Checkpoints
   writer: metrics.MetricWriter
+  profile: profile_lib.Profile
   signals: interrupt.StopSignals
 
   def __init__(
@@ -141,6 +153,11 @@ class _Run:
       train_data, config.train.batch_size, config.seed
     )
     self.transform = optimizer.make(config.optimizer, steps=steps)
+    shapes = jax.eval_shape(self._create, jax.random.key(0))
+    self.shardings = sharding.state_shardings(
+      shapes, config.model.name, jax.sharding.get_mesh()
+    )
+    self.template = sharding.with_shardings(shapes, self.shardings)
     options = {
       'schedule': optimizer.schedule(config.optimizer, steps=steps),
       'ema_decay': config.train.ema_decay,
@@ -149,43 +166,50 @@ class _Run:
     }
     if config.train.accumulate > 1:
       self.train_step = step.make_accumulated_step(
-        models, self.transform, **options, accumulate=config.train.accumulate
+        models,
+        self.transform,
+        **options,
+        accumulate=config.train.accumulate,
+        shardings=self.shardings,
       )
     else:
       train_step = step.make_train_step(models, self.transform, **options)
-      self.train_step = jax.jit(train_step, donate_argnums=0)
+      self.train_step = jax.jit(
+        train_step, donate_argnums=0, out_shardings=(self.shardings, None)
+      )
     self.log_prob = evaluate.make_log_prob(models)
     self.sampler = jax.jit(samplers.fixed_point(models[0]))
     average = config.evaluate.params != 'raw' and config.train.ema_decay > 0
     self.params_name = 'ema' if average else 'raw'
     self.selection = Selection()
     self.start = 0
+    self.waited = self.told = 0.0  # seconds for data: all, and those recorded
     self.state: TrainState
-    self.pending: tuple[int, dict[str, Array]] | None = None
+    self.pending: tuple[int, dict[str, Array], float] | None = None
+
+  def _create(self, key: PRNGKey, data: Any = None) -> TrainState:
+    return state.create(
+      self.models[0],
+      self.transform,
+      key,
+      ema=self.config.ema_decay > 0,
+      spike_window=self.config.skip_window if self.config.skip_sigmas else 0,
+      data=data,
+    )
+
+  def _first_data(self) -> Any:
+    """The first batch, for models whose parameters start from data."""
+    if self.models[0].init_from_data is None:
+      return None
+    batch, context = self.batches[0], self.models[0].context
+    return batch['x'], None if context is None else batch['context']
 
   def restore(self) -> None:
-    """The newest checkpoint, or a fresh state."""
-    first = self.models[0]
-
-    def create(key, data=None):
-      return state.create(
-        first,
-        self.transform,
-        key,
-        ema=self.config.ema_decay > 0,
-        spike_window=self.config.skip_window if self.config.skip_sigmas else 0,
-        data=data,
-      )
-
-    key = jax.random.key(self.seed)
-    found = self.checkpoints.restore_latest(jax.eval_shape(create, key))
+    """The newest checkpoint, or a fresh state, born where it will lie."""
+    found = self.checkpoints.restore_latest(self.template)
     if found is None:
-      data = None
-      if first.init_from_data is not None:
-        batch = self.batches[0]
-        conditional = first.context is not None
-        data = batch['x'], batch['context'] if conditional else None
-      self.state = jax.jit(create)(key, data)
+      create = jax.jit(self._create, out_shardings=self.shardings)
+      self.state = create(jax.random.key(self.seed), self._first_data())
       return
     self.state, extra = found
     self.selection = Selection(**extra['selection'])
@@ -202,6 +226,9 @@ class _Run:
   def announce(self, changed: list[str]) -> None:
     """Tells what runs, from where, and what differs from the last start."""
     self.writer.say(model_lib.describe(self.models[0]))
+    mesh = jax.sharding.get_mesh()
+    if mesh.size > 1:
+      self.writer.say(f'mesh: {mesh_lib.describe(mesh.shape)}')
     if len(self.models) > 1:
       self.writer.say(f'{len(self.models)} models share the parameters')
     if self.start:
@@ -216,11 +243,14 @@ class _Run:
     for at in range(self.start + 1, config.steps + 1):
       if self.selection.exhausted(config.patience):
         return 'patience'
-      batch = self.batches[at - 1]
-      self.state, values = self.train_step(self.state, jax.device_put(batch))
+      begin = time.monotonic()
+      batch = mesh_lib.place(self.batches[at - 1])
+      self.waited += time.monotonic() - begin
+      with self.profile.step(at, self.state):
+        self.state, values = self.train_step(self.state, batch)
       self.signals.nothing_to_save = None
       self._settle()
-      self.pending = (at, values)
+      self.pending = (at, values, self.waited)
       self._validate_if_due(at)
       if self._due(at, config.sample_every):
         self._sample(at)
@@ -273,7 +303,7 @@ class _Run:
     """
     if self.pending is None:
       return
-    at, fetched = self.pending
+    at, fetched, waited = self.pending
     self.pending = None
     fetched = jax.device_get(fetched)
     values = {name: float(value) for name, value in fetched.items()}
@@ -283,12 +313,22 @@ class _Run:
     if at == self.start + 1:
       self.writer.start_clock(at)
     if logged or not finite:
-      rate = {'steps_per_second': self.writer.rate(at)}
-      self.writer.write('train', at, values | rate)
+      self.writer.write('train', at, values | self._rates(at, waited))
     self.writer.advance(at, values)
     if not finite:
       shown = ', '.join(f'{k} = {v}' for k, v in checked.items())
       raise NonFiniteLoss(at, shown, self.checkpoints.directory)
+
+  def _rates(self, at: int, waited: float) -> dict[str, float]:
+    """How fast the steps since the last record were."""
+    rate = self.writer.rate(at)
+    since, self.told = waited - self.told, waited
+    positions = self.config.batch_size * self.models[0].num_positions
+    return {
+      'steps_per_second': rate,
+      'tokens_per_second': rate * positions,
+      'data_wait_seconds': since,
+    }
 
   def _validate_if_due(self, at: int) -> None:
     """Validates once, and updates the selection."""
@@ -326,6 +366,7 @@ class _Run:
     count = self.config.sample_count
     keys = jax.random.split(jax.random.key(self.seed), count)
     context = datasets.contexts(model, self.train_data, count)
+    keys, context = mesh_lib.place((keys, context))
     with self.writer.paused():
       sample = self.sampler(self._eval_params(), keys, context)
       x = multihost.fetch(sample.x)

@@ -23,6 +23,10 @@ from parallel_ar.training import run_directory
 PathLike = str | os.PathLike[str]
 
 
+# Of a record: what differs between two runs of the same bits.
+TIMES = ('steps_per_second', 'tokens_per_second', 'data_wait_seconds')
+
+
 class MetricWriter:
   """Writes the records of a run; close it in `finally`.
 

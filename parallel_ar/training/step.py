@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from parallel_ar import likelihood
+from parallel_ar import likelihood, partition
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.training import spikes
 from parallel_ar.training.state import TrainState
@@ -141,6 +141,7 @@ def make_accumulated_step(
   seed: int = 0,
   skip_sigmas: float = 0.0,
   accumulate: int,
+  shardings: Any = None,
 ) -> TrainStep:
   """As `make_train_step`, in the memory of a part of the batch.
 
@@ -158,6 +159,7 @@ def make_accumulated_step(
     seed: as there.
     skip_sigmas: as there.
     accumulate: number of micro-batches; it must divide the batch.
+    shardings: TrainState that says where the state lies, on several devices.
 
   Returns:
     train_step(state, batch) -> (state, metrics), compiled; donates the state.
@@ -179,15 +181,19 @@ def make_accumulated_step(
     def cut(leaf):
       return jax.lax.dynamic_slice_in_dim(leaf, i * size, size)
 
-    part = gradient(params, jax.tree.map(cut, batch), step, i * size)
+    part = partition.batch(jax.tree.map(cut, batch))
+    part = gradient(params, part, step, i * size)
     return jax.tree.map(jnp.add, total, part)
 
   def finish(state, total):
     return update(state, *jax.tree.map(lambda leaf: leaf / accumulate, total))
 
-  zeros = jax.jit(zeros)
-  add = jax.jit(add, donate_argnums=0)
-  finish = jax.jit(finish, donate_argnums=0)
+  totals = states = None
+  if shardings is not None:
+    totals, states = (shardings.step, shardings.params), (shardings, None)
+  zeros = jax.jit(zeros, out_shardings=totals)
+  add = jax.jit(add, donate_argnums=0, out_shardings=totals)
+  finish = jax.jit(finish, donate_argnums=0, out_shardings=states)
 
   def train_step(state, batch):
     size = batch['x'].shape[0]
@@ -255,7 +261,8 @@ def _mean_nats(model: AutoregressiveModel) -> Callable[..., Array]:
     if model.objective is None:
       nats = -likelihood.log_prob(model, params, x, context)
     else:
-      each = jax.vmap(model.objective, (None, 0, 0, 0))
+      axes = None, 0, 0, 0
+      each = partition.vmap(model.objective, axes, x.shape[0])
       nats = each(params, x, context, keys)
     wide = jnp.promote_types(nats.dtype, jnp.float32)
     return jnp.mean(nats.astype(wide))

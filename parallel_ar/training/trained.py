@@ -3,12 +3,13 @@
 import json
 import os
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
 from parallel_ar import models as models_lib
+from parallel_ar.distributed import sharding
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.training import checkpoint, configuration, params_file
 from parallel_ar.types import Params
@@ -32,6 +33,25 @@ class Trained(NamedTuple):
   step: int
 
 
+def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
+  """The configuration of a run, or of a file of parameters.
+
+  Raises:
+    ValueError: there is no run.
+  """
+  workdir = pathlib.Path(workdir)
+  if workdir.is_file():
+    return configuration.from_json(params_file.read_meta(workdir)['config'])
+  try:
+    text = (workdir / 'config.json').read_text()
+  except FileNotFoundError as error:
+    raise ValueError(
+      f'{workdir} holds no run: there is no config.json. Name the working '
+      'directory that experiments.train was given.'
+    ) from error
+  return configuration.from_json(json.loads(text))
+
+
 def load(
   workdir: str | os.PathLike[str],
   *,
@@ -40,7 +60,8 @@ def load(
 ) -> Trained:
   """Loads a finished, stopped or running run; changes nothing there.
 
-  However many hosts and devices trained it, it is put on one device.
+  Parameters are put on the mesh in force, or on one device, whatever mesh they
+  were trained on.
 
   Args:
     workdir: the working directory that `loop.train` was given, or a file of
@@ -60,18 +81,15 @@ def load(
   workdir = pathlib.Path(workdir)
   if workdir.is_file():
     return _load_file(workdir, which, step)
-  try:
-    recorded = json.loads((workdir / 'config.json').read_text())
-  except FileNotFoundError as error:
-    raise ValueError(
-      f'{workdir} holds no run: there is no config.json. Name the working '
-      'directory that experiments.train was given.'
-    ) from error
-  config = configuration.from_json(recorded)
+  config = read_config(workdir)
+  recorded = configuration.to_json(config)
   models = models_lib.build(config.model)
   if which == 'auto':
     which = config.evaluate.params
   template = jax.eval_shape(models[0].init, jax.random.key(0))
+  places = _places(template, config)
+  if places is not None:
+    template = sharding.with_shardings(template, places)
   checkpoints = checkpoint.Checkpoints(
     workdir / 'checkpoints', recorded, read_only=True
   )
@@ -97,4 +115,15 @@ def _load_file(path: pathlib.Path, which: str, step: int | None) -> Trained:
   models = models_lib.build(config.model)
   template = jax.eval_shape(models[0].init, jax.random.key(0))
   params, _ = params_file.load(path, template)
+  places = _places(template, config)
+  if places is not None:
+    params = jax.device_put(params, places)
   return Trained(config, models, params, f'{name} of step {at}', at)
+
+
+def _places(params: Params, config: ConfigDict) -> Any:
+  """Where parameters lie on the mesh in force; None without one."""
+  mesh = jax.sharding.get_mesh()
+  if mesh.empty:
+    return None
+  return sharding.param_shardings(params, config.model.name, mesh)

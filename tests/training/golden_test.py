@@ -84,6 +84,7 @@ def test_the_run_goes_on(name, tmp_path):
   config = configuration.default_config()
   config.unlock()
   config.update(_config(name))
+  config.mesh.data = 1
   config.train.update(steps=6, eval_every=0)
   summary = loop.train(config, tmp_path / 'run', progress=False)
   assert int(summary.state.step) == 6

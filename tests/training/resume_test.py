@@ -22,7 +22,7 @@ def start():
 def _records(workdir):
   records = metrics.read(workdir / 'metrics.jsonl')
   return [
-    {k: v for k, v in r.items() if k != 'steps_per_second'} for r in records
+    {k: v for k, v in r.items() if k not in metrics.TIMES} for r in records
   ]
 
 
