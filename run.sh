@@ -11,7 +11,7 @@ ROOT="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)"
 VENV="${PARALLEL_AR_VENV:-$ROOT/.venv}"
 # Holds 'unfinished' from the first moment of .venv, and its key at the end.
 STAMP="$VENV/parallel_ar.stamp"
-EXTRAS='data,plots,coding,quantization,test,dev'
+EXTRAS='data,plots,coding,quantization,export,test,dev'
 # Leaves convolutions and matrix products to XLA's older CPU kernels, which
 # are faster here; the reductions stay, because the old ones lose accuracy.
 XLA_FLAG='--xla_cpu_experimental_ynn_fusion_type='

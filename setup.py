@@ -1,9 +1,10 @@
-"""Packaging of parallel_ar.
+r"""Packaging of parallel_ar.
 
 What is needed to run is here, with lower bounds only. The versions that the
 tests pass with, one set for each Python, are pinned in constraints.txt:
 
-  pip install -c constraints.txt -e '.[data,plots,coding,quantization,test,dev]'
+  pip install -c constraints.txt \
+      -e '.[data,plots,coding,quantization,export,test,dev]'
 """
 
 import pathlib
@@ -47,6 +48,8 @@ setuptools.setup(
     'coding': ['constriction>=0.5.0'],
     # Arrays of 8 and 4 bits.
     'quantization': ['qwix>=0.1.8'],
+    # Models as files that run without this library (jax.export).
+    'export': ['flatbuffers>=24.3'],
     'test': ['chex>=0.1.92', 'pytest>=9.0', 'pytest-xdist>=3.8'],
     'dev': ['mypy>=2.0', 'ruff>=0.15'],
   },

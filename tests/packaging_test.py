@@ -115,7 +115,7 @@ def pins() -> list[requirements.Requirement]:
 class TestSetup:
   def test_extras_are_those_of_run_sh(self, monkeypatch):
     extras = setup_arguments(monkeypatch)['extras_require']
-    names = ['data', 'plots', 'coding', 'quantization', 'test', 'dev']
+    names = 'data plots coding quantization export test dev'.split()
     assert list(extras) == names
     assert f"EXTRAS='{','.join(extras)}'" in (ROOT / 'run.sh').read_text()
 
@@ -190,7 +190,8 @@ class TestEnvironment:
     assert 'making' not in second.stderr
     pip, *runs = repository.calls()
     assert (
-      '-c constraints.txt -e .[data,plots,coding,quantization,test,dev]' in pip
+      '-c constraints.txt -e .[data,plots,coding,quantization,export,test,dev]'
+      in pip
     )
     assert runs == [
       'run -m experiments.hello --name=you and me',

@@ -1,0 +1,253 @@
+"""A model as one file that runs without this library.
+
+The file is a zip of StableHLO programs (`jax.export`), their parameters and a
+description. Each program was lowered for cpu, cuda and tpu, and takes any
+number of examples; what reads it needs JAX and NumPy only:
+
+  likelihood   (params, x, context) -> nats[B], log p(x)
+  step         (params, x, noise keys, context) -> (picks[B, *event], nats[B]):
+               one pass of fixed-point sampling; x <- picks until nothing
+               changes is the sample of the keys
+  begin        (params, context) -> cache, and
+  extend       (params, cache, k, previous[B, ...], keys, context) ->
+               (values[B, ...], cache): one slot of cached sampling
+
+Keys travel as their words, uint32[B, 2], of the threefry generator. The length
+of an event is part of a model's rank, an array and no symbol, so the programs
+are for one length; only the batch is symbolic.
+"""
+
+import io
+import json
+import os
+import pathlib
+import zipfile
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export as jax_export
+
+from parallel_ar import likelihood, order
+from parallel_ar.model import AutoregressiveModel, position_noise
+from parallel_ar.types import Params
+
+PLATFORMS = ('cpu', 'cuda', 'tpu')
+FORMAT = 1
+
+
+class Bundle(NamedTuple):
+  """What `load` gives back.
+
+  Attributes:
+    programs: name -> function of arrays, compiled at the first call.
+    params: leaves of the parameters, in the order that programs take.
+    about: name, event, rank, values, platforms, versions.
+  """
+
+  programs: dict[str, Callable[..., Any]]
+  params: list[Any]
+  about: dict[str, Any]
+
+
+def save(
+  path: str | os.PathLike[str], model: AutoregressiveModel, params: Params
+) -> dict[str, Any]:
+  """Writes a model to a file.
+
+  Args:
+    path: of the file.
+    model: the model.
+    params: its parameters.
+
+  Returns:
+    What `Bundle.about` will hold.
+
+  Raises:
+    ImportError: jax.export needs flatbuffers, which is not installed.
+  """
+  leaves, tree = jax.tree.flatten(params)
+  blobs = {
+    name: _lower(program, leaves, arguments)
+    for name, (program, arguments) in _programs(model, tree, leaves).items()
+  }
+  about = {
+    'format': FORMAT,
+    'name': model.name,
+    'event': list(model.event.shape),
+    'dtype': np.dtype(model.event.dtype).name,
+    'rank': model.rank.tolist(),
+    'num_values': model.head.num_values,
+    'depth': model.depth,
+    'platforms': list(PLATFORMS),
+    'jax': jax.__version__,
+    'programs': sorted(blobs),
+  }
+  named: dict[str, Any] = {
+    f'{i:05d}': np.asarray(p) for i, p in enumerate(leaves)
+  }
+  arrays = io.BytesIO()
+  np.savez(arrays, **named)
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  draft = path.with_name(f'{path.name}.{os.getpid()}.draft')
+  with zipfile.ZipFile(draft, 'w') as file:
+    file.writestr('about.json', json.dumps(about, indent=2))
+    file.writestr('params.npz', arrays.getvalue())
+    for name, blob in blobs.items():
+      file.writestr(f'{name}.stablehlo', blob)
+  os.replace(draft, path)
+  return about
+
+
+def load(path: str | os.PathLike[str]) -> Bundle:
+  """Reads a file of `save`.
+
+  Args:
+    path: of the file.
+
+  Returns:
+    A Bundle.
+
+  Raises:
+    ValueError: no such file, or one of another format.
+  """
+  try:
+    with zipfile.ZipFile(path) as file:
+      about = json.loads(file.read('about.json'))
+      arrays = np.load(io.BytesIO(file.read('params.npz')))
+      blobs = {n: file.read(f'{n}.stablehlo') for n in about['programs']}
+  except (OSError, zipfile.BadZipFile, KeyError) as error:
+    raise ValueError(
+      f'{path} is not a file that export.save wrote: {error}.'
+    ) from error
+  if about['format'] != FORMAT:
+    raise ValueError(
+      f'{path} has format {about["format"]}; this version reads {FORMAT}.'
+    )
+  programs: dict[str, Callable[..., Any]] = {
+    name: jax.jit(jax_export.deserialize(bytearray(blob)).call)
+    for name, blob in blobs.items()
+  }
+  params = [jnp.asarray(arrays[name]) for name in sorted(arrays.files)]
+  return Bundle(programs, params, about)
+
+
+def sample(bundle: Bundle, keys: Any, context: Any = None) -> tuple[Any, Any]:
+  """Draws by the program `step`, from a bundle alone.
+
+  Args:
+    bundle: of `load`.
+    keys: key[B].
+    context: with leading axis B, or None.
+
+  Returns:
+    (x[B, *event], nats[B]), the integers of `samplers.fixed_point` but where
+    another program's rounding flips a near tie.
+  """
+  words = jax.random.key_data(keys)
+  shape = len(words), *bundle.about['event']
+  x = jnp.zeros(shape, bundle.about['dtype'])
+  for _ in range(bundle.about['depth'] + 1):
+    y, nats = bundle.programs['step'](bundle.params, x, words, context)
+    if (y == x).all():
+      break
+    x = y
+  return y, nats
+
+
+def _programs(
+  model: AutoregressiveModel, tree: Any, leaves: list[Any]
+) -> dict[str, tuple[Callable, Callable]]:
+  """Name -> (program, the shapes of its arguments for B examples)."""
+
+  def log_prob(leaves, x, context):
+    params = jax.tree.unflatten(tree, leaves)
+    return likelihood.log_prob(model, params, x, context)
+
+  def step(leaves, x, words, context):
+    params = jax.tree.unflatten(tree, leaves)
+
+    def one(x, words, context):
+      key = jax.random.wrap_key_data(words, impl='threefry2x32')
+      dist = model.conditionals(params, x, context)
+      y = model.head.pick(dist, position_noise(model, key)).astype(x.dtype)
+      return y, model.head.log_prob(dist, y).sum()
+
+    return jax.vmap(one)(x, words, context)
+
+  def shapes(b):
+    lead = lambda s: jax.ShapeDtypeStruct((b, *s.shape), s.dtype)
+    words = jax.ShapeDtypeStruct((b, 2), jnp.uint32)
+    return lead(model.event), words, jax.tree.map(lead, model.context)
+
+  found: dict[str, tuple[Callable, Callable]] = {
+    'likelihood': (log_prob, lambda b: shapes(b)[::2]),
+    'step': (step, shapes),
+  }
+  if model.decode is not None:
+    found |= _decode(model, tree, leaves, shapes)
+  return found
+
+
+def _decode(
+  model: AutoregressiveModel, tree: Any, leaves: list[Any], shapes: Callable
+) -> dict[str, tuple[Callable, Callable]]:
+  """The programs of cached sampling."""
+  decode = model.decode
+  assert decode is not None
+  slots = jnp.asarray(order.slots(model.rank))
+  value = model.event.shape[model.rank.ndim :]
+  # Records of this library are not known where the file is read: lists are.
+  like = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), leaves)
+  caches = jax.tree.structure(
+    jax.eval_shape(decode.init, jax.tree.unflatten(tree, like), model.context)
+  )
+
+  def begin(leaves, words, context):
+    params = jax.tree.unflatten(tree, leaves)
+    one = lambda _, context: decode.init(params, context)
+    return jax.tree.leaves(jax.vmap(one)(words, context))
+
+  def extend(leaves, cache, k, previous, words):
+    params = jax.tree.unflatten(tree, leaves)
+    cache = jax.tree.unflatten(caches, cache)
+
+    def one(cache, previous, words):
+      key = jax.random.wrap_key_data(words, impl='threefry2x32')
+      dist, cache = decode.extend(params, cache, k, previous[None])
+      first = jax.tree.map(lambda d: d[0], dist)
+      noise = model.head.noise(key, slots[k])
+      x = model.head.pick(first, noise).astype(model.event.dtype)
+      return x.reshape(value), cache
+
+    x, cache = jax.vmap(one)(cache, previous, words)
+    return x, jax.tree.leaves(cache)
+
+  def arguments(b):
+    _, words, context = shapes(b)
+    cache = jax.eval_shape(begin, like, words, context)
+    k = jax.ShapeDtypeStruct((), jnp.int32)
+    before = jax.ShapeDtypeStruct((b, *value), model.event.dtype)
+    return cache, k, before, words
+
+  return {
+    'begin': (begin, lambda b: shapes(b)[1:]),
+    'extend': (extend, arguments),
+  }
+
+
+def _lower(program: Callable, leaves: list[Any], arguments: Callable) -> bytes:
+  """One program for every platform and any number of examples."""
+  (b,) = jax_export.symbolic_shape('b')
+  like = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), leaves)
+  made = jax_export.export(jax.jit(program), platforms=PLATFORMS)
+  try:
+    return bytes(made(like, *arguments(b)).serialize())
+  except ModuleNotFoundError as error:
+    raise ImportError(
+      'A program is serialised by flatbuffers, which is not installed: '
+      "pip install -c constraints.txt -e '.[export]'."
+    ) from error

@@ -1,0 +1,98 @@
+"""A model in a file gives the numbers of the model, in a fresh process."""
+
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from parallel_ar import export, likelihood, models, order, samplers
+from parallel_ar.testing import case as cases
+
+MODELS = {
+  'made': lambda: models.made(event=(3, 2), hidden=(24,), direct=True),
+  'transformer_label': lambda: models.transformer(
+    event=(6,), num_values=3, features=8, heads=2, layers=1, num_classes=2
+  ),
+  'multiscale': lambda: models.multiscale(
+    event=(3, 3, 1), features=8, layers=1, head_features=8
+  ),
+}
+# Reads the file and the inputs, and imports nothing of this library but the
+# reader's own module would; here not even that.
+FRESH = """
+import io, json, sys, zipfile
+import jax, numpy as np
+from jax import export
+file = zipfile.ZipFile(sys.argv[1])
+arrays = np.load(io.BytesIO(file.read('params.npz')))
+params = [arrays[n] for n in sorted(arrays.files)]
+given = np.load(sys.argv[2])
+context = given['context'] if 'context' in given.files else None
+call = lambda n: jax.jit(export.deserialize(
+  bytearray(file.read(n + '.stablehlo'))).call)
+nats = call('likelihood')(params, given['x'], context)
+picks, _ = call('step')(params, given['x'], given['words'], context)
+np.savez(sys.argv[3], nats=nats, picks=picks)
+assert not any(m.startswith(('flax', 'parallel_ar')) for m in sys.modules)
+"""
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_a_fresh_process(name, tmp_path):
+  model = MODELS[name]()
+  case = cases.make_case(model, batch=5)
+  about = export.save(tmp_path / 'm.zip', model, case.params)
+  assert about['platforms'] == ['cpu', 'cuda', 'tpu']
+  given = {'x': case.x, 'words': jax.random.key_data(case.keys)}
+  if case.context is not None:
+    given['context'] = case.context
+  np.savez(tmp_path / 'given.npz', **given)
+  paths = [str(tmp_path / n) for n in ('m.zip', 'given.npz', 'out.npz')]
+  subprocess.run([sys.executable, '-c', FRESH, *paths], check=True)
+  out = np.load(paths[-1])
+  bundle = export.load(paths[0])
+  log_prob = jax.jit(likelihood.log_prob, static_argnums=0)
+  nats = log_prob(model, case.params, case.x, case.context)
+  np.testing.assert_array_equal(out['nats'], nats)
+  picks, _ = bundle.programs['step'](
+    bundle.params, case.x, given['words'], case.context
+  )
+  np.testing.assert_array_equal(out['picks'], picks)
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_samples(name, tmp_path):
+  """By passes, and slot by slot where there is a cache; any batch."""
+  model = MODELS[name]()
+  case = cases.make_case(model, batch=5)
+  export.save(tmp_path / 'm.zip', model, case.params)
+  bundle = export.load(tmp_path / 'm.zip')
+  want = samplers.ancestral(model)(case.params, case.keys, case.context)
+  x, nats = export.sample(bundle, case.keys, case.context)
+  np.testing.assert_array_equal(x, want.x)
+  np.testing.assert_allclose(nats, want.log_prob, rtol=1e-5)
+  two = jax.tree.map(lambda c: c[:2], (case.keys, case.context))
+  np.testing.assert_array_equal(export.sample(bundle, *two)[0], want.x[:2])
+  assert ('extend' in bundle.programs) == (model.decode is not None)
+  if model.decode is None:
+    return
+  words = jax.random.key_data(case.keys)
+  cache = bundle.programs['begin'](bundle.params, words, case.context)
+  value = np.zeros((5, *model.event.shape[model.rank.ndim :]), np.int32)
+  values = []
+  for k in range(model.num_positions):
+    value, cache = bundle.programs['extend'](
+      bundle.params, cache, np.int32(k), value, words
+    )
+    values.append(np.asarray(value))
+  slots = order.slots(model.rank)
+  drawn = np.stack(values, 1)[:, np.argsort(slots)]
+  np.testing.assert_array_equal(drawn.reshape(want.x.shape), want.x)
+
+
+def test_what_is_no_such_file_is_refused(tmp_path):
+  (tmp_path / 'a.zip').write_text('no')
+  with pytest.raises(ValueError, match=r'not a file that export\.save wrote'):
+    export.load(tmp_path / 'a.zip')
