@@ -1,0 +1,120 @@
+"""Which mesh trains a config best: memory, traffic and time of each.
+
+  ./run.sh plan --config=configs/text_transformer.py --devices=8 --hardware=v5e
+  ./run.sh plan --config=configs/digits_transformer.py --devices=8 --check
+
+Nothing is trained: the step is compiled for one, two and four virtual devices,
+and `parallel_ar/analysis/plan.py` says how that is extended to --devices. With
+--check each mesh itself is compiled too, on as many virtual devices, and XLA's
+figure stands beside the prediction.
+"""
+
+import time
+from typing import Any
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import entry
+from experiments.tables import report
+from parallel_ar import describe, models
+from parallel_ar.analysis import plan
+from parallel_ar.distributed import hardware
+from parallel_ar.distributed import mesh as mesh_lib
+from parallel_ar.training import configuration
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'Config file; --config.section.field=value overrides it.'
+)
+_DEVICES = flags.DEFINE_integer('devices', 8, 'Devices there will be.')
+_HARDWARE = flags.DEFINE_string(
+  'hardware', 'v5e', 'v5e, v5p, v6e, a100, h100, or a JSON file of your own.'
+)
+_UTILIZATION = flags.DEFINE_float(
+  'utilization', 0.4, 'Share of the peak FLOP/s that the model reaches.'
+)
+_TOP = flags.DEFINE_integer('top', 12, 'Meshes to print.', lower_bound=1)
+_CHECK = flags.DEFINE_bool(
+  'check', False, 'Also compile each mesh that is printed.'
+)
+_RESULT = flags.DEFINE_string('result', None, 'Write the result here, as JSON.')
+_HEADER = (
+  'mesh | state, MB | temporary, MB | GFLOP | sent, MB: data | fsdp | tensor | '
+  'sequence | ms a step | fits'
+)
+
+
+def main() -> None:
+  """Runs the script."""
+  started = time.monotonic()
+  config = entry.require(_CONFIG)
+  configuration.validate(config)
+  if _DEVICES.value < 1 or not 0 < _UTILIZATION.value <= 1:
+    raise ValueError(
+      f'--devices={_DEVICES.value} must be at least 1 and --utilization='
+      f'{_UTILIZATION.value} in (0, 1].'
+    )
+  jax.config.update('jax_platforms', 'cpu')
+  needed = max(_DEVICES.value if _CHECK.value else 1, 4)
+  jax.config.update('jax_num_cpu_devices', needed)
+  chip = hardware.find(_HARDWARE.value)
+  planner = plan.Planner(config, _DEVICES.value)
+  choices = planner.rank(chip, _UTILIZATION.value)
+  if not choices:
+    raise ValueError(
+      f'No mesh of {_DEVICES.value} devices divides a batch of '
+      f'{planner.batch}. Change --devices or config.train.batch_size.'
+    )
+  print(describe(models.build(config.model)[0]))
+  print(f'{planner.batch} examples on {_DEVICES.value} x {chip.name}')
+  numbers = _print(planner, choices[: _TOP.value])
+  best = choices[0]
+  if not best.fits:
+    print(
+      f'No mesh fits the {chip.memory / 1e9:.0f} GB of a {chip.name}. Take '
+      'more devices, a smaller batch, train.accumulate, or remat where the '
+      'model has it.'
+    )
+  else:
+    sizes = ' '.join(f'--config.mesh.{k}={n}' for k, n in best.sizes.items())
+    print(f'best: {sizes}')
+  report.save(
+    _RESULT.value,
+    numbers,
+    configuration.to_json(config),
+    started,
+    devices=_DEVICES.value,
+    hardware=chip._asdict(),
+    utilization=_UTILIZATION.value,
+  )
+
+
+def _print(planner: plan.Planner, choices: list[plan.Choice]) -> report.Numbers:
+  """The table, line by line; returns its numbers."""
+  more = ' | XLA: memory, MB | predicted / XLA' if _CHECK.value else ''
+  print(f'| {_HEADER}{more} |')
+  print('|---' + '|--:' * (9 + 2 * _CHECK.value) + '|')
+  numbers: report.Numbers = {}
+  for choice in choices:
+    name, cost = mesh_lib.describe(choice.sizes), choice.cost
+    cells = [name, _mb(cost.state), _mb(cost.temporary)]
+    cells += [f'{cost.flops / 1e9:.3g}']
+    cells += [_mb(cost.sent.get(axis, 0.0)) for axis in choice.sizes]
+    cells += [f'{1e3 * choice.seconds:.3g}', 'yes' if choice.fits else 'no']
+    numbers[f'{name}_predicted'] = (cost.memory, 'bytes')
+    numbers[f'{name}_step'] = (choice.seconds, 's')
+    if _CHECK.value:
+      real = planner.compiled(choice.sizes)
+      cells += [_mb(real.memory), f'{cost.memory / real.memory:.3f}']
+      numbers[f'{name}_compiled'] = (real.memory, 'bytes')
+    print(f'| {" | ".join(cells)} |', flush=True)
+  return numbers
+
+
+def _mb(size: Any) -> str:
+  return f'{size / 1e6:.3g}'
+
+
+if __name__ == '__main__':
+  entry.run(main)

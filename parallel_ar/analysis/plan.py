@@ -1,0 +1,327 @@
+r"""Which mesh trains a config best, without the cluster.
+
+The training step is compiled, not run, on meshes of one, two and four virtual
+devices (the probes), and what they say is extended to the meshes in question:
+
+  memory  = state(mesh) + batch(mesh) + temporary(mesh)
+  state   exact: shapes and specs are known for any mesh
+  temporary(mesh) = t(b) prod_axes r_axis(n, b),   r = t_axis(n, b) / t(b)
+
+with b the examples of one device; t(b) is linear between two probes, and
+t_axis(n, b) is p + q / n through probes at n = 2 and 4 (a replica of `data`
+costs the same whatever their number). Bytes of collectives extend alike.
+Operations are counted from the jaxpr and shared by all devices. The step takes
+
+  max(FLOPs / (peak utilization), bytes / bandwidth) + wire bytes / link
+
+seconds: nothing overlaps, so it is a cautious figure, for ranking meshes.
+`compiled` is what XLA says of the mesh itself, to check a prediction by.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh
+from ml_collections import ConfigDict
+
+from parallel_ar import models as models_lib
+from parallel_ar.analysis import collectives, flops
+from parallel_ar.distributed import mesh as mesh_lib
+from parallel_ar.distributed import sharding
+from parallel_ar.distributed.hardware import Hardware
+from parallel_ar.partition import AXES
+from parallel_ar.training import optimizer, state, step
+
+_PROBES = {'data': (2,), 'fsdp': (2, 4), 'tensor': (2, 4), 'sequence': (2, 4)}
+# What these axes have cut already, an axis need not send.
+_CUT_BY = {
+  'data': ('fsdp', 'tensor'),
+  'fsdp': ('tensor',),
+  'tensor': ('sequence',),
+  'sequence': ('tensor',),
+}
+_NONE = collectives.Traffic(0, 0, 0.0)
+_ROOM = 0.9  # of the memory: the rest is the runtime's
+
+
+class Cost(NamedTuple):
+  """What one device does in one step.
+
+  Attributes:
+    state: bytes of parameters, averages, moments and the batch.
+    temporary: bytes of everything else at the fullest moment.
+    flops: floating-point operations.
+    traffic: bytes that pass through its memory.
+    sent: axis of the mesh -> bytes that it sends.
+  """
+
+  state: float
+  temporary: float
+  flops: float
+  traffic: float
+  sent: dict[str, float]
+
+  @property
+  def memory(self) -> float:
+    """Bytes in all."""
+    return self.state + self.temporary
+
+
+class Compiled(NamedTuple):
+  """What XLA says of one device; bytes, operations, kind -> Traffic."""
+
+  memory: int
+  temporary: int
+  flops: float
+  traffic: float
+  collectives: dict[str, collectives.Traffic]
+
+
+class Choice(NamedTuple):
+  """A mesh, what it costs, and how long a step takes (seconds)."""
+
+  sizes: dict[str, int]
+  cost: Cost
+  compute: float
+  communication: float
+  fits: bool
+
+  @property
+  def seconds(self) -> float:
+    """Of one step."""
+    return self.compute + self.communication
+
+
+class _Program:
+  """The training step of a config, ready to be compiled for any mesh."""
+
+  def __init__(self, config: ConfigDict):
+    self.family = config.model.name
+    self.models = models_lib.build(config.model)
+    self.transform = optimizer.make(config.optimizer, steps=config.train.steps)
+    rate = optimizer.schedule(config.optimizer, steps=config.train.steps)
+    decay = config.train.ema_decay
+    self.step = step.make_train_step(
+      self.models, self.transform, schedule=rate, ema_decay=decay
+    )
+    create = functools.partial(
+      state.create, self.models[0], self.transform, ema=decay > 0
+    )
+    self.state = jax.eval_shape(create, jax.random.key(0))
+
+  def batch(self, size: int) -> dict[str, Any]:
+    """Shapes of a batch of so many examples."""
+    lead = lambda s: jax.ShapeDtypeStruct((size, *s.shape), s.dtype)
+    model = self.models[0]
+    context = jax.tree.map(lead, model.context)
+    x = jax.ShapeDtypeStruct((size, *model.event.shape), jnp.int32)
+    return {'x': x, 'context': context}
+
+  def state_bytes(self, sizes: dict[str, int], local: int) -> float:
+    """Bytes of the state and the batch on one device."""
+    shape = tuple(sizes[axis] for axis in AXES)
+    mesh = AbstractMesh(shape, AXES)
+    places = sharding.state_shardings(self.state, self.family, mesh)
+    total = sharding.bytes_per_device(self.state, places)
+    leaves = jax.tree.leaves(self.batch(local))
+    return total + sum(math.prod(s.shape) * s.dtype.itemsize for s in leaves)
+
+  def compile(self, sizes: dict[str, int], local: int) -> Compiled:
+    """Compiles the step for a mesh and `local` examples a device."""
+    mesh = mesh_lib.make(sizes)
+    places = sharding.state_shardings(self.state, self.family, mesh)
+    spread = mesh_lib.batch_sharding(mesh)
+    batch = self.batch(local * mesh_lib.batch_parts(mesh))
+    batch = sharding.with_shardings(
+      batch, jax.tree.map(lambda _: spread, batch)
+    )
+    template = sharding.with_shardings(self.state, places)
+    with jax.set_mesh(mesh):
+      jitted = jax.jit(
+        self.step, donate_argnums=0, out_shardings=(places, None)
+      )
+      program: Any = jitted.lower(template, batch).compile()
+    memory, cost = program.memory_analysis(), program.cost_analysis()
+    return Compiled(
+      memory.argument_size_in_bytes
+      + memory.output_size_in_bytes
+      - memory.alias_size_in_bytes
+      + memory.temp_size_in_bytes,
+      memory.temp_size_in_bytes,
+      cost.get('flops', 0.0),
+      cost.get('bytes accessed', 0.0),
+      collectives.census(program.as_text()),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Line:
+  """A quantity that is linear in the examples of a device, from two probes."""
+
+  low: tuple[int, float]
+  high: tuple[int, float]
+
+  def at(self, b: float) -> float:
+    (x, y), (u, v) = self.low, self.high
+    return max(y + (v - y) * (b - x) / (u - x), 0.0)
+
+
+class Planner:
+  """Predicts the cost of meshes for one config; makes its probes once."""
+
+  def __init__(self, config: ConfigDict, devices: int):
+    """Makes nothing yet.
+
+    Args:
+      config: of a run; `train.accumulate` micro-batches are planned one by one.
+      devices: of the cluster.
+    """
+    self.devices = devices
+    self.batch = config.train.batch_size // config.train.accumulate
+    self._config = config
+    self._program = _Program(config)
+    small = max(1, self.batch // devices)
+    self._sizes = small, 2 * small
+    self._probes: dict[tuple[str, int], list[Compiled]] = {}
+
+  def meshes(self) -> Iterator[dict[str, int]]:
+    """Every mesh of all devices that the config can be trained on."""
+    model = self._config.model
+    length = self._program.models[0].num_positions
+    family = sharding.FAMILIES.get(model.name, sharding.Family())
+    for shape in itertools.product(_divisors(self.devices), repeat=4):
+      sizes = dict(zip(AXES, shape, strict=True))
+      able = all(
+        sizes[a] == 1 or a in family.axes for a in ('tensor', 'sequence')
+      )
+      if (
+        math.prod(shape) == self.devices
+        and able
+        and self.batch % (sizes['data'] * sizes['fsdp']) == 0
+        and length % sizes['sequence'] == 0
+        and model.get('heads', 4) % sizes['tensor'] == 0
+      ):
+        yield sizes
+
+  def predict(self, sizes: dict[str, int]) -> Cost:
+    """The cost of a mesh, from the probes.
+
+    Args:
+      sizes: axis -> devices, all four.
+
+    Returns:
+      A Cost.
+    """
+    b = self.batch // (sizes['data'] * sizes['fsdp'])
+    temporary = self._at('', 1, b, lambda c: c.temporary)
+    traffic = self._at('', 1, b, lambda c: c.traffic)
+    alone = temporary, traffic
+    sent = {}
+    for axis in AXES:
+      n = sizes[axis]
+      if n == 1:
+        continue
+      temporary *= self._at(axis, n, b, lambda c: c.temporary) / alone[0]
+      traffic *= self._at(axis, n, b, lambda c: c.traffic) / alone[1]
+      sent[axis] = self._sent(axis, sizes, b)
+    return Cost(
+      self._program.state_bytes(sizes, b),
+      temporary,
+      self._flops / self.devices,
+      traffic,
+      sent,
+    )
+
+  def rank(self, hardware: Hardware, utilization: float = 0.4) -> list[Choice]:
+    """All meshes, the fastest that fits first.
+
+    Args:
+      hardware: of every device.
+      utilization: share of the peak that matrix products reach.
+
+    Returns:
+      Choices; those that do not fit the memory come last.
+    """
+    found = []
+    for sizes in self.meshes():
+      cost = self.predict(sizes)
+      compute = max(
+        cost.flops / (hardware.flops * utilization),
+        cost.traffic / hardware.bandwidth,
+      )
+      wait = sum(
+        size / (hardware.link if inside else hardware.network)
+        for size, inside in _links(cost.sent, sizes, hardware.group)
+      )
+      fits = cost.memory <= _ROOM * hardware.memory
+      found.append(Choice(sizes, cost, compute, wait, fits))
+    return sorted(found, key=lambda c: (not c.fits, c.seconds))
+
+  def compiled(self, sizes: dict[str, int]) -> Compiled:
+    """What XLA says of the mesh; needs so many (virtual) devices."""
+    return self._program.compile(
+      sizes, self.batch // (sizes['data'] * sizes['fsdp'])
+    )
+
+  @functools.cached_property
+  def _flops(self) -> float:
+    program = self._program
+    return flops.count(program.step, program.state, program.batch(self.batch))
+
+  def _probe(self, axis: str, n: int) -> list[Compiled]:
+    """The step on `n` devices of one axis, for both sizes of a batch."""
+    if (axis, n) not in self._probes:
+      sizes = dict.fromkeys(AXES, 1) | ({axis: n} if axis else {})
+      self._probes[axis, n] = [
+        self._program.compile(sizes, b) for b in self._sizes
+      ]
+    return self._probes[axis, n]
+
+  def _at(self, axis: str, n: int, b: float, what: Any) -> float:
+    """A quantity on n devices of an axis, b examples on each."""
+
+    def line(parts: int) -> float:
+      low, high = self._probe(axis, parts)
+      points = zip(self._sizes, (what(low), what(high)), strict=True)
+      return _Line(*points).at(b)
+
+    counts = _PROBES.get(axis, (1,))
+    if len(counts) == 1 or n == counts[0]:
+      return line(counts[0])
+    few, many = (line(count) for count in counts)
+    q = (few - many) / (1 / counts[0] - 1 / counts[1])
+    return max(few + q * (1 / n - 1 / counts[0]), 0.0)
+
+  def _sent(self, axis: str, sizes: dict[str, int], b: float) -> float:
+    """Bytes that a device sends along an axis."""
+    total = 0.0
+    for kind in collectives.KINDS:
+      size = self._at(
+        axis,
+        sizes[axis],
+        b,
+        lambda c, kind=kind: c.collectives.get(kind, _NONE).bytes,
+      )
+      total += collectives.on_the_wire(kind, size, sizes[axis])
+    return total / math.prod(sizes[other] for other in _CUT_BY[axis])
+
+
+def _links(
+  sent: dict[str, float], sizes: dict[str, int], group: int
+) -> Iterator[tuple[float, bool]]:
+  """(bytes, whether they stay within a group), the inner axes in the group."""
+  inside = 1
+  for axis in reversed(AXES):
+    inside *= sizes[axis]
+    if axis in sent:
+      yield sent[axis], inside <= group
+
+
+def _divisors(count: int) -> list[int]:
+  return [n for n in range(1, count + 1) if count % n == 0]

@@ -1,0 +1,118 @@
+"""The planner's parts against XLA, and its predictions on eight devices."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from parallel_ar.analysis import collectives, flops, plan
+from parallel_ar.distributed import hardware
+from parallel_ar.distributed import mesh as mesh_lib
+from parallel_ar.training import configuration
+
+TEXT = """HloModule jit_f, num_partitions=8
+
+%body (p: (s32[], f32[4,8])) -> (s32[], f32[4,8]) {
+  %c = f32[4,8]{1,0} collective-permute(%x), source_target_pairs={{0,1},{1,0}}
+}
+
+ENTRY %main (a: f32[4]) -> f32[4] {
+  %w = (s32[], f32[4,8]) while(%t), condition=%cond, body=%body, \
+backend_config={"known_trip_count":{"n":"3"}}
+  %r = (f32[16]{0}, bf16[8]{0}) all-reduce(%a, %b), replica_groups=[2,4]<=[8]
+  %s = f32[2]{0} all-reduce(%a), replica_groups={}, to_apply=%add
+  %m = f32[2]{0} all-reduce(%a), replica_groups=mesh['x'=2,'y'=3,'z'=4], \
+device_ids=([2,4]T(1,0)) {'x','y'}, to_apply=%add
+  %n = f32[2]{0} all-reduce(%a), replica_groups=mesh['x'=8] {'x':(1)2}
+  %g = f32[64]{0} all-gather(%a), replica_groups={{0,1},{2,3}}, dimensions={0}
+}
+"""
+
+
+class TestCensus:
+  def test_kinds_sizes_loops_and_groups(self):
+    found = collectives.census(TEXT)
+    assert found['collective-permute'] == (3, 3 * 128, 3 * 128.0)
+    sent = 80 * 2 * 3 / 4 + 8 * 2 * 7 / 8 + 8 * 2 * 5 / 6 + 8 * 2 * 1 / 2
+    assert found['all-reduce'] == (4, 104, sent)
+    assert found['all-gather'] == (1, 256, 128.0)
+    assert set(found) == {'all-reduce', 'all-gather', 'collective-permute'}
+
+  def test_a_real_program(self):
+    with jax.set_mesh(mesh_lib.make({'data': 8})):
+      x = mesh_lib.place(np.ones((8, 5), np.float32))
+      text = jax.jit(lambda x: x.sum(0)).lower(x).compile().as_text()
+    assert collectives.census(text)['all-reduce'].bytes == 20
+
+
+class TestFlops:
+  def test_a_product_a_convolution_and_a_loop(self):
+    a, b = jnp.ones((3, 4)), jnp.ones((4, 5))
+    assert flops.count(lambda a, b: a @ b, a, b) == 2 * 3 * 4 * 5
+
+    def loop(a):
+      return jax.lax.scan(lambda h, _: (h @ b @ b.T, None), a, None, 7)[0]
+
+    assert flops.count(loop, a) == 7 * 2 * (2 * 3 * 4 * 5)
+    image, kernel = jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 6))
+    convolve = lambda x, w: jax.lax.conv_general_dilated(
+      x, w, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+    want = 2 * 64 * 6 * 27
+    assert flops.count(convolve, image, kernel) == want
+    assert flops.count(jax.jit(convolve), image, kernel) == want
+
+
+def _config(name, batch, **model):
+  config = configuration.default_config()
+  config.model.update(name=name, event=(8, 8, 1), **model)
+  config.optimizer.update(name='adamw', clip_norm=1.0)
+  config.train.update(batch_size=batch, ema_decay=0.9)
+  return config
+
+
+@pytest.fixture(scope='module')
+def planner():
+  return plan.Planner(_config('made', 64, hidden=(512, 512)), 8)
+
+
+class TestPlanner:
+  def test_memory_within_15_percent_of_xla(self, planner):
+    for mesh in ('data=8', 'fsdp=8', 'data=4,fsdp=2'):
+      sizes = mesh_lib.fill(mesh_lib.parse(mesh), 8)
+      ours, theirs = planner.predict(sizes), planner.compiled(sizes)
+      print(mesh, ours.memory / theirs.memory, ours.sent, theirs.collectives)
+      assert abs(ours.memory / theirs.memory - 1) < 0.15
+      sent = sum(t.sent for t in theirs.collectives.values())
+      assert abs(sum(ours.sent.values()) / sent - 1) < 0.15
+
+  def test_ranks_every_mesh_and_picks_one(self, planner):
+    choices = planner.rank(hardware.find('v5e'))
+    assert len(choices) == 4  # powers of two over data and fsdp
+    assert all(c.fits and c.seconds > 0 for c in choices)
+    assert [c.seconds for c in choices] == sorted(c.seconds for c in choices)
+    small = hardware.find('v5e')._replace(memory=1e3)
+    assert not any(c.fits for c in planner.rank(small))
+
+  def test_meshes_that_a_family_cannot_use_are_left_out(self):
+    config = _config(
+      'transformer', 4, num_values=2, features=32, layers=1, heads=2
+    )
+    meshes = list(plan.Planner(config, 8).meshes())
+    assert meshes
+    assert all(m['tensor'] <= 2 for m in meshes)
+    assert all(m['data'] * m['fsdp'] <= 4 for m in meshes)
+
+
+class TestHardware:
+  def test_a_file_of_your_own(self, tmp_path):
+    path = tmp_path / 'mine.json'
+    path.write_text('{"name": "mine"}')
+    with pytest.raises(ValueError, match='must hold exactly the fields'):
+      hardware.find(str(path))
+    with pytest.raises(ValueError, match='v5e, v5p'):
+      hardware.find('v9')
+    path.write_text(json.dumps(hardware.find('h100')._asdict()))
+    assert hardware.find(str(path)) == hardware.find('h100')
