@@ -179,8 +179,8 @@ class _Run:
       )
     self.log_prob = evaluate.make_log_prob(models)
     self.sampler = jax.jit(samplers.fixed_point(models[0]))
-    average = config.evaluate.params != 'raw' and config.train.ema_decay > 0
-    self.params_name = 'ema' if average else 'raw'
+    raw = config.evaluate.params == 'raw' or not config.train.ema_decay
+    self.params_name = 'raw' if raw else 'ema'
     self.selection = Selection()
     self.start = 0
     self.waited = self.told = 0.0  # seconds for data: all, and those recorded
@@ -197,19 +197,13 @@ class _Run:
       data=data,
     )
 
-  def _first_data(self) -> Any:
-    """The first batch, for models whose parameters start from data."""
-    if self.models[0].init_from_data is None:
-      return None
-    batch, context = self.batches[0], self.models[0].context
-    return batch['x'], None if context is None else batch['context']
-
   def restore(self) -> None:
     """The newest checkpoint, or a fresh state, born where it will lie."""
     found = self.checkpoints.restore_latest(self.template)
     if found is None:
       create = jax.jit(self._create, out_shardings=self.shardings)
-      self.state = create(jax.random.key(self.seed), self._first_data())
+      data = state.first_data(self.models[0], self.batches)
+      self.state = create(jax.random.key(self.seed), data)
       return
     self.state, extra = found
     self.selection = Selection(**extra['selection'])
@@ -272,9 +266,8 @@ class _Run:
         self.state.params, self.params_name, at
       )
     name = f'{self.params_name} of step {at}'
-    return Summary(
-      self.state, self.models, params, name, nats, stopped, seconds
-    )
+    end = nats, stopped, seconds
+    return Summary(self.state, self.models, params, name, *end)
 
   def _due(self, at: int, every: int) -> bool:
     return every > 0 and at > 0 and at % every == 0

@@ -74,6 +74,14 @@ def create(
   )
 
 
+def first_data(model: AutoregressiveModel, batches: Any) -> Any:
+  """What `create` starts from: the first batch, if the model reads one."""
+  if model.init_from_data is None:
+    return None
+  batch = batches[0]
+  return batch['x'], None if model.context is None else batch['context']
+
+
 def all_finite(tree: Any) -> Array:
   """bool[]: whether no inexact leaf of `tree` holds a nan or an infinity."""
   leaves = [
