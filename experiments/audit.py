@@ -181,8 +181,9 @@ def draw(
     left.plot([], [], 's', color=shade, label=name)
   left.legend(loc='upper right', fontsize=7)
   share = found.share
-  while share.ndim > 2:  # over channels
-    share = np.nanmean(share, -1) if share.shape[-1] > 1 else share[..., 0]
+  while share.ndim > 2:  # over channels; nan where none is allowed
+    count = np.isfinite(share).sum(-1)
+    share = np.nansum(share, -1) / np.where(count, count, np.nan)
   title = 'share of allowed pairs that are read'
   if share.ndim == 1:
     middle = len(share) // 2
