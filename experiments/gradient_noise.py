@@ -182,12 +182,15 @@ def noises(
       f'| {one.scale:.1f} ± {one.standard_error:.1f} '
       f'| {two.scale:.1f} ± {two.standard_error:.1f} |'
     )
-    numbers |= {
-      f'{n} updates: noise scale': (one.scale, 'examples'),
-      f'{n} updates: standard error': (one.standard_error, 'examples'),
-      f'{n} updates: two batches': (two.scale, 'examples'),
-      f'{n} updates: nats': (nats, 'nats'),
+    measured = {
+      'noise scale': (one.scale, 'examples'),
+      'standard error': (one.standard_error, 'examples'),
+      'two batches': (two.scale, 'examples'),
+      'nats': (nats, 'nats'),
     }
+    for name, (value, unit) in measured.items():
+      if math.isfinite(value):  # too few examples to see |G|: no number
+        numbers[f'{n} updates: {name}'] = value, unit
   return rows, nats
 
 

@@ -108,8 +108,7 @@ def per_example(
     _moments(all_g - g, all_s - s, count - n)[2]
     for g, s, n in zip(total, square, sizes, strict=True)
   ]
-  spread = (parts - 1) * np.var(left_out)
-  return Noise(*whole, float(np.sqrt(spread)), count)
+  return Noise(*whole, _jackknife(left_out), count)
 
 
 def two_batches(
@@ -158,8 +157,7 @@ def two_batches(
   left_out = [
     moments(np.delete(both, k, 0))[2] for k in range(len(both)) if len(both) > 1
   ]
-  error = np.sqrt((len(both) - 1) * np.var(left_out)) if left_out else np.nan
-  return Noise(*moments(both), float(error), big * len(batches))
+  return Noise(*moments(both), _jackknife(left_out), big * len(batches))
 
 
 class Frontier(NamedTuple):
@@ -206,6 +204,13 @@ def fit_frontier(batch: Sequence[float], steps: Sequence[float]) -> Frontier:
     float(critical[best]),
     float(np.abs(residual[best]).max()),
   )
+
+
+def _jackknife(left_out: Sequence[float]) -> float:
+  """Standard error from estimates that leave out one part each."""
+  if not left_out or not np.isfinite(left_out).all():
+    return float('nan')
+  return float(np.sqrt((len(left_out) - 1) * np.var(left_out)))
 
 
 def _flat(tree: Any) -> Array:
