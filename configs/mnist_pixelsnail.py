@@ -4,10 +4,10 @@ Paper: Chen et al. 2018, which has no number on this data.
 Source of the comparison: EugenHotaj/pytorch-generative, README @d1f0a5ce, has
 78.61 nats on the test set for 8 blocks of 2 residual blocks, 64 channels, keys
 of 4 and values of 32 (0.9 M parameters) after 457 epochs on a GPU. This one is
-smaller and sees five epochs: its number will be above that one.
+smaller and sees five epochs: expect a number above that one.
 Data: MNIST, 60,000 training images binarized afresh for every batch, test
 images binarized once from a named seed; ./run.sh fetch --dataset=mnist.
-Hardware: made for a GPU, or a night on 2 CPU cores; not run to the end here.
+Hardware: a GPU, or some hours on 2 CPU cores; not run to the end yet.
 Command: ./run.sh train --config=configs/mnist_pixelsnail.py --data_dir=data
 """
 
