@@ -149,13 +149,7 @@ def test_table_of_budgets(tmp_path):
   tiny = ['--config.train.steps=2', '--config.train.batch_size=4']
   tiny += ['--config.model.name=two_stream', '--config.train.eval_every=0']
   run([sys.executable, '-m', 'experiments.train', MARKOV, workdir, *tiny])
-  flags = [
-    '--budgets=1,3,16',
-    '--count=6',
-    '--orders=1',
-    '--tested=1',
-    '--counts=4',
-  ]
+  flags = ['--budgets=1,3,16', '--count=6', '--orders=1', '--tested=1']
   flags += ['--batch=2', '--rounds=1', f'--out={tmp_path}/out.json']
   done = run(
     [sys.executable, '-m', 'experiments.tables.budget', workdir, *flags]

@@ -33,16 +33,10 @@ _BUDGETS = flags.DEFINE_list(
   'budgets', ['1', '2', '4', '8', '16', '32', '64'], 'Steps of a sample.'
 )
 _ORDERS = flags.DEFINE_integer(
-  'orders', 2, 'Random orders that L is measured under.', lower_bound=1
-)
-_COUNTS = flags.DEFINE_integer(
-  'counts',
-  24,
-  'Counts of known positions that L is measured at.',
-  lower_bound=2,
+  'orders', 4, 'Orders of an example that L is measured under.', lower_bound=1
 )
 _TESTED = flags.DEFINE_integer(
-  'tested', 2, 'Other orders that bits are measured under.', lower_bound=1
+  'tested', 4, 'Other orders that bits are measured under.', lower_bound=1
 )
 _COUNT = flags.DEFINE_integer(
   'count', None, 'Examples of each split; without it all.', lower_bound=2
@@ -113,7 +107,6 @@ def main() -> None:
     'params': run.params_name,
     'orders': _ORDERS.value,
     'tested': _TESTED.value,
-    'counts': _COUNTS.value,
     'batch': _BATCH.value,
   }
   report.save(_OUT.value, numbers, config, started, rounds, **details)
@@ -135,41 +128,20 @@ def under(run: trained.Trained, rank: np.ndarray) -> Any:
 
 
 def measure_losses(run: trained.Trained, data: Any) -> np.ndarray:
-  """L, the nats of a position by how many are known, float[D].
-
-  Measured at some counts, denser where few are known, and linear between them.
-  """
-  num, shape = run.models[0].num_positions, run.models[0].rank.shape
-  counts = np.unique(np.geomspace(1, num, _COUNTS.value).astype(int)) - 1
-  found = [
-    np.mean(
-      [
-        known_loss(run, data, order.random(shape, seed), count)
-        for seed in range(_ORDERS.value)
-      ]
-    )
-    for count in counts.tolist()
-  ]
-  return np.interp(np.arange(num), counts, found)
-
-
-def known_loss(
-  run: trained.Trained, data: Any, rank: np.ndarray, count: int
-) -> float:
-  """Nats of a position when the first `count` of the order are known."""
-  sizes = [count, rank.size - count] if count else [rank.size]
-  model = under(run, order.tie(rank, sizes))
-  measure = jax.jit(functools.partial(budget.known_loss, model))
-  total = 0.0
-  size = run.config.evaluate.batch_size
-  for batch, kept in pipeline.padded_batches(data, size):
-    x = np.asarray(batch['x'])[kept]
-    context = None
-    if model.context is not None:
-      context = np.asarray(batch['context'])[kept]
-    # Weighted by its size, so that the smaller last batch counts rightly.
-    total += float(measure(run.params, x, context)) * len(x)
-  return total / len(data.x)
+  """L, the nats of a position by how many are known, float[D]."""
+  model, size = run.models[0], run.config.evaluate.batch_size
+  measure = jax.jit(functools.partial(budget.known_losses, model))
+  total = np.zeros(model.num_positions)
+  for n in range(_ORDERS.value):
+    batches = pipeline.padded_batches(data, size)
+    for b, (batch, kept) in enumerate(batches):
+      key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), n), b)
+      x, context = np.asarray(batch['x'])[kept], None
+      if model.context is not None:
+        context = np.asarray(batch['context'])[kept]
+      # Weighted by its size, so that the smaller last batch counts rightly.
+      total += np.asarray(measure(run.params, x, context, key)) * len(x)
+  return total / (_ORDERS.value * len(data.x))
 
 
 def measure(

@@ -22,12 +22,14 @@ References:
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parallel_ar import likelihood, order
+from parallel_ar import order
 from parallel_ar.model import AutoregressiveModel
-from parallel_ar.types import Array, ArrayLike, Context, Params
+from parallel_ar.models import any_order
+from parallel_ar.types import Array, ArrayLike, Context, Params, PRNGKey
 
 
 class Schedules(NamedTuple):
@@ -132,33 +134,47 @@ def monotone(losses: ArrayLike) -> np.ndarray:
   return np.repeat(values, weights)
 
 
-def known_loss(
-  model: AutoregressiveModel, params: Params, x: Array, context: Context = None
+def known_losses(
+  model: AutoregressiveModel,
+  params: Params,
+  x: Array,
+  context: Context,
+  key: PRNGKey,
 ) -> Array:
-  """-log p(x_i | all others but the last group), its mean over that group.
+  """An unbiased estimate of L, with a fresh order for each example and count.
 
-  With s positions in one group and the D - s others in the next, drawn by a
-  uniform order, its expectation is L[s]: every unknown position counts, so that
-  few orders suffice. The only group of s = 0 gives L[0] itself.
+  Every unknown position counts, so its noise is that of the examples and not of
+  a few orders.
 
   Args:
-    model: a record of one or two ranks.
+    model: an AnyOrderModel; its own rank is not read.
     params: its parameters.
     x: array[B, *event].
     context: pytree with leading axis B, or None.
+    key: of the orders.
 
   Returns:
-    float[], nats of a position, the mean over examples.
+    float[D], nats; one evaluation for each example and count.
 
   Raises:
-    ValueError: more ranks.
+    ValueError: the model has one order.
   """
-  if model.depth > 2:
+  given = getattr(model, 'given', None)
+  if given is None:
     raise ValueError(
-      'The loss by what is known is measured where one group is known and the '
-      f'rest drawn together; {model.name} has a rank of depth {model.depth}. '
-      'order.tie(rank, [s, D - s]) makes one.'
+      f'{model.name} has one order. Policies need a model of any order: ardm '
+      'or two_stream.'
     )
-  last = model.rank == model.depth - 1
-  terms = likelihood.log_prob_terms(model, params, x, context)
-  return -jnp.where(last, terms, 0).sum() / (len(x) * last.sum())
+  num = model.num_positions
+
+  def one(x: Array, context: Context, key: PRNGKey, count: Array) -> Array:
+    slots = any_order.draw_slots(key, num)
+    terms = given(params, x, context, slots, count).reshape(-1)
+    known = any_order.known_by(slots, count)
+    return -jnp.where(known, 0, terms).sum() / (num - count)
+
+  def at(count: Array) -> Array:
+    keys = jax.random.split(jax.random.fold_in(key, count), len(x))
+    return jax.vmap(one, (0, 0, 0, None))(x, context, keys, count).mean()
+
+  return jax.lax.map(at, jnp.arange(num))

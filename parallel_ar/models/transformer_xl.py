@@ -161,7 +161,7 @@ def transformer_xl(
     event: event shape E.
     num_values: V.
     rank: int[E], a total order; raster by default.
-    segment: S, a divisor of D.
+    segment: S, a divisor of D; all slots where it is larger than D.
     memory: M; 0 keeps nothing.
     features: N.
     layers: blocks.
@@ -183,6 +183,7 @@ def transformer_xl(
       f'(depth {order.depth(rank)} for {rank.size} positions). Use a '
       'Transformer or two_stream for ties.'
     )
+  segment = min(segment, rank.size)
   if segment < 1 or memory < 0 or rank.size % segment:
     raise ValueError(
       f'segment must divide the {rank.size} positions, and memory must be at '

@@ -184,6 +184,12 @@ def two_stream(
     dist = conditionals(params, x, c, drawn, jnp.arange(x.size))
     return -head.log_prob(dist, x).sum()
 
+  def given(
+    params: Params, x: Array, c: Context, slots_D: Array, count: Array
+  ) -> Array:
+    reach = jnp.minimum(jnp.arange(x.size), count)
+    return head.log_prob(conditionals(params, x, c, slots_D, reach), x)
+
   context = embedding.context_spec(num_classes, context_size)
   order_data = jnp.asarray(slots), jnp.asarray(reach)
 
@@ -202,7 +208,7 @@ def two_stream(
     logits, kept = call(params, previous, k, *order_data, context, kept)
     return logits, (kept, context)
 
-  return model.AutoregressiveModel(
+  return any_order.AnyOrderModel(
     event=jax.ShapeDtypeStruct(tuple(event), jnp.int32),
     rank=rank,
     head=head,
@@ -212,5 +218,6 @@ def two_stream(
     # What stands beyond slot k is masked, then overwritten.
     decode=Decode(begin, extend, lambda cache, k: cache),
     objective=objective,
+    given=given,
     name='two_stream',
   )
