@@ -47,6 +47,10 @@ _RESTARTS = flags.DEFINE_integer('max_restarts', 100, 'Starts after the first.')
 _WAIT = flags.DEFINE_integer('wait', 60, 'Seconds between two starts.')
 
 _QUICK, _TRIES = 120, 3  # seconds, and starts that end within them
+# What an interrupted start left running would hold the chips. The brackets keep
+# the pattern from matching the shell that holds it.
+_CLEAR = "pkill -TERM -f '[e]xperiments.train' && sleep 10; "
+_CLEAR += "pkill -KILL -f '[e]xperiments.train'; true"
 _TPU = ('gcloud', 'compute', 'tpus', 'tpu-vm')
 
 
@@ -67,8 +71,7 @@ def main() -> None:
         continue
       if _on('all', _SETUP.value):
         continue
-    # What an interrupted start left running would hold the chips.
-    _on('all', 'pkill -TERM -f experiments.train; sleep 5; true')
+    _on('all', _CLEAR)
     began = time.monotonic()
     failed = _on('all', training) != 0
     quick = quick + 1 if failed and time.monotonic() - began < _QUICK else 0

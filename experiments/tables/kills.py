@@ -4,9 +4,9 @@
 
 Trains once undisturbed. Then trains the same in another directory, in processes
 that are ended by SIGKILL: one in four while it starts, the others at a random
-moment of the steps and saves that follow. The last one goes on to the end. All
-arrays of the two final checkpoints (parameters, average, optimizer) are
-compared by their checksums, and the test nats by ==.
+moment of up to 100 steps and the saves between them. The last one goes on to
+the end. All arrays of the two final checkpoints (parameters, average,
+optimizer) are compared by their checksums, and the test nats by ==.
 """
 
 import json
@@ -82,7 +82,7 @@ def main() -> None:
     raise RuntimeError('The killed run did not end with the same bits.')
 
 
-def _start(workdir: pathlib.Path) -> subprocess.Popen:
+def _start(workdir: pathlib.Path, stderr: int) -> subprocess.Popen:
   return subprocess.Popen(
     [
       *(sys.executable, '-m', 'experiments.train'),
@@ -93,13 +93,13 @@ def _start(workdir: pathlib.Path) -> subprocess.Popen:
       '--config.train.tensorboard=False',
     ],
     stdout=subprocess.DEVNULL,
-    stderr=subprocess.PIPE,
+    stderr=stderr,
     text=True,
   )
 
 
 def _finish(workdir: pathlib.Path) -> None:
-  process = _start(workdir)
+  process = _start(workdir, subprocess.PIPE)
   _, said = process.communicate()
   if process.returncode:
     raise RuntimeError(f'The training ended with {said[-2000:]}')
@@ -111,16 +111,22 @@ def _kill(
   """Starts a process and kills it; None where it was done before."""
   metrics = workdir / 'metrics.jsonl'
   early = moments.random() < 0.25
-  wait = moments.uniform(0, 5 if early else 0.5)
+  steps = 0 if early else moments.randrange(100)
+  wait = moments.uniform(0, 5 if early else 0.2)
   before = metrics.stat().st_ino if metrics.exists() else None
-  process = _start(workdir)
+  process = _start(workdir, subprocess.DEVNULL)
   if not early:
-    while process.poll() is None and not _stepping(metrics, before):
+    first = None
+    while process.poll() is None:
+      made = _records(metrics, before)
+      first = made if first is None else first
+      if made is not None and first is not None and made >= first + steps:
+        break
       time.sleep(0.002)
   time.sleep(wait)
   done = process.poll() is not None
   process.kill()
-  process.communicate()
+  process.wait()
   if done:
     return None
   drafts = list((workdir / 'checkpoints').glob('*.orbax-checkpoint-tmp'))
@@ -132,12 +138,11 @@ def _kill(
   }
 
 
-def _stepping(metrics: pathlib.Path, before: int | None) -> bool:
-  """Whether this process has replaced the file and logged a step."""
+def _records(metrics: pathlib.Path, before: int | None) -> int | None:
+  """Steps in the file that this process has made; None before it has."""
   if not metrics.exists() or metrics.stat().st_ino == before:
-    return False
-  at = max(_steps(metrics.parent), default=0)
-  return metrics.read_bytes().count(b'"train"') > at  # a record a step
+    return None
+  return metrics.read_bytes().count(b'"train"')
 
 
 def _steps(workdir: pathlib.Path) -> list[int]:
