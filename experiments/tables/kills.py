@@ -132,7 +132,8 @@ def _kill(
   drafts = list((workdir / 'checkpoints').glob('*.orbax-checkpoint-tmp'))
   return {
     'early': int(early),
-    'in_save': int(bool(drafts)),
+    # At its start a process still sees what the one before left.
+    'in_save': int(bool(drafts) and not early),
     'seconds': round(wait, 3),
     'newest_step': max(_steps(workdir), default=0),
   }
