@@ -31,6 +31,7 @@ FAMILIES = {
   'gated_pixelcnn': {'features': 16, 'layers': 2, 'head_features': 32},
   'pixelcnn': {'features': 32, 'layers': 1, 'head_features': 64},
   'pixelcnn_pp': {'num_values': 2, 'features': 16, 'layers': 1},
+  'pixelsnail': {'features': 16, 'blocks': 1, 'residuals': 1},
   'multiscale': {'features': 16, 'layers': 1, 'head_features': 32},
   'nade': {'hidden': 64},
   'wavenet': {'num_values': 2, 'features': 32, 'layers': 2},
