@@ -18,7 +18,7 @@ from absl import flags
 from experiments import entry
 from experiments.tables import report
 from parallel_ar.analysis import timing
-from parallel_ar.layers import attention
+from parallel_ar.layers import attention, flash
 
 _LENGTHS = flags.DEFINE_list('lengths', ['1024', '8192'], 'Slots.')
 _WINDOW = flags.DEFINE_integer('window', 256, 'w.', lower_bound=1)
@@ -55,6 +55,7 @@ def measure(length: int, what: str) -> report.Numbers:
   window = _WINDOW.value
   kinds: dict[str, Any] = {
     'dense': attention.block_causal_attention,
+    'flash': flash.flash_attention,
     'local': functools.partial(attention.local_attention, window=window),
     'strided': functools.partial(attention.strided_attention, stride=window),
   }

@@ -8,10 +8,11 @@ import numpy as np
 from flax import linen as nn
 
 from parallel_ar import partition
-from parallel_ar.layers import sharded
+from parallel_ar.layers import flash, sharded
 from parallel_ar.types import Array
 
 Pattern = Literal['full', 'local', 'strided']
+LONG = 2048  # slots from which on full attention keeps no scores
 
 
 class KeyValues(NamedTuple):
@@ -38,20 +39,22 @@ def block_causal_attention(
   k_LHK: Array,
   v_LHK: Array,
   *,
-  block: int = 1,
+  block: int | np.ndarray = 1,
   chunk: int = 0,
 ) -> Array:
   """softmax(q k^T / sqrt(K)) v where slot l reads slots of blocks <= its own.
 
-  Queries are taken in static chunks, and a chunk meets only the keys up to its
-  own end: half of the work and a fraction of the memory of a masked square.
-  Scores and the softmax are float32.
+  Queries are taken in static chunks, and a chunk meets only the keys up to the
+  end of its last block: half of the work and a fraction of the memory of a
+  masked square. Scores and the softmax are float32. The gradient keeps the
+  softmax of all chunks; `flash.flash_attention` keeps none.
 
   Args:
     q_LHK: queries, one for each slot and head.
     k_LHK: keys.
     v_LHK: values.
-    block: slots of one block see each other; 1 is plain causal attention.
+    block: slots of one block see each other; 1 is plain causal attention. An
+      array int[L] gives the block of each slot, in ascending order.
     chunk: queries to take at once; rounded up to a multiple of `block`. 0
       takes 64, and a 32nd of long sequences: their gradient adds up one array
       of all keys for each chunk.
@@ -60,18 +63,23 @@ def block_causal_attention(
     float[L, H, K].
   """
   length, _, size = q_LHK.shape
-  chunk = -(-(chunk or max(64, length // 32)) // block) * block
+  chunk = chunk or max(64, length // 32)
+  if isinstance(block, int):
+    chunk = -(-chunk // block) * block
+    blocks = np.arange(length) // block
+  else:
+    blocks = np.asarray(block)
   q_HLK, k_HSK, v_HSK = (jnp.moveaxis(a, 0, 1) for a in (q_LHK, k_LHK, v_LHK))
   q_HLK = q_HLK * (size**-0.5)
-  blocks = np.arange(length) // block
   out = []
   for start in range(0, length, chunk):
     end = min(start + chunk, length)
-    scores = (q_HLK[:, start:end] @ k_HSK[:, :end].mT).astype(jnp.float32)
-    mask = blocks[None, start:end, None] >= blocks[None, None, :end]
+    seen = int(np.searchsorted(blocks, blocks[end - 1], 'right'))
+    scores = (q_HLK[:, start:end] @ k_HSK[:, :seen].mT).astype(jnp.float32)
+    mask = blocks[None, start:end, None] >= blocks[None, None, :seen]
     scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
     att = jax.nn.softmax(scores, -1).astype(v_HSK.dtype)
-    out.append(att @ v_HSK[:, :end])
+    out.append(att @ v_HSK[:, :seen])
   return jnp.moveaxis(jnp.concatenate(out, 1), 0, 1)
 
 
@@ -272,6 +280,9 @@ def rotary(x_LHK: Array, positions: Array, base: float = 1e4) -> Array:
 class SelfAttention(nn.Module):
   """Multi-head self-attention over slots, block-causal.
 
+  From `LONG` slots on, full attention with blocks of one size is that of
+  `flash`.
+
   Attributes:
     heads: H, a divisor of the width N; N / H even for rotary positions.
     block: see `block_causal_attention`.
@@ -283,7 +294,7 @@ class SelfAttention(nn.Module):
   """
 
   heads: int
-  block: int = 1
+  block: Any = 1
   rotary: bool = True
   chunk: int = 0
   pattern: Pattern = 'full'
@@ -318,6 +329,9 @@ class SelfAttention(nn.Module):
       y = local_attention(q, k, v, window=self.window, chunk=self.chunk)
     elif self.pattern == 'strided':
       y = strided_attention(q, k, v, stride=self.window, chunk=self.chunk)
+    elif length >= LONG and isinstance(self.block, int):
+      size = self.chunk or 256
+      y = flash.flash_attention(q, k, v, block=self.block, chunk=size)
     else:
       y = block_causal_attention(q, k, v, block=self.block, chunk=self.chunk)
     out = nn.Dense(width, use_bias=False, dtype=self.dtype, name='out')

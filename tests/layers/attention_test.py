@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from parallel_ar.layers import attention
+from parallel_ar.layers import attention, flash
 
 LENGTH, HEADS, SIZE = 10, 2, 4
 
@@ -21,7 +21,7 @@ def full_attention(q, k, v, block):
   """One masked square for each head, in float64."""
   q, k, v = (np.moveaxis(a.astype(np.float64), 1, 0) for a in (q, k, v))
   scores = q @ np.swapaxes(k, 1, 2) / SIZE**0.5
-  blocks = np.arange(LENGTH) // block
+  blocks = np.arange(LENGTH) // block if np.ndim(block) == 0 else block
   scores = np.where(blocks[:, None] >= blocks[None], scores, -np.inf)
   return np.moveaxis(special.softmax(scores, -1) @ v, 0, 1)
 
@@ -37,6 +37,56 @@ def test_chunks_equal_the_masked_square(qkv, block, chunk):
   np.testing.assert_allclose(
     y, full_attention(*qkv, block), rtol=1e-4, atol=1e-5
   )
+
+
+@pytest.mark.parametrize('chunk', [64, 3, 1])
+def test_blocks_of_different_sizes(qkv, chunk):
+  blocks = np.array([0, 1, 1, 1, 2, 2, 3, 3, 3, 3])
+  y = attention.block_causal_attention(*qkv, block=blocks, chunk=chunk)
+  np.testing.assert_allclose(
+    y, full_attention(*qkv, blocks), rtol=1e-4, atol=1e-5
+  )
+
+
+@pytest.mark.parametrize(
+  ('block', 'chunk'), [(1, 64), (1, 3), (2, 4), (3, 4), (5, 1)]
+)
+class TestFlash:
+  def test_it_equals_the_masked_square(self, qkv, block, chunk):
+    y = flash.flash_attention(*qkv, block=block, chunk=chunk)
+    np.testing.assert_allclose(
+      y, full_attention(*qkv, block), rtol=1e-4, atol=1e-5
+    )
+
+  def test_its_gradient_is_that_of_the_square(self, qkv, block, chunk):
+    weight = np.random.default_rng(1).normal(size=qkv[0].shape)
+
+    def loss(qkv, attend):
+      return (attend(*qkv, block=block, chunk=chunk) * weight).sum()
+
+    got = jax.grad(loss)(tuple(qkv), flash.flash_attention)
+    want = jax.grad(loss)(tuple(qkv), attention.block_causal_attention)
+    for a, b in zip(got, want, strict=True):
+      np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+  def test_the_future_changes_no_bit(self, qkv, block, chunk):
+    seen = 5 // block * block  # the blocks that are whole before slot 5
+    other = np.array(qkv)
+    other[:, seen:] = 1e6
+    attend = jax.jit(flash.flash_attention, static_argnames=('block', 'chunk'))
+    a, b = (attend(*x, block=block, chunk=chunk) for x in (qkv, other))
+    np.testing.assert_array_equal(a[:seen], b[:seen])
+
+
+def test_long_sequences_keep_no_scores():
+  length = attention.LONG
+  layer = attention.SelfAttention(1)
+  x, slots = jnp.ones((length, 2)), jnp.arange(length)
+  params = layer.init(jax.random.key(0), x[:2], slots[:2])
+  loss = lambda x: layer.apply(params, x, slots)[0].sum()
+  compiled = jax.jit(jax.grad(loss)).lower(x).compile()
+  memory = compiled.memory_analysis().temp_size_in_bytes
+  assert memory < 4 * length**2 / 4
 
 
 def test_the_future_changes_no_bit(qkv):
