@@ -189,6 +189,61 @@ def multiscale(shape: Shape, per_octave: int = 3) -> np.ndarray:
   return np.ascontiguousarray(np.broadcast_to(rank, shape))
 
 
+def halvings(shape: Shape) -> tuple[int, ...]:
+  """Strides 2^K, ..., 2, 1, the first of a grid with one pixel."""
+  side = max(_shape(shape)[:2])
+  return tuple(2**k for k in range(int(np.ceil(np.log2(side))), -1, -1))
+
+
+def scales(shape: Shape, strides: Sequence[int]) -> np.ndarray:
+  """Grids from coarse to fine: rank l is what the grid of stride s_l adds.
+
+  With strides 2^K, ..., 2, 1 this is `multiscale` with one group an octave.
+
+  Args:
+    shape: (height, width) or (height, width, channels); channels are tied.
+    strides: s_0 > s_1 > ... > 1, each a divisor of the one before.
+
+  Returns:
+    int32[E].
+
+  Raises:
+    ValueError: another number of axes, strides that do not nest, or one whose
+      grid adds no pixel.
+  """
+  shape, strides = _shape(shape), tuple(strides)
+  nested = all(
+    a > b >= 1 and not a % b for a, b in zip(strides, strides[1:], strict=False)
+  )
+  if len(shape) not in (2, 3) or not nested or strides[-1:] != (1,):
+    raise ValueError(
+      'scales takes an image, (height, width) or (height, width, channels), '
+      'and strides that end with 1, each a divisor of the one before, as in '
+      f'(8, 4, 2, 1); got {shape} and {strides}.'
+    )
+  place = np.indices(shape[:2])
+  rank = np.zeros(shape[:2], np.int32)
+  for stride in strides[:-1]:  # the rank counts the grids that lack the pixel
+    rank += (place % stride != 0).any(0)
+  if np.unique(rank).size != len(strides):
+    raise ValueError(
+      f'Of the strides {strides} one adds no pixel to an image of '
+      f'{shape[:2]}; leave out those above {max(shape[:2])}.'
+    )
+  rank = rank.reshape(shape[:2] + (1,) * (len(shape) - 2))
+  return np.ascontiguousarray(np.broadcast_to(rank, shape))
+
+
+def channels(shape: Shape) -> np.ndarray:
+  """All places of the first channel, then of the next: rank = channel.
+
+  The channels are the last axis, and the depth is their number.
+  """
+  shape = _shape(shape)
+  row = np.arange(shape[-1], dtype=np.int32)
+  return np.ascontiguousarray(np.broadcast_to(row, shape))
+
+
 def check(rank: ArrayLike, shape: Shape) -> np.ndarray:
   """Validates a rank array for an event and returns it as int32[E].
 

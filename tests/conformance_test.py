@@ -61,6 +61,7 @@ transformer_xl = functools.partial(
 two_stream = functools.partial(
   models.two_stream, num_values=3, features=8, heads=2, layers=2
 )
+next_scale = functools.partial(models.next_scale, features=8, heads=2, layers=2)
 narrow = {'features': 6, 'skip_features': 8}
 recurrent = functools.partial(
   models.recurrent, event=(6,), num_values=3, features=8
@@ -129,6 +130,17 @@ CASES = {
     rank=order.multiscale((2, 3, 1), 2),
     context_size=2,
   ),
+  'multiscale_channels_image': lambda: multiscale(
+    event=(2, 2, 3), rank=order.channels((2, 2, 3)), context_channels=2
+  ),
+  'gated_chain_image': lambda: gated(
+    event=(2, 2, 3), features=12, head_features=12, context_channels=1
+  ),
+  'next_scale_label': lambda: next_scale(event=(3, 3, 1), num_classes=2),
+  'next_scale_strides_vector': lambda: next_scale(
+    event=(2, 3, 1), num_values=3, strides=(2, 1), context_size=2
+  ),
+  'next_scale_two_channels': lambda: next_scale(event=(2, 3, 2), chunk=2),
   'made_multiscale': lambda: made(
     event=(3, 3, 1), rank=order.multiscale((3, 3, 1), 2), direct=True
   ),

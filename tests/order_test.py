@@ -137,3 +137,27 @@ class TestMultiscale:
     for shape, groups in (((4, 4), 4), ((4,), 2)):
       with pytest.raises(ValueError, match='1, 2 or 3 groups an octave'):
         order.multiscale(shape, groups)
+
+
+class TestScales:
+  def test_halving_is_one_group_an_octave(self):
+    for shape in ((8, 8, 1), (7, 5, 2), (28, 28)):
+      strides = order.halvings(shape)
+      np.testing.assert_array_equal(
+        order.scales(shape, strides), order.multiscale(shape, 1)
+      )
+
+  def test_strides_that_skip(self):
+    want = [[0, 2, 1], [2, 2, 2], [1, 2, 1], [2, 2, 2]]
+    np.testing.assert_array_equal(order.scales((4, 3), (4, 2, 1)), want)
+    want = [[0, 1, 1], [1, 1, 1]]
+    np.testing.assert_array_equal(order.scales((2, 3), (4, 1)), want)
+
+  @pytest.mark.parametrize('strides', [(), (2,), (4, 3, 1), (1, 2, 1), (1, 1)])
+  def test_strides_that_do_not_nest(self, strides):
+    with pytest.raises(ValueError, match='each a divisor of the one before'):
+      order.scales((4, 4), strides)
+
+  def test_a_stride_too_many(self):
+    with pytest.raises(ValueError, match='one adds no pixel'):
+      order.scales((4, 4), (8, 4, 2, 1))

@@ -1,5 +1,6 @@
 """Symbols and contexts as vectors."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -34,24 +35,30 @@ def encode(x: Array, num_values: int, inputs: Inputs) -> Array:
   raise ValueError(f"inputs must be 'scaled' or 'one_hot'; got {inputs!r}.")
 
 
-def context_spec(num_classes: int, context_size: int) -> Any:
+def context_spec(
+  num_classes: int, context_size: int, image: Sequence[int] = ()
+) -> Any:
   """What one example's context looks like.
 
   Args:
     num_classes: > 0 for a label in 0..num_classes-1.
     context_size: > 0 for a real vector.
+    image: (height, width, channels) of a real image, where channels > 0.
 
   Returns:
-    The ShapeDtypeStruct of the label or the vector; None for neither.
+    The ShapeDtypeStruct of the one that there is; None for none.
 
   Raises:
-    ValueError: both.
+    ValueError: more than one.
   """
-  if num_classes and context_size:
+  pictured = bool(image) and image[-1] > 0
+  if bool(num_classes) + bool(context_size) + pictured > 1:
     raise ValueError(
       f'Condition on a label (num_classes={num_classes}) or on a vector '
-      f'(context_size={context_size}), not on both.'
+      f'(context_size={context_size}) or on an image, not on two of them.'
     )
+  if pictured:
+    return jax.ShapeDtypeStruct(tuple(image), jnp.float32)
   if num_classes:
     return jax.ShapeDtypeStruct((), jnp.int32)
   if context_size:
@@ -61,6 +68,8 @@ def context_spec(num_classes: int, context_size: int) -> Any:
 
 class AddContext(nn.Module):
   """y + W h for a context h: a label (as a one-hot h) or a real vector.
+
+  Of features of an image each pixel has its own h.
 
   Attributes:
     num_classes: number of labels; not read for a vector.

@@ -27,6 +27,7 @@ from parallel_ar.models.maf import (
 )
 from parallel_ar.models.multiscale import multiscale
 from parallel_ar.models.nade import eonade, nade
+from parallel_ar.models.next_scale import next_scale
 from parallel_ar.models.pixelcnn import pixelcnn
 from parallel_ar.models.pixelcnn_pp import pixelcnn_pp
 from parallel_ar.models.pixelsnail import pixelsnail
@@ -51,6 +52,7 @@ __all__ = [
   'maf',
   'multiscale',
   'nade',
+  'next_scale',
   'pixelcnn',
   'pixelcnn_pp',
   'pixelsnail',
@@ -68,6 +70,7 @@ FAMILIES: dict[str, Callable[..., AutoregressiveModel]] = {
   'made': made,
   'multiscale': multiscale,
   'nade': nade,
+  'next_scale': next_scale,
   'pixelcnn': pixelcnn,
   'pixelcnn_pp': pixelcnn_pp,
   'pixelsnail': pixelsnail,
@@ -98,8 +101,8 @@ def build(
   Args:
     config: `name` of the family, the factory's arguments, and for families
       that take a rank `order`: 'raster', 'reverse', 'random' (with
-      `order_seed`), 'blocks' (with `order_block` positions each) or
-      'multiscale' (with `order_groups` an octave).
+      `order_seed`), 'blocks' (with `order_block` positions each), 'channels'
+      or 'multiscale' (with `order_groups` an octave).
       `coupling` is that of a categorical head.
     rank: int[E], instead of the order that the config names. Families trained
       on all orders (ardm, two_stream) serve every rank with the same params.
@@ -174,10 +177,19 @@ def _rank(options: dict[str, Any]) -> Any:
       return order.random(event, seed or 0)
     case 'blocks':
       return order.blocks(event, block or 1)
+    case 'channels':
+      return order.channels(event)
     case 'multiscale':
       return order.multiscale(event, groups or 3)
     case _:
-      kinds = ['raster', 'reverse', 'random', 'blocks', 'multiscale']
+      kinds = [
+        'raster',
+        'reverse',
+        'random',
+        'blocks',
+        'channels',
+        'multiscale',
+      ]
       raise ValueError(f'Unknown order {kind!r}{_hint(kind, kinds)}')
 
 

@@ -4,6 +4,8 @@
   h' = h + W_o gate(W_h * h + W_vh (W_v * v) + W_c context)
   gate(a, b) = tanh(a) sigmoid(b)
 
+The context is a label or a vector, the same everywhere, or an image of the
+event's size, which two convolutions turn into a context of each pixel.
 The vertical stack v of row r holds the rows above r at every column; the
 horizontal stack h adds the pixels to the left. In the first layer both are
 type A and there is no residual.
@@ -13,9 +15,10 @@ one pixel by pixel.
 
 References:
   van den Oord et al.: Conditional image generation with PixelCNN decoders.
-  NIPS 2016, section 2.2, eq. 2 and 4, Figure 2.
+  NIPS 2016, sections 2.2 and 2.3, eq. 2, 4 and 5, Figure 2.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -103,10 +106,14 @@ class GatedPixelCNN(nn.Module):
   head_features: int
   inputs: embedding.Inputs
   num_classes: int
+  context_channels: int
   remat: str
   dtype: Any
 
   def setup(self):
+    if self.context_channels:
+      look = functools.partial(nn.Conv, self.features, (3, 3))
+      self.look_0, self.look_1 = (look(dtype=self.dtype) for _ in range(2))
     layer = remat_policies.remat(GatedLayer, self.remat)
     for l in range(self.layers):
       size, kind = (self.size, 'B') if l else (self.first_size, 'A')
@@ -126,6 +133,8 @@ class GatedPixelCNN(nn.Module):
   def with_features(self, x: Array, context: Context) -> tuple[Array, Array]:
     """The logits, and the horizontal stack that they are made from."""
     v = h = embedding.encode(x, self.num_values, self.inputs)
+    if self.context_channels:
+      context = self.look_1(nn.relu(self.look_0(context)))
     for l in range(self.layers):
       v, h = getattr(self, f'layer_{l}')(v, h, context)
     return self.to_logits(h, context), h
@@ -194,6 +203,7 @@ def gated_pixelcnn(
   inputs: embedding.Inputs = 'scaled',
   num_classes: int = 0,
   context_size: int = 0,
+  context_channels: int = 0,
   remat: str = 'none',
   dtype: Any = jnp.float32,
 ) -> model.AutoregressiveModel:
@@ -212,6 +222,8 @@ def gated_pixelcnn(
     inputs: 'scaled' or 'one_hot', see `layers.embedding.encode`.
     num_classes: > 0 conditions on a label in 0..num_classes-1.
     context_size: > 0 conditions on a real vector.
+    context_channels: > 0 conditions on a real image of the event's height and
+      width; the model has no cache then.
     remat: policy for the layers, see `layers.remat`.
     dtype: of the products; parameters are float32.
 
@@ -236,6 +248,7 @@ def gated_pixelcnn(
     head_features=head_features,
     inputs=inputs,
     num_classes=num_classes,
+    context_channels=context_channels,
     remat=remat,
     dtype=dtype,
   )
@@ -246,6 +259,7 @@ def gated_pixelcnn(
     channel_order=channel_order,
     num_classes=num_classes,
     context_size=context_size,
+    context_channels=context_channels,
     features=_features(module, event) if event[-1] == 1 else None,
     name='gated_pixelcnn',
   )

@@ -3,12 +3,13 @@
   p(x) = prod_l prod_{i in I_l} p(x_i | x_{I_<l})
 
 One residual network predicts every group: its input is the image with all
-groups from l on blanked out, and a map of what is known. The likelihood of all
-L groups is L evaluations of the network, independent of each other and so one
-compiled pass; L = O(log n) for the default order. A sample takes L passes at
-most, and from the decode path L evaluations, those of one pass, and a pass that
-proves it. What the independence inside a group costs in nats is printed by
-`tables/hierarchy`.
+groups from l on blanked out, and a map of what is known, both on the coarsest
+grid that holds I_<=l. The likelihood of all L groups is L evaluations of the
+network, independent of each other and so one compiled pass; with g groups an
+octave they cost as much as 4 g / 3 on the whole image, and L = O(log n) for the
+default order. A sample takes L passes at most, and from the decode path L
+evaluations, those of one pass, and a pass that proves it. What the independence
+inside a group costs in nats is printed by `tables/hierarchy`.
 
 References:
   Reed et al.: Parallel multiscale autoregressive density estimation. ICML 2017.
@@ -16,6 +17,7 @@ References:
   sees what is known, and the map of it).
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,6 +60,7 @@ class Multiscale(nn.Module):
   """The network of one group; see `multiscale` for the attributes."""
 
   num_values: int
+  scales: int
   features: int
   layers: int
   size: int
@@ -68,15 +71,29 @@ class Multiscale(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: Array, known: Array, context: Context) -> Array:
-    """Logits of every pixel, given the known ones: float[H, W, C(, V)]."""
+  def __call__(
+    self, x: Array, known: Array, scale: int, context: Context
+  ) -> Array:
+    """Logits of every pixel, given the known ones: float[H, W, C(, V)].
+
+    Args:
+      x: the image on its grid, zeros where it is not known.
+      known: bool, as x.
+      scale: which of the grids it is.
+      context: label, vector, image on the grid, or None.
+    """
     outputs = 1 if self.num_values == 2 else self.num_values
     seen = embedding.encode(x, self.num_values, self.inputs)
     wide = seen.shape[-1] // x.shape[-1]
     mask = known.astype(jnp.float32)
     y = jnp.concatenate([seen * jnp.repeat(mask, wide, -1), mask], -1)
+    if context is not None and context.ndim == 3:
+      y, context = jnp.concatenate([y, context], -1), None
     kernel = (self.size, self.size)
     y = nn.Conv(self.features, kernel, dtype=self.dtype, name='first')(y)
+    shape, normal = (self.scales, self.features), nn.initializers.normal(0.02)
+    y = y + self.param('scale', normal, shape, jnp.float32)[None, None, scale]
+    y = y.astype(self.dtype)
     block = remat_policies.remat(Block, self.remat)
     for l in range(self.layers):
       y = block(
@@ -95,6 +112,63 @@ class Multiscale(nn.Module):
     return y if outputs == 1 else y.reshape(*x.shape, outputs)
 
 
+def grids(rank: np.ndarray) -> tuple[int, ...]:
+  """For each rank the stride of the coarsest grid with all pixels up to it."""
+  height, width = rank.shape[:2]
+  strides = []
+  for level in range(order.depth(rank)):
+    places = np.argwhere(rank <= level)[:, :2]
+    strides.append(int(np.gcd.reduce(places.ravel())) or max(height, width))
+  return tuple(strides)
+
+
+def _groups(module: Multiscale, rank: np.ndarray) -> tuple[Any, Any]:
+  """All groups in one pass, and one of them: `conditionals` and `group`."""
+  strides = grids(rank)
+  scales = sorted(set(strides), reverse=True)
+  many = module.num_values > 2
+  shape = (*rank.shape, module.num_values) if many else rank.shape
+
+  def on_grid(
+    scale: int, params: Any, context: Context, x: Array, level: Array
+  ) -> Array:
+    stride = scales[scale]
+    known = jnp.asarray(rank[::stride, ::stride]) < level
+    seen, given = jnp.where(known, x[::stride, ::stride], 0), context
+    if context is not None and context.ndim == 3:
+      given = context[::stride, ::stride]
+    out: Any = module.apply({'params': params}, seen, known, scale, given)
+    return out
+
+  def conditionals(params: Any, x: Array, context: Context) -> Array:
+    logits = jnp.zeros(shape, jnp.float32)
+    for scale, stride in enumerate(scales):
+      here = np.flatnonzero(np.equal(strides, stride))
+      of = functools.partial(on_grid, scale, params, context, x)
+      levels = jax.vmap(of)(jnp.asarray(here))
+      ranks = rank[::stride, ::stride]
+      at = np.clip(ranks - here[0], 0, here.size - 1)
+      new = np.isin(ranks, here)
+      if many:
+        at, new = at[..., None], new[..., None]
+      found = jnp.take_along_axis(levels, jnp.asarray(at)[None], 0)[0]
+      old = logits[::stride, ::stride]
+      logits = logits.at[::stride, ::stride].set(jnp.where(new, found, old))
+    return logits
+
+  def group(params: Any, context: Context, x: Array, level: Array) -> Array:
+    def branch(scale: int) -> Array:
+      found = on_grid(scale, params, context, x, level)
+      stride = scales[scale]
+      return jnp.zeros(shape, jnp.float32).at[::stride, ::stride].set(found)
+
+    each = [functools.partial(branch, scale) for scale in range(len(scales))]
+    which = jnp.asarray([scales.index(s) for s in strides])[level]
+    return jax.lax.switch(which, each)
+
+  return conditionals, group
+
+
 def multiscale(
   *,
   event: Sequence[int],
@@ -107,6 +181,7 @@ def multiscale(
   inputs: embedding.Inputs = 'scaled',
   num_classes: int = 0,
   context_size: int = 0,
+  context_channels: int = 0,
   remat: str = 'none',
   dtype: Any = jnp.float32,
 ) -> model.AutoregressiveModel:
@@ -124,6 +199,8 @@ def multiscale(
     inputs: 'scaled' or 'one_hot', see `layers.embedding.encode`.
     num_classes: > 0 conditions on a label in 0..num_classes-1.
     context_size: > 0 conditions on a real vector.
+    context_channels: > 0 conditions on a real image of the event's height and
+      width.
     remat: policy for the blocks, see `layers.remat`.
     dtype: of the products; parameters are float32.
 
@@ -140,6 +217,7 @@ def multiscale(
   rank = order.check(order.multiscale(event) if rank is None else rank, event)
   module = Multiscale(
     num_values,
+    len(set(grids(rank))),
     features,
     layers,
     size,
@@ -149,29 +227,16 @@ def multiscale(
     remat,
     dtype,
   )
-  depth = order.depth(rank)
-  context = embedding.context_spec(num_classes, context_size)
+  context = embedding.context_spec(
+    num_classes, context_size, (*event[:2], context_channels)
+  )
 
   def init(key: Array) -> Any:
     x = jnp.zeros(event, jnp.int32)
     c = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), context)
-    return module.init(key, x, jnp.zeros(event, bool), c)['params']
+    return module.init(key, x, jnp.zeros(event, bool), 0, c)['params']
 
-  ranks = jnp.asarray(rank)
-
-  def group(params: Any, context: Context, x: Array, level: Array) -> Array:
-    known = ranks < level
-    out: Any = module.apply(
-      {'params': params}, jnp.where(known, x, 0), known, context
-    )
-    return out
-
-  def conditionals(params: Any, x: Array, context: Context) -> Array:
-    of = lambda level: group(params, context, x, level)
-    levels = jax.vmap(of)(jnp.arange(depth))
-    at = jnp.expand_dims(ranks[None], tuple(range(1 + rank.ndim, levels.ndim)))
-    return jnp.take_along_axis(levels, at, 0)[0]
-
+  conditionals, group = _groups(module, rank)
   shape = jax.ShapeDtypeStruct(tuple(event), jnp.int32)
   return model.AutoregressiveModel(
     event=shape,

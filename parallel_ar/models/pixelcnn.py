@@ -187,6 +187,7 @@ def image_model(
   num_classes: int,
   context_size: int,
   name: str,
+  context_channels: int = 0,
   features: model.Features | None = None,
 ) -> model.AutoregressiveModel:
   """The record of a network over images in raster order."""
@@ -200,8 +201,11 @@ def image_model(
     head=heads.bernoulli()
     if num_values == 2
     else heads.categorical(num_values),
-    context=embedding.context_spec(num_classes, context_size),
-    decode=rows.decode(module, event),
+    context=embedding.context_spec(
+      num_classes, context_size, (*event[:2], context_channels)
+    ),
+    # A row's share of an image context is not cut out yet.
+    decode=None if context_channels else rows.decode(module, event),
     features=features,
     name=name,
   )

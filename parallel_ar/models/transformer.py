@@ -43,7 +43,7 @@ class Block(nn.Module):
   Attributes:
     heads: H.
     mlp_features: width of the MLP's hidden layer.
-    group: slots predicted together.
+    group: slots predicted together, or int[L], the group of each slot.
     rotary: rotary positions in the attention.
     chunk: queries taken at once.
     pattern: of the attention.
@@ -53,7 +53,7 @@ class Block(nn.Module):
 
   heads: int
   mlp_features: int
-  group: int
+  group: Any
   rotary: bool
   chunk: int
   pattern: attention.Pattern

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from parallel_ar.data import sources
+from parallel_ar.data import pyramid, sources
 from parallel_ar.data.dataset import Dataset
 from parallel_ar.model import AutoregressiveModel
 
@@ -25,7 +25,9 @@ def load_split(
   Args:
     config: configuration of the run; further fields of its `data` section are
       arguments of the source, but for `stride`: s keeps every s-th pixel of
-      every s-th row of images.
+      every s-th row of images, and `refine`: True keeps of those only what is
+      not on every second one, see `data.pyramid`, and gives the others as the
+      context.
     split: which part.
     data_dir: where data files lie.
 
@@ -36,9 +38,9 @@ def load_split(
     ValueError: the source, the split, a field or a file is wrong.
   """
   options = {k: v for k, v in config.data.items() if k not in _OWN_FIELDS}
-  stride = options.pop('stride', 1)
+  stride, refine = options.pop('stride', 1), options.pop('refine', False)
   data = sources.load(config.data.name, split, data_dir=data_dir, **options)
-  if stride == 1:
+  if stride == 1 and not refine:
     return data
   if len(data.event) != 3 or stride < 1:
     raise ValueError(
@@ -46,7 +48,21 @@ def load_split(
       f'{config.data.name} has events {data.event}.'
     )
   x = np.ascontiguousarray(data.x[:, ::stride, ::stride])
-  return dataclasses.replace(data, x=x, name=f'{data.name}, stride {stride}')
+  name = f'{data.name}, stride {stride}'
+  if not refine:
+    return dataclasses.replace(data, x=x, name=name)
+  if data.context is not None or data.binarize is not None:
+    raise ValueError(
+      'config.data.refine gives the coarse image as the context: it takes a '
+      'source of fixed images without labels.'
+    )
+  coarse, new = pyramid.split(x)
+  return dataclasses.replace(
+    data,
+    x=np.ascontiguousarray(new),
+    context=pyramid.scaled(coarse, data.num_values),
+    name=f'{name} given {2 * stride}',
+  )
 
 
 def load_for_training(

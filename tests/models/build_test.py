@@ -69,7 +69,7 @@ def test_every_family_builds(name):
   [
     (
       {'name': 'pixelcn'},
-      "model 'pixelcn'. Did you mean 'pixelcnn'.*made, multiscale, nade, p",
+      "model 'pixelcn'. Did you mean 'pixelcnn'.*made, multiscale, nade, n",
     ),
     ({'name': None}, 'Unknown model None. Choose from'),
     ({'hiden': 3}, "made has no field 'hiden'. Did you mean 'hidden'"),
