@@ -55,7 +55,7 @@ def context_spec(
   if bool(num_classes) + bool(context_size) + pictured > 1:
     raise ValueError(
       f'Condition on a label (num_classes={num_classes}) or on a vector '
-      f'(context_size={context_size}) or on an image, not on two of them.'
+      f'(context_size={context_size}) or on an image, not on both.'
     )
   if pictured:
     return jax.ShapeDtypeStruct(tuple(image), jnp.float32)
