@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from parallel_ar.distributed import multihost
 from parallel_ar.partition import AXES, BATCH
 
 
@@ -137,6 +138,20 @@ def place(batch: Any) -> Any:
     return jax.make_array_from_callback(leaf.shape, where, leaf.__getitem__)
 
   return jax.tree.map(put, batch)
+
+
+def place_batch(batches: Any, step: int) -> Any:
+  """`place(batches[step])`; of several processes each reads its own rows only.
+
+  Args:
+    batches: `data.pipeline.Batches`.
+    step: from 0.
+  """
+  if jax.process_count() == 1:
+    return place(batches[step])
+  where = batch_sharding(jax.sharding.get_mesh())
+  read = lambda rows: batches.part(step, rows)
+  return multihost.spread(read, batches.batch_size, where)
 
 
 def round_up(size: int) -> int:

@@ -238,7 +238,7 @@ class _Run:
       if self.selection.exhausted(config.patience):
         return 'patience'
       begin = time.monotonic()
-      batch = mesh_lib.place(self.batches[at - 1])
+      batch = mesh_lib.place_batch(self.batches, at - 1)
       self.waited += time.monotonic() - begin
       with self.profile.step(at, self.state):
         self.state, values = self.train_step(self.state, batch)

@@ -1,0 +1,65 @@
+"""Batches that each process reads in part; agreement with oneself."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from parallel_ar.data import pipeline
+from parallel_ar.data.dataset import Dataset
+from parallel_ar.distributed import multihost
+
+X = np.arange(20, dtype=np.uint8)[:, None, None].repeat(3, 1)
+DATA = Dataset('a', 'train', X, 20, context=np.arange(20, dtype=np.int32))
+
+
+@pytest.mark.parametrize('spec', [('a',), (('b', 'a'),), ()])
+def test_spread_is_the_batch(spec):
+  mesh = jax.make_mesh((4, 2), ('a', 'b'), axis_types=(AxisType.Auto,) * 2)
+  place = NamedSharding(mesh, PartitionSpec(*spec))
+  batches, asked = pipeline.batches(DATA, 8, seed=5), []
+
+  def read(rows):
+    asked.append(rows)
+    return batches.part(3, rows)
+
+  batch, whole = multihost.spread(read, 8, place), batches[3]
+  np.testing.assert_array_equal(asked, [np.arange(8)])  # once, in order
+  for name, leaf in batch.items():
+    assert leaf.sharding == place
+    np.testing.assert_array_equal(multihost.fetch(leaf), whole[name])
+
+
+def test_only_the_rows_of_own_devices_are_read(monkeypatch):
+  mesh = jax.make_mesh((8,), ('a',), axis_types=(AxisType.Auto,))
+  place = NamedSharding(mesh, PartitionSpec('a'))
+  real = NamedSharding.addressable_devices_indices_map
+
+  def some(self, shape):  # as if devices 2 and 5 were here
+    cuts = list(real(self, shape).items())
+    return dict([cuts[2], cuts[5]])
+
+  monkeypatch.setattr(NamedSharding, 'addressable_devices_indices_map', some)
+  asked = []
+
+  def read(rows):
+    asked.append(rows.tolist())
+    raise KeyboardInterrupt  # what follows needs the other process
+
+  with pytest.raises(KeyboardInterrupt):
+    multihost.spread(read, 16, place)
+  assert asked == [[4, 5, 10, 11]]
+
+
+def test_one_process_agrees_with_itself():
+  assert multihost.is_first()
+  assert multihost.gather('a', 'text') == ['text']
+  assert multihost.all_agree('a', True) and not multihost.all_agree('a', False)
+  assert multihost.from_first('a', True) and not multihost.from_first(
+    'a', False
+  )
+  multihost.require_same('a', 'text', 'Nothing to learn.')
+  tree = {'a': jax.numpy.arange(3), 'b': 2}
+  fetched = multihost.fetch(tree)
+  np.testing.assert_array_equal(fetched['a'], [0, 1, 2])
+  assert isinstance(fetched['a'], np.ndarray) and fetched['b'] == 2

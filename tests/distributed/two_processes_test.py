@@ -1,0 +1,118 @@
+"""Two real processes as one job, over gloo."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+
+from parallel_ar.training import checkpoint_meta, checksum, interrupt, metrics
+from tests.training import processes
+
+STEPS = 24
+
+
+@pytest.fixture
+def runs():
+  every = processes.Processes()
+  yield every
+  every.close()
+
+
+def _meta(workdir, step=STEPS):
+  meta = workdir / 'checkpoints' / str(step) / 'meta' / 'metadata'
+  return json.loads(meta.read_text())
+
+
+def _sums(workdir):
+  """Checksums that a checkpoint of the last step was written with, sorted."""
+  found = _meta(workdir)['checksums'].values()
+  return sorted(value for item in found for value in item.values())
+
+
+def test_a_missing_process_is_named(runs, tmp_path):
+  place = {'JAX_COORDINATOR_ADDRESS': f'127.0.0.1:{processes.free_port()}'}
+  place |= {'JAX_NUM_PROCESSES': '2', 'JAX_PROCESS_ID': '0'}
+  lonely = runs.start(tmp_path / 'run', STEPS, 'wait=2', **place)
+  said = processes.finish(lonely, 1)
+  assert 'process 1 of 2 did not come within 2 s' in said
+  assert not list((tmp_path / 'run').iterdir())
+
+
+def test_another_config_is_named(runs, tmp_path):
+  other = [(), ('train.ema_decay=0.5',)]
+  jobs = runs.start_job(2, tmp_path / 'run', STEPS, each=other)
+  for process, job in enumerate(jobs):
+    said = processes.finish(job, 1)
+    assert f'Process {1 - process} on ' in said
+    assert 'train.ema_decay: ' in said
+  assert not list((tmp_path / 'run').iterdir())
+
+
+def test_killed_in_a_save_both_go_on_to_the_same_bits(runs, tmp_path):
+  whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+  straight = runs.start_job(2, whole, STEPS)
+  jobs = runs.start_job(2, broken, STEPS, 'pause=0.02')
+  draft = broken / 'checkpoints' / '10.orbax-checkpoint-tmp'
+  processes.wait_until(draft.exists, jobs[1], 'save of step 10')
+  jobs[1].kill()
+  for job in straight:
+    processes.finish(job)
+  _, said = jobs[0].communicate(timeout=processes.PATIENCE)
+  assert jobs[0].returncode, said  # and it does not wait for ever
+  assert not (broken / 'final.npz').exists()
+
+  for job in runs.start_job(2, broken, STEPS):
+    processes.finish(job)
+  processes.assert_same_end(broken, whole)
+  records = metrics.read(broken / 'metrics.jsonl')
+  assert [r['step'] for r in records if r['kind'] == 'train'] == list(
+    range(2, STEPS + 1, 2)
+  )
+  assert _meta(broken)['processes'] == 2
+  assert _sums(broken) == _sums(whole)
+
+  # One process reads what two have written, which compares the checksums, and
+  # holds the same arrays.
+  (broken / 'final.npz').unlink()
+  processes.finish(runs.start(broken, STEPS))
+  processes.assert_same_end(broken, whole)
+  step, *leaves = processes.final(broken)
+  assert step == STEPS
+  assert sorted(checksum.checksums(leaves).values()) == _sums(whole)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_stops_both_after_the_same_step(runs, tmp_path):
+  for number in (signal.SIGTERM, signal.SIGUSR1):
+    workdir = tmp_path / signal.Signals(number).name
+    jobs = runs.start_job(2, workdir, 400, 'pause=0.05')
+    processes.wait_for_step(jobs[0], workdir, 5)
+    jobs[1].send_signal(number)
+    said = [processes.finish(job, interrupt.EXIT_CODE) for job in jobs]
+    assert 'SIGTERM: stopped after step' in said[0]
+    stopped = int(said[0].partition('after step ')[2].partition(',')[0])
+    assert 5 <= stopped < 400
+    assert _meta(workdir, stopped)['step'] == stopped
+    again = runs.start_job(2, workdir, stopped + 3)
+    for job in again:
+      processes.finish(job)
+    assert processes.final(workdir)[0] == stopped + 3
+
+
+@pytest.mark.slow
+def test_a_broken_checkpoint_is_left_by_both(runs, tmp_path):
+  words = (STEPS, 'train.keep=3', 'model.hidden=(600,)')
+  for job in runs.start_job(2, tmp_path, *words):
+    processes.finish(job)
+  expected = processes.final(tmp_path)
+  newest = tmp_path / 'checkpoints' / str(STEPS)
+  files = [p for p in (newest / 'params').rglob('*') if p.parent.name == 'd']
+  for file in files:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+  for job in runs.start_job(2, tmp_path, *words):
+    processes.finish(job)
+  assert (tmp_path / 'checkpoints' / f'corrupt-{STEPS}-0').is_dir()
+  for one, other in zip(processes.final(tmp_path), expected, strict=True):
+    np.testing.assert_array_equal(one, other)
+  assert _meta(tmp_path)['format'] == checkpoint_meta.FORMAT
