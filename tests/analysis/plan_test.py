@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import digits_made
 from parallel_ar.analysis import collectives, flops, plan
 from parallel_ar.distributed import hardware
 from parallel_ar.distributed import mesh as mesh_lib
@@ -75,12 +76,12 @@ def _config(name, batch, **model):
 
 @pytest.fixture(scope='module')
 def planner():
-  return plan.Planner(_config('made', 64, hidden=(512, 512)), 8)
+  return plan.Planner(digits_made.get_config(), 8)
 
 
 class TestPlanner:
   def test_memory_within_15_percent_of_xla(self, planner):
-    for mesh in ('data=8', 'fsdp=8', 'data=4,fsdp=2'):
+    for mesh in ('data=8', 'fsdp=8', 'data=2,fsdp=4'):
       sizes = mesh_lib.fill(mesh_lib.parse(mesh), 8)
       ours, theirs = planner.predict(sizes), planner.compiled(sizes)
       print(mesh, ours.memory / theirs.memory, ours.sent, theirs.collectives)
