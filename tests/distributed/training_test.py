@@ -33,6 +33,7 @@ FAMILIES = {
   'pixelcnn_pp': {'num_values': 2, 'features': 16, 'layers': 1},
   'pixelsnail': {'features': 16, 'blocks': 1, 'residuals': 1},
   'multiscale': {'features': 16, 'layers': 1, 'head_features': 32},
+  'next_scale': {'features': 32, 'layers': 2, 'heads': 4},
   'nade': {'hidden': 64},
   'wavenet': {'num_values': 2, 'features': 32, 'layers': 2},
   'ardm': {'features': 32, 'layers': 2},
