@@ -10,7 +10,8 @@ number of examples; what reads it needs JAX and NumPy only:
                changes is the sample of the keys
   begin        (params, context) -> cache, and
   extend       (params, cache, k, previous[B, ...], keys, context) ->
-               (values[B, ...], cache): one slot of cached sampling
+               (values[B, ...], cache): one slot of cached sampling, where the
+               model has a path by slots that is no path by groups
 
 Keys travel as their words, uint32[B, 2], of the threefry generator. The length
 of an event is part of a model's rank, an array and no symbol, so the programs
@@ -187,7 +188,8 @@ def _programs(
     'likelihood': (log_prob, lambda b: shapes(b)[::2]),
     'step': (step, shapes),
   }
-  if model.decode is not None:
+  # Groups cost R passes as they are, and their branch differs by example.
+  if model.decode is not None and model.decode.groups is None:
     found |= _decode(model, tree, leaves, shapes)
   return found
 
