@@ -97,7 +97,7 @@ def local_attention(
     k_LHK: keys.
     v_LHK: values.
     window: w.
-    chunk: c; 0 takes the window, and at least 64.
+    chunk: c; 0 takes a quarter of the window, and at least 64.
 
   Returns:
     float[L, H, K].
@@ -107,7 +107,7 @@ def local_attention(
     Parmar et al.: Image Transformer. ICML 2018 (local windows).
   """
   length, _, size = q_LHK.shape
-  chunk = min(chunk or max(64, window), length)
+  chunk = min(chunk or max(64, window // 4), length)
   count, seen = -(-length // chunk), min(window, length) - 1
   after = count * chunk - length
   q_LHK = jnp.pad(q_LHK * (size**-0.5), ((0, after), (0, 0), (0, 0)))
