@@ -138,9 +138,10 @@ def routed_over_tokens(params: Params, y: Array) -> Array:
   y = shift(y)
   scores = (y @ params['mix'])[:, 0]
   y = jnp.cumsum(y, 0)
-  best, tokens = jax.lax.top_k(scores, LENGTH // 2)
+  best, tokens = jax.lax.top_k(scores, LENGTH - 1)
   dispatch = jax.nn.one_hot(tokens, LENGTH)
-  worked_on = jnp.tanh(dispatch @ y @ params['mix']) * best[:, None]
+  share = jax.nn.softmax(best)[:, None]
+  worked_on = share * jnp.tanh(dispatch @ y @ params['mix'])
   return y + dispatch.T @ worked_on
 
 
