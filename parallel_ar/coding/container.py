@@ -1,6 +1,6 @@
 """The file: events in parts, and a header that knows who can read them.
 
-  magic, version | N, B, method, precision | 4 checks | length | body | crc
+  magic | crc | version | N, B, method, precision | 4 checks | length | body
 
 The checks are hashes of the parameters, of the model, of what decides the bits
 of a float (jaxlib, device), and of the events. A file that was made elsewhere
@@ -22,7 +22,8 @@ from parallel_ar.types import ArrayLike, Context, Params
 
 _MAGIC = b'PARc'
 _VERSION = 1
-_HEADER = struct.Struct('<4sBIIBB4s4s4s4sII')
+_HEADER = struct.Struct('<4sBIIBB4s4s4s4sI')
+_CRC = struct.Struct('<I')  # of the header and the body, and before them
 METHODS = ('lanes', 'stream')
 
 
@@ -113,20 +114,10 @@ def header(
 def write(head: Header, body: bytes) -> bytes:
   """The whole file."""
   num, batch, method, precision, *checks = head
-  return (
-    _HEADER.pack(
-      _MAGIC,
-      _VERSION,
-      num,
-      batch,
-      METHODS.index(method),
-      precision,
-      *checks,
-      len(body),
-      zlib.crc32(body),
-    )
-    + body
-  )
+  of = METHODS.index(method)
+  fields = num, batch, of, precision, *checks, len(body)
+  data = _HEADER.pack(_MAGIC, _VERSION, *fields) + body
+  return data[:4] + _CRC.pack(zlib.crc32(data)) + data[4:]
 
 
 def read(data: bytes) -> tuple[Header, bytes]:
@@ -135,25 +126,28 @@ def read(data: bytes) -> tuple[Header, bytes]:
   Raises:
     BadFile: no such file, cut off or damaged.
   """
-  if len(data) < _HEADER.size or data[:4] != _MAGIC:
+  size = _HEADER.size + _CRC.size
+  if len(data) < size or data[:4] != _MAGIC:
     raise BadFile(
       f'These {len(data)} bytes are no file of the codec: it begins with '
-      f'{_MAGIC!r} and has a header of {_HEADER.size} bytes.'
+      f'{_MAGIC!r} and has a header of {size} bytes.'
     )
+  (crc,) = _CRC.unpack_from(data, 4)
+  data = data[:4] + data[4 + _CRC.size :]
   fields = _HEADER.unpack_from(data)
-  _, version, num, batch, method, precision, *checks, length, crc = fields
+  _, version, num, batch, method, precision, *checks, length = fields
+  body = data[_HEADER.size :]
+  if version == _VERSION and len(body) != length:
+    raise BadFile(
+      f'The file is cut off or damaged: {len(body)} bytes follow the header, '
+      f'which promises {length}. Copy it again.'
+    )
+  if zlib.crc32(data) != crc:
+    raise BadFile('The file is damaged: its checksum does not fit its bytes.')
   if version != _VERSION:
     raise BadFile(
       f'The file has version {version}; this codec reads {_VERSION}.'
     )
-  body = data[_HEADER.size :]
-  if len(body) != length:
-    raise BadFile(
-      f'The file is cut off or has grown: {len(body)} bytes follow the header, '
-      f'which promises {length}. Copy it again.'
-    )
-  if zlib.crc32(body) != crc or method >= len(METHODS):
-    raise BadFile('The file is damaged: its checksum does not fit its bytes.')
   return Header(num, batch, METHODS[method], precision, *checks), body
 
 
