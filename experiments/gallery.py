@@ -95,6 +95,7 @@ def main() -> None:
     np.concatenate(drawn),
     docs / 'images' / 'gallery.png',
     num_values=test.num_values,
+    columns=_COLUMNS,
   )
   text = page(list(runs), lines)
   (docs / 'gallery.md').write_text(text)
