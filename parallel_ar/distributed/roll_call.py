@@ -135,6 +135,8 @@ class _Desk:
   ) -> str | None:
     before = self._open.get(process)
     twice = process == 0 or (before is not None and not _closed(before))
+    if before is not None and not twice:
+      before.close()  # it was started again before its end was noticed
     self._open[-len(self._open) - 1 if twice else process] = connection
     if twice:
       one, two = self._facts[process].get('host'), facts.get('host')
