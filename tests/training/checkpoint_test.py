@@ -195,8 +195,6 @@ class TestBroken:
       assert old in file.read_text()
       file.write_text(file.read_text().replace(old, new))
 
-  # A read of broken data may answer after its event loop is closed.
-  @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
   @pytest.mark.parametrize(
     'how',
     [
