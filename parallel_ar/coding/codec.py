@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from parallel_ar.coding import container, lanes, quantize, stream
-from parallel_ar.coding.container import BadFile, Decoded, Header, Part, batches
+from parallel_ar.coding.container import BadFile, Decoded, Part, batches
 from parallel_ar.model import AutoregressiveModel, check_events
 from parallel_ar.types import Array, ArrayLike, Context, Params
 
@@ -100,7 +100,6 @@ def codec(
     empty = np.zeros((head.num, *model.event.shape), np.int32)
     here = container.header(model, params, empty, context, **how)
     container.refuse(head, here)
-    _check_how(head, here)
     _check_context(model, context, head.num)
     parts = list(batches(empty, context, batch))
     try:
@@ -115,8 +114,7 @@ def codec(
       decoded.passes[: head.num],
       decoded.evaluations,
     )
-    again = container.header(model, params, decoded.x, context, **how)
-    if again.events != head.events:
+    if container.events_hash(decoded.x, context) != head.events:
       raise BadFile(
         'The events that were decoded are not those that were encoded. The '
         'context differs, or this machine rounds otherwise.'
@@ -283,15 +281,6 @@ def _found(
 
 def _lanes_used(part: Part) -> np.ndarray:
   return np.repeat(part.used, part.x[0].size)
-
-
-def _check_how(there: Header, here: Header) -> None:
-  for name in ('method', 'batch', 'precision'):
-    if getattr(there, name) != getattr(here, name):
-      raise BadFile(
-        f'The file was encoded with {name}={getattr(there, name)!r}, and this '
-        f'codec has {name}={getattr(here, name)!r}. Make the codec likewise.'
-      )
 
 
 def _check_context(

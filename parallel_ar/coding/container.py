@@ -104,11 +104,15 @@ def header(
     platform=_hash(
       str((importlib.metadata.version('jaxlib'), jax.devices()[0].device_kind))
     ),
-    events=_hash(
-      np.asarray(x).astype(np.int32), *map(np.asarray, jax.tree.leaves(context))
-    ),
+    events=events_hash(x, context),
     **how,
   )
+
+
+def events_hash(x: ArrayLike, context: Any) -> bytes:
+  """Hash of the events and of what they are conditioned on."""
+  leaves = map(np.asarray, jax.tree.leaves(context))
+  return _hash(np.asarray(x).astype(np.int32), *leaves)
 
 
 def write(head: Header, body: bytes) -> bytes:
@@ -177,6 +181,12 @@ def refuse(there: Header, here: Header) -> None:
   for name, reason in reasons.items():
     if getattr(there, name) != getattr(here, name):
       raise BadFile(f'The file was encoded with {reason}')
+  for name in ('method', 'batch', 'precision'):
+    if getattr(there, name) != getattr(here, name):
+      raise BadFile(
+        f'The file was encoded with {name}={getattr(there, name)!r}, and this '
+        f'codec has {name}={getattr(here, name)!r}. Make the codec likewise.'
+      )
 
 
 def _hash(*parts: Any) -> bytes:
