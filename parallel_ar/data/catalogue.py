@@ -8,12 +8,19 @@ of the same 70,000 images: the text form is the original (its digest follows
 from the images, and agrees with the published SHA-1 of the original files),
 the MATLAB form is a copy.
 
+A file that was never at hand has no sha256 here; where a git tree names it,
+its digest is 'git:' and the id of that blob, a SHA-1 of its length and its
+content. Nothing is fetched without a digest: such sets stand in `BY_HAND`, and
+only their form and sizes are checked.
+
 References:
   LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to
   document recognition, 1998 (MNIST).
   Xiao, Rasul and Vollgraf, Fashion-MNIST, 2017.
   Larochelle and Murray, The neural autoregressive distribution estimator,
   2011 (binarized MNIST).
+  Germain, Gregor, Murray and Larochelle, MADE: masked autoencoder for
+  distribution estimation, 2015 (its files of the UCI sets).
 """
 
 from collections.abc import Mapping
@@ -21,9 +28,12 @@ from typing import Literal, NamedTuple
 
 
 class Form(NamedTuple):
-  """One form of a file: the sha256 and bytes of its content, and its URLs."""
+  """One form of a file: the digest of its content, bytes at most, and URLs.
 
-  sha256: str
+  `digest` is a sha256 in hex, or 'git:' and the id of a git blob.
+  """
+
+  digest: str
   num_bytes: int
   urls: tuple[str, ...] = ()
 
@@ -100,6 +110,30 @@ def _amat(split: str, size: int, text: str, mat_size: int, mat: str) -> File:
   return File(name, forms)
 
 
+# The eight sets of MADE's Table 4, in the files of its authors: variables, and
+# examples of the three splits.
+UCI_SHAPES = {
+  'adult': (123, (5000, 1414, 26147)),
+  'connect4': (126, (16000, 4000, 47557)),
+  'dna': (180, (1400, 600, 1186)),
+  'mushrooms': (112, (2000, 500, 5624)),
+  'nips': (500, (400, 100, 1240)),
+  'ocr_letters': (128, (32152, 10000, 10000)),
+  'rcv1': (150, (40000, 10000, 150000)),
+  'web': (300, (14000, 3188, 32561)),
+}
+_MADE = (
+  'https://raw.githubusercontent.com/mgermain/MADE/'
+  '514849eb9451311c02049f9e2d9a17fac589996a/datasets/'
+)
+
+
+def _uci(name: str, digest: str) -> Entry:
+  columns, rows = UCI_SHAPES[name]
+  form = Form(digest, 8 * columns * sum(rows) + 4096, (f'{_MADE}{name}.npz',))
+  return Entry(f'uci_{name}', (File(f'{name}.npz', (form,)),))
+
+
 CATALOGUE = {
   'mnist': Entry(
     folder='mnist',
@@ -158,16 +192,49 @@ CATALOGUE = {
       'apt', 'bible-kjv-text', 'usr/lib', {'kjv.txt': 'bible.data'}
     ),
   ),
+  'uci_adult': _uci('adult', 'git:cf506ae6b4a4b818a92a6c951d334e61eeb27d81'),
+  'uci_connect4': _uci(
+    'connect4', 'git:4685318ab6aabc98eec09b93ad4fa5debc24ec93'
+  ),
+  'uci_dna': _uci(
+    'dna', 'df2d2e7ce1469edfead15e41024e108d64f1b4633cfecfc40ef7107cc22c895c'
+  ),
+  'uci_mushrooms': _uci(
+    'mushrooms',
+    '4130f1defa3033911fe746a3ab1bb22b0c812bb29e68391a0fbc2d65bab6ae74',
+  ),
+  'uci_nips': _uci(
+    'nips', 'dbf3b659a49670957c0851971bd51ff952a657f010581d12f6c1e2dca8907b20'
+  ),
+  'uci_ocr_letters': _uci(
+    'ocr_letters', 'git:b472383a2ddeddbc87b4e3019a3bd47736bddb37'
+  ),
+  'uci_web': _uci('web', 'git:a565424fc5782cb99d79788618cd6c332440a8a1'),
+}
+
+# Sets without a digest: where to get the file, and the name to store it under.
+BY_HAND = {
+  'uci_rcv1': (
+    'https://github.com/mgermain/MADE/releases/download/ICML2015/rcv1.npz',
+    'rcv1.npz',
+  ),
 }
 
 # Names of sources that read the files of another one.
 ALIASES = {'mnist_static': 'mnist', 'mnist_dynamic': 'mnist'}
 
 
+def digests(folder: str, name: str) -> list[str]:
+  """The digests that a file of a set may have, [] where none is known."""
+  entry = CATALOGUE.get(folder)
+  known = entry.files if entry else ()
+  return [f.digest for file in known if file.name == name for f in file.forms]
+
+
 def whose(sha256: str) -> str | None:
   """'fashion_mnist/t10k-images-idx3-ubyte' for a known digest, or None."""
   for entry in CATALOGUE.values():
     for file in entry.files:
-      if any(form.sha256 == sha256 for form in file.forms):
+      if any(form.digest == sha256 for form in file.forms):
         return f'{entry.folder}/{file.name}'
   return None

@@ -51,7 +51,7 @@ def download(
   Args:
     url: of a plain or gzipped file; it is stored as it comes.
     target: path of the finished file; its directory must exist.
-    digests: the sha256 in hex that its content, unzipped, may have.
+    digests: that its content, unzipped, may have, as in `catalogue.Form`.
     num_bytes: of the content at most; a longer answer is refused.
     timeout: seconds without any byte after which a connection is given up.
     attempts: number of times to connect while bytes keep coming.
@@ -126,7 +126,7 @@ def _size(path: pathlib.Path) -> int:
 
 def _proved(part: pathlib.Path, digests: Collection[str]) -> bool:
   try:
-    return files.sha256(part) in digests
+    return files.matches(part, digests)
   except (files.WrongFileError, FileNotFoundError):
     return False
 

@@ -90,6 +90,13 @@ def _entry(name: str, entries: Mapping[str, Entry]) -> Entry:
       f'{name!r} needs no fetching: {why}. What can be fetched: '
       f'{", ".join(entries)}.'
     )
+  if name in catalogue.BY_HAND:
+    url, file = catalogue.BY_HAND[name]
+    raise ValueError(
+      f'{name!r} is not fetched, because no digest of its file is known here. '
+      f'Get {url} by hand and store it as <data_dir>/{name}/{file}; its form '
+      'and sizes are checked when it is read.'
+    )
   hint = dataset.suggest(name, [*entries, *catalogue.ALIASES])
   raise ValueError(
     f'There is no data set {name!r} to fetch; expected one of '
@@ -113,10 +120,9 @@ def _present(folder: pathlib.Path, file: File, say: Say) -> pathlib.Path | None:
 
 def _is(path: pathlib.Path, file: File) -> bool:
   try:
-    found = files.sha256(path)
+    return files.matches(path, [form.digest for form in file.forms])
   except files.WrongFileError:
     return False
-  return any(form.sha256 == found for form in file.forms)
 
 
 def _from_mirrors(
@@ -135,7 +141,7 @@ def _from_mirrors(
         continue
       target = folder / (file.name + ('.gz' if url.endswith('.gz') else ''))
       try:
-        digests = [form.sha256 for form in file.forms]
+        digests = [form.digest for form in file.forms]
         num_bytes = max(form.num_bytes for form in file.forms)
         download.download(url, target, digests, num_bytes)
       except download.TransferError as error:

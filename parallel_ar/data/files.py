@@ -18,8 +18,10 @@ import hashlib
 import io
 import os
 import pathlib
+import warnings
+import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import scipy.io
@@ -49,9 +51,12 @@ def directory(data_dir: PathLike | None) -> pathlib.Path:
 
 def advice(folder: str, data_dir: PathLike | None) -> str:
   """What to do about a data set whose files are missing or wrong."""
+  where = directory(data_dir)
+  if folder in catalogue.BY_HAND:
+    url, name = catalogue.BY_HAND[folder]
+    return f'Get it by hand: {url}, to {where / folder / name}.'
   if folder not in catalogue.CATALOGUE:
     return 'Put the file there, or pass another data_dir.'
-  where = directory(data_dir)
   return (
     f'Get it with ./run.sh fetch --dataset={folder} --data_dir={where}, or '
     'pass the data_dir that has it.'
@@ -128,22 +133,44 @@ def sha256(path: PathLike) -> str:
   return digest.hexdigest()
 
 
+def matches(path: PathLike, digests: Collection[str]) -> bool:
+  """Whether a file's content, unzipped, has one of some digests.
+
+  Args:
+    path: of the file.
+    digests: as in `catalogue.Form`.
+
+  Raises:
+    WrongFileError: the gzip stream is truncated or damaged.
+  """
+  if sha256(path) in digests:
+    return True
+  of_git = any(digest.startswith('git:') for digest in digests)
+  return of_git and _git_blob(read(path)) in digests
+
+
+def _git_blob(content: bytes) -> str:
+  """'git:' and the id that git gives a blob."""
+  header = b'blob %d\0' % len(content)
+  return f'git:{hashlib.sha1(header + content).hexdigest()}'
+
+
 def verify(
   path: PathLike, content: bytes, expected: Sequence[str], folder: str
 ) -> None:
-  """Compares the sha256 of a content with the digests of the true file.
+  """Compares the digest of a content with those of the true file.
 
   Args:
     path: where the content came from, for the message.
     content: what was read, unzipped.
-    expected: digests in hex, any of which is right.
+    expected: digests as in `catalogue.Form`, any of which is right.
     folder: name of the data set.
 
   Raises:
     WrongFileError: none of them matches.
   """
   found = hashlib.sha256(content).hexdigest()
-  if found in expected:
+  if found in expected or _git_blob(content) in expected:
     return
   owner = catalogue.whose(found)
   raise WrongFileError(
@@ -219,6 +246,52 @@ def parse_amat(path: PathLike, content: bytes, columns: int) -> np.ndarray:
       'with N >= 1. Check that it is the right file, or fetch it again.'
     )
   return np.ascontiguousarray(x, np.uint8)
+
+
+def parse_npz(
+  path: PathLike, content: bytes, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+  """Named arrays of an .npz file; nothing in it is unpickled.
+
+  Args:
+    path: where the content came from, for messages.
+    content: the whole file.
+    names: of the arrays wanted.
+
+  Returns:
+    name -> array.
+
+  Raises:
+    WrongFileError: another format, a damaged file, or no such array.
+  """
+  try:
+    with warnings.catch_warnings():
+      # Files written by Python 2 say so each time they are read.
+      warnings.filterwarnings('ignore', '.*created on Python 2', UserWarning)
+      with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        held = list(archive.files)
+        found = {name: archive[name] for name in names if name in held}
+  except (
+    ValueError,
+    OSError,
+    EOFError,
+    AttributeError,
+    zipfile.BadZipFile,
+    zlib.error,
+  ) as error:
+    raise WrongFileError(
+      f'{path} is no .npz file that can be read: {len(content)} bytes, '
+      f'{type(error).__name__}: {error}. It is damaged or something else: '
+      'delete it and get it again.'
+    ) from error
+  missing = [n for n in names if not isinstance(found.get(n), np.ndarray)]
+  if missing:
+    raise WrongFileError(
+      f'{path} is an .npz file of another kind: expected the arrays '
+      f'{", ".join(names)}, found {", ".join(held) or "none"}. Check that it '
+      'is the right file.'
+    )
+  return found
 
 
 def _parse_matlab(path: PathLike, content: bytes) -> np.ndarray:

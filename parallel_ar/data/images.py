@@ -214,8 +214,5 @@ def _idx(
   content = files.read(path)
   array = files.parse_idx(path, content, ndim)
   if verify:
-    known = next(
-      file for file in catalogue.CATALOGUE[folder].files if file.name == name
-    )
-    files.verify(path, content, [form.sha256 for form in known.forms], folder)
+    files.verify(path, content, catalogue.digests(folder, name), folder)
   return path, array

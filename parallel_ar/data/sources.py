@@ -4,11 +4,19 @@ A new source is one line here: a function (split, data_dir, **options) that
 returns a Dataset.
 """
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
 
-from parallel_ar.data import binary, dataset, images, synthetic, text
+from parallel_ar.data import (
+  binary,
+  catalogue,
+  dataset,
+  images,
+  synthetic,
+  text,
+)
 from parallel_ar.data.dataset import Dataset
 from parallel_ar.data.files import PathLike
 
@@ -19,6 +27,10 @@ SOURCES: dict[str, Callable[..., Dataset]] = {
   'mnist_static': images.mnist_static,
   'mnist_dynamic': images.mnist_dynamic,
   'bmnist_fixed': binary.bmnist_fixed,
+  **{
+    f'uci_{name}': functools.partial(binary.uci, f'uci_{name}')
+    for name in catalogue.UCI_SHAPES
+  },
   'text': text.text,
   'kjv': text.kjv,
   'markov': synthetic.markov,

@@ -91,8 +91,7 @@ def kjv(
   path = files.find('kjv', ('kjv.txt',), data_dir)
   content = files.read(path)
   if verify:
-    (known,) = catalogue.CATALOGUE['kjv'].files
-    files.verify(path, content, [form.sha256 for form in known.forms], 'kjv')
+    files.verify(path, content, catalogue.digests('kjv', 'kjv.txt'), 'kjv')
   content_array = np.frombuffer(content, np.uint8)
   return _cut('kjv', split, path, content_array, length, vocabulary)
 

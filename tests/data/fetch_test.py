@@ -102,6 +102,17 @@ def test_a_wrong_file_is_set_aside_not_lost(entries, tmp_path):
   assert listing(tmp_path / 'mnist') == ['one.gz', 'one.wrong', 'two']
 
 
+def test_a_git_blob_proves_a_file(server, entries, tmp_path):
+  blob = hashlib.sha1(b'blob %d\0' % len(ONE) + ONE).hexdigest()
+  forms = (Form(f'git:{blob}', len(ONE), (f'{server.url}/one.gz',)),)
+  entries = {'mnist': Entry('mnist', (File('one', forms),))}
+  (path,) = fetch.fetch('mnist', tmp_path, entries=entries)
+  assert gzip.decompress(path.read_bytes()) == ONE
+  server.content = {'/one.gz': gzip.compress(TWO)}
+  with pytest.raises(fetch.FetchError, match=f'git:{blob}'):
+    fetch.fetch('mnist', tmp_path / 'other', entries=entries)
+
+
 def test_when_nothing_can_be_reached(entries, tmp_path, monkeypatch):
   with loopback.serve() as closed:
     mirror = closed.url
@@ -127,6 +138,8 @@ def test_when_nothing_can_be_reached(entries, tmp_path, monkeypatch):
 def test_names_that_cannot_be_fetched():
   with pytest.raises(ValueError, match="Did you mean 'fashion_mnist'"):
     fetch.fetch('fashion-mnist')
+  with pytest.raises(ValueError, match=r'https.*by hand.*uci_rcv1/rcv1\.npz'):
+    fetch.fetch('uci_rcv1')
   with pytest.raises(ValueError, match='inside scikit-learn'):
     fetch.fetch('digits')
   with pytest.raises(ValueError, match="'auto', 'mirror' or 'package'"):

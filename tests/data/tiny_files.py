@@ -46,6 +46,24 @@ def write_mnist(folder: pathlib.Path, *, zipped: bool = False) -> None:
       (folder / name).write_bytes(content)
 
 
+def npz(**arrays: np.ndarray) -> bytes:
+  """An .npz file, as the UCI sets come in."""
+  file = io.BytesIO()
+  np.savez_compressed(file, **arrays)
+  return file.getvalue()
+
+
+def uci(columns: int, *counts: int, dtype: type = np.float32) -> bytes:
+  """A UCI set of so many bits, with so many rows in its three splits."""
+  random = np.random.RandomState(2)
+  return npz(
+    **{
+      f'{split}_data': random.randint(0, 2, (count, columns)).astype(dtype)
+      for split, count in zip(('train', 'valid', 'test'), counts, strict=True)
+    }
+  )
+
+
 def lzw(data: bytes, clear_at: int = -1) -> bytes:
   """An LZW stream of `compress`, without the three bytes it begins with.
 
