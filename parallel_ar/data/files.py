@@ -237,7 +237,7 @@ def parse_amat(path: PathLike, content: bytes, columns: int) -> np.ndarray:
     WrongFileError: neither form, truncated, or not made of bits.
   """
   if content.startswith(_MATLAB):
-    x = _parse_matlab(path, content)
+    x = _parse_matlab_bits(path, content)
   else:
     x = _parse_bits(path, content, columns)
   if x.ndim != 2 or x.shape[1] != columns or not len(x):
@@ -294,7 +294,19 @@ def parse_npz(
   return found
 
 
-def _parse_matlab(path: PathLike, content: bytes) -> np.ndarray:
+def parse_matlab(path: PathLike, content: bytes) -> dict[str, np.ndarray]:
+  """The variables of a MATLAB file (version 5) by their names.
+
+  Args:
+    path: where the content came from, for messages.
+    content: the whole file.
+
+  Returns:
+    name -> array; cells are arrays of objects.
+
+  Raises:
+    WrongFileError: another format, or a truncated file.
+  """
   try:
     variables = scipy.io.loadmat(io.BytesIO(content))
   except Exception as error:  # scipy raises a dozen kinds on damaged files
@@ -303,9 +315,14 @@ def _parse_matlab(path: PathLike, content: bytes) -> np.ndarray:
       f'{type(error).__name__}: {error}. It is probably truncated: delete it '
       'and fetch it again.'
     ) from error
+  return {k: v for k, v in variables.items() if not k.startswith('__')}
+
+
+def _parse_matlab_bits(path: PathLike, content: bytes) -> np.ndarray:
+  variables = parse_matlab(path, content)
   x = variables.get('X')
   if x is None or not np.isin(x, (0, 1)).all():
-    names = sorted(name for name in variables if not name.startswith('__'))
+    names = sorted(variables)
     raise WrongFileError(
       f'{path} is a MATLAB file of another kind: expected a variable X made '
       f'of the values 0 and 1, found the variables {names}'

@@ -14,6 +14,7 @@ from parallel_ar.data import (
   catalogue,
   dataset,
   images,
+  music,
   synthetic,
   text,
 )
@@ -31,8 +32,10 @@ SOURCES: dict[str, Callable[..., Dataset]] = {
     f'uci_{name}': functools.partial(binary.uci, f'uci_{name}')
     for name in catalogue.UCI_SHAPES
   },
+  'jsb': music.jsb,
   'text': text.text,
   'kjv': text.kjv,
+  'shakespeare': text.shakespeare,
   'markov': synthetic.markov,
   'lattice': synthetic.lattice,
 }

@@ -1,12 +1,19 @@
 """Text as bytes: any file, cut into examples of one length.
 
 The file is split where it stands: the first 90 % of its bytes are 'train', the
-next 5 % 'valid', the last 5 % 'test'. Each part is cut from its start into
-examples of `length` bytes; fewer than `length` bytes at its end make no
-example.
+next 5 % 'valid', the last 5 % 'test' ('shakespeare' has a split of its own).
+Each part is cut from its start into examples of `length` bytes; fewer than
+`length` bytes at its end make no example.
+
+The first symbol of an example is predicted from nothing, where a language
+model that reads x[i : i + L] and predicts x[i + 1 : i + L + 1] has at least one
+symbol for each prediction. `previous=True` is that: the context of an example
+is the symbol before it, so the L predictions read 1, ..., L symbols, and every
+symbol of a split but its first counts once.
 """
 
 import pathlib
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +24,15 @@ from parallel_ar.data.files import PathLike
 VOCABULARIES = ('bytes', 'training', 'file')
 
 
+class Cut(NamedTuple):
+  """How a split becomes examples; see the arguments of `text`."""
+
+  length: int
+  vocabulary: str
+  previous: bool
+  hop: int
+
+
 def text(
   split: str,
   data_dir: PathLike | None = None,
@@ -25,6 +41,8 @@ def text(
   path: PathLike = '',
   length: int = 256,
   vocabulary: str = 'bytes',
+  previous: bool = False,
+  hop: int = 0,
 ) -> Dataset:
   """Bytes of a text file.
 
@@ -40,14 +58,20 @@ def text(
       under any such model, and is refused. 'file': the bytes that occur in
       the whole file, as is usual for small character models (it tells the
       model which bytes the test split has).
+    previous: whether `context` is the symbol before each example, int32[N] in
+      0..V-1, for a model of num_classes = V. The split's first byte is then
+      only a context.
+    hop: bytes between the starts of two training examples; 0 is L, and 1 has
+      every window, which costs no memory. Other splits never overlap, so that
+      each symbol counts once.
 
   Returns:
     A Dataset with event (L,), and `symbols` to turn values back into bytes.
 
   Raises:
     MissingFileError: no such file.
-    ValueError: no such split or vocabulary, a file too short for the length, a
-      byte that training has not.
+    ValueError: no such split or vocabulary, a negative hop, a file too short
+      for the length, a byte that training has not.
   """
   dataset.check_split('text', split)
   if bool(file) == bool(path):
@@ -64,7 +88,8 @@ def text(
       'nothing there. Check the path, or pass file= and data_dir.'
     )
   content = np.frombuffer(files.read(path), np.uint8)
-  return _cut('text', split, path, content, length, vocabulary)
+  cut = Cut(length, vocabulary, previous, hop)
+  return _examples('text', split, path, content, cut, _tenths(content))
 
 
 def kjv(
@@ -73,6 +98,8 @@ def kjv(
   *,
   length: int = 256,
   vocabulary: str = 'bytes',
+  previous: bool = False,
+  hop: int = 0,
   verify: bool = True,
 ) -> Dataset:
   """The King James Bible, 4,404,475 bytes, a verse a line; see `text`.
@@ -82,18 +109,59 @@ def kjv(
     data_dir: directory with kjv.txt, in kjv/ or directly.
     length: L, bytes of an example.
     vocabulary: as in `text`.
+    previous: as in `text`.
+    hop: as in `text`.
     verify: whether to compare the file's sha256 with the one `fetch` makes.
 
   Returns:
     A Dataset with event (L,).
   """
   dataset.check_split('kjv', split)
-  path = files.find('kjv', ('kjv.txt',), data_dir)
-  content = files.read(path)
-  if verify:
-    files.verify(path, content, catalogue.digests('kjv', 'kjv.txt'), 'kjv')
-  content_array = np.frombuffer(content, np.uint8)
-  return _cut('kjv', split, path, content_array, length, vocabulary)
+  path, content = _known('kjv', ('kjv.txt',), data_dir, verify)
+  cut = Cut(length, vocabulary, previous, hop)
+  return _examples('kjv', split, path, content, cut, _tenths(content))
+
+
+def shakespeare(
+  split: str,
+  data_dir: PathLike | None = None,
+  *,
+  length: int = 256,
+  vocabulary: str = 'file',
+  previous: bool = False,
+  hop: int = 0,
+  verify: bool = True,
+) -> Dataset:
+  """Tiny Shakespeare, 1,115,394 characters of 65 kinds; see `text`.
+
+  The split is the one that published numbers have: the first 90 % for
+  training, the last 10 %, 111,540 characters, for everything else. 'valid' and
+  'test' are both those: a model chosen on 'valid' was chosen on 'test'.
+
+  Args:
+    split: 'train', 'valid' or 'test'.
+    data_dir: directory with input.txt (or tinyshakespeare.txt), in shakespeare/
+      or directly.
+    length: L, characters of an example.
+    vocabulary: as in `text`; published numbers are for 'file'.
+    previous: as in `text`; published numbers are for True.
+    hop: as in `text`; 1 has all the windows that random offsets can draw.
+    verify: whether to compare the file's sha256 with the true one.
+
+  Returns:
+    A Dataset with event (L,).
+
+  References:
+    Karpathy, The unreasonable effectiveness of recurrent neural networks, 2015.
+  """
+  dataset.check_split('shakespeare', split, ('train', 'valid', 'test'))
+  names = ('input.txt', 'tinyshakespeare.txt')
+  path, content = _known('shakespeare', names, data_dir, verify)
+  total = len(content)
+  train = total * 90 // 100
+  parts = {'train': (0, train), 'valid': (train, total), 'test': (train, total)}
+  cut = Cut(length, vocabulary, previous, hop)
+  return _examples('shakespeare', split, path, content, cut, parts)
 
 
 def decode(source: Dataset, x: np.ndarray) -> bytes:
@@ -112,41 +180,68 @@ def decode(source: Dataset, x: np.ndarray) -> bytes:
   if source.symbols is None:
     raise ValueError(
       f'{source.name!r} is no text, so its values stand for no bytes; expected '
-      "a dataset of the 'text' or 'kjv' source."
+      'a dataset of a text source.'
     )
   return np.frombuffer(source.symbols, np.uint8)[np.asarray(x)].tobytes()
 
 
-def _cut(
+def _known(
+  name: str, names: tuple[str, ...], data_dir: PathLike | None, verify: bool
+) -> tuple[pathlib.Path, np.ndarray]:
+  """(path, bytes) of a set's one file, which the catalogue calls names[0]."""
+  path = files.find(name, names, data_dir)
+  content = files.read(path)
+  if verify:
+    files.verify(path, content, catalogue.digests(name, names[0]), name)
+  return path, np.frombuffer(content, np.uint8)
+
+
+def _tenths(content: np.ndarray) -> dict[str, tuple[int, int]]:
+  """(start, stop) of the splits 90 : 5 : 5."""
+  total = len(content)
+  train, valid = total * 90 // 100, total * 95 // 100
+  return {
+    'train': (0, train),
+    'valid': (train, valid),
+    'test': (valid, total),
+    'train+valid': (0, valid),
+  }
+
+
+def _examples(
   name: str,
   split: str,
   path: PathLike,
   content: np.ndarray,
-  length: int,
-  vocabulary: str,
+  cut: Cut,
+  parts: dict[str, tuple[int, int]],
 ) -> Dataset:
   """The split of a whole file, as examples of one length."""
-  total = len(content)
-  ends = (total * 90 // 100, total * 95 // 100)
-  start, stop = {
-    'train': (0, ends[0]),
-    'valid': ends,
-    'test': (ends[1], total),
-    'train+valid': (0, ends[1]),
-  }[split]
-  count = (stop - start) // length if length > 0 else 0
-  if not count:
+  start, stop = parts[split]
+  first = start + cut.previous
+  if cut.hop < 0:
+    raise ValueError(f'hop is a number of bytes of at least 0; got {cut.hop}.')
+  if not 1 <= cut.length <= stop - first:
     raise ValueError(
-      f'{path} has {total} bytes, of which the {split!r} split has '
-      f'{stop - start}: not one example of length {length}. Choose a length '
-      f'from 1 to {stop - start}, or a longer file.'
+      f'{path} has {len(content)} bytes, of which the {split!r} split has '
+      f'{stop - first}: not one example of length {cut.length}. Choose a '
+      f'length from 1 to {stop - first}, or a longer file.'
     )
-  symbols = _symbols(path, content, ends[0], vocabulary)
-  part = content[start : start + count * length]
+  symbols = _symbols(path, content, parts['train'][1], cut.vocabulary)
   table = np.zeros(256, np.uint8)
   table[symbols] = np.arange(len(symbols))
-  x = table[part].reshape(count, length)
-  return Dataset(name, split, x, len(symbols), symbols=symbols.tobytes())
+  values = table[content[start:stop]]
+  # Only a training split may count a symbol twice.
+  hop = (cut.hop if split.startswith('train') else 0) or cut.length
+  windows = np.lib.stride_tricks.sliding_window_view(
+    values[cut.previous :], cut.length
+  )
+  x, context = windows[::hop], None
+  if cut.previous:
+    context = values[: len(values) - cut.length : hop].astype(np.int32)
+  return Dataset(
+    name, split, x, len(symbols), context, symbols=symbols.tobytes()
+  )
 
 
 def _symbols(
@@ -156,14 +251,14 @@ def _symbols(
   if vocabulary == 'bytes':
     return np.arange(256, dtype=np.uint8)
   if vocabulary == 'file':
-    return np.unique(content)
+    return _occurring(content)
   if vocabulary != 'training':
     raise ValueError(
       f'No vocabulary {vocabulary!r}; expected one of '
       f'{", ".join(map(repr, VOCABULARIES))}.'
       f'{dataset.suggest(vocabulary, VOCABULARIES)}'
     )
-  symbols = np.unique(content[:train_end])
+  symbols = _occurring(content[:train_end])
   unseen = np.setdiff1d(content[train_end:], symbols)
   if unseen.size:
     raise ValueError(
@@ -172,3 +267,8 @@ def _symbols(
       "probability zero. Use vocabulary='bytes', or 'file'."
     )
   return symbols
+
+
+def _occurring(content: np.ndarray) -> np.ndarray:
+  """uint8[V], the bytes that occur; counting is faster than sorting."""
+  return np.flatnonzero(np.bincount(content, minlength=256)).astype(np.uint8)

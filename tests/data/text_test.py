@@ -53,6 +53,54 @@ def test_the_file_may_be_named_in_the_data_directory(path, tmp_path):
   np.testing.assert_array_equal(one.x, two.x)
 
 
+@pytest.mark.parametrize('length', [7, 49])
+def test_the_symbol_before_can_be_given(path, length):
+  data = text.text('valid', path=path, length=length, previous=True)
+  alone = text.text('valid', path=path, length=length)
+  assert alone.context is None
+  assert data.context.shape == (len(data),)
+  part = CONTENT[900:950]
+  for n, (x, before) in enumerate(zip(data.x, data.context, strict=True)):
+    assert before == part[n * length]
+    start = n * length + 1
+    assert x.tobytes() == part[start : start + length]
+  assert len(data) == 49 // length
+
+
+@pytest.mark.parametrize('hop', [1, 3])
+@pytest.mark.parametrize('previous', [False, True])
+def test_training_windows_may_overlap(path, hop, previous):
+  options = {'path': path, 'length': 7, 'hop': hop, 'previous': previous}
+  data = text.text('train', **options)
+  starts = range(0, 900 - 7 - previous + 1, hop)
+  assert len(data) == len(starts)
+  for n, start in enumerate(starts):
+    begin = start + previous
+    assert data.x[n].tobytes() == CONTENT[begin : begin + 7]
+    if previous:
+      assert data.context[n] == CONTENT[start]
+  # Every symbol of the other splits counts once.
+  other = text.text('test', **options)
+  assert len(other) == (50 - previous) // 7
+
+
+def test_shakespeare_has_the_published_split(tmp_path):
+  with pytest.raises(files.MissingFileError, match='--dataset=shakespeare'):
+    text.shakespeare('train', tmp_path)
+  (tmp_path / 'tinyshakespeare.txt').write_bytes(CONTENT)
+  with pytest.raises(files.WrongFileError, match='not the file of shakesp'):
+    text.shakespeare('train', tmp_path)
+  parts = {}
+  for split in ('train', 'valid', 'test'):
+    data = text.shakespeare(split, tmp_path, length=10, verify=False)
+    assert data.num_values == len(set(CONTENT))
+    parts[split] = text.decode(data, data.x)
+  assert parts['train'] == CONTENT[:900]
+  assert parts['valid'] == parts['test'] == CONTENT[900:]
+  with pytest.raises(ValueError, match=r"no split 'train\+valid'"):
+    text.shakespeare('train+valid', tmp_path)
+
+
 def test_errors_teach(path, tmp_path):
   with pytest.raises(ValueError, match='exactly one of file='):
     text.text('train', tmp_path)
@@ -62,6 +110,10 @@ def test_errors_teach(path, tmp_path):
     text.text('train', tmp_path, file='none.txt')
   with pytest.raises(ValueError, match='1 to 50, or a longer file'):
     text.text('valid', path=path, length=51)
+  with pytest.raises(ValueError, match='1 to 49, or a longer file'):
+    text.text('valid', path=path, length=50, previous=True)
+  with pytest.raises(ValueError, match='got -1'):
+    text.text('train', path=path, length=5, hop=-1)
   with pytest.raises(ValueError, match='length 0'):
     text.text('valid', path=path, length=0)
   with pytest.raises(ValueError, match="Did you mean 'training'"):

@@ -64,6 +64,17 @@ def uci(columns: int, *counts: int, dtype: type = np.float32) -> bytes:
   )
 
 
+def chorales(**pieces: list[np.ndarray]) -> bytes:
+  """A MATLAB file of piano rolls; traindata=[uint8[T, 88], ...], ..."""
+  cells = {}
+  for name, rolls in pieces.items():
+    cells[name] = np.empty((1, len(rolls)), object)
+    cells[name][0] = [*rolls]
+  file = io.BytesIO()
+  scipy.io.savemat(file, cells)
+  return file.getvalue()
+
+
 def lzw(data: bytes, clear_at: int = -1) -> bytes:
   """An LZW stream of `compress`, without the three bytes it begins with.
 
