@@ -81,7 +81,7 @@ def _entry(name: str, entries: Mapping[str, Entry]) -> Entry:
   name = catalogue.ALIASES.get(name, name)
   if name in entries:
     return entries[name]
-  if name in ('digits', 'markov', 'lattice', 'text'):
+  if name in ('digits', 'markov', 'lattice', 'mixture', 'text'):
     why = {
       'digits': 'it is inside scikit-learn',
       'text': 'it reads any file of yours',

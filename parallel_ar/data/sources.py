@@ -13,6 +13,7 @@ from parallel_ar.data import (
   binary,
   catalogue,
   dataset,
+  exact,
   images,
   music,
   synthetic,
@@ -38,6 +39,7 @@ SOURCES: dict[str, Callable[..., Dataset]] = {
   'shakespeare': text.shakespeare,
   'markov': synthetic.markov,
   'lattice': synthetic.lattice,
+  'mixture': exact.mixture,
 }
 
 

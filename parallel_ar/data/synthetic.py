@@ -23,7 +23,7 @@ from parallel_ar.data.dataset import Dataset
 from parallel_ar.data.files import PathLike
 
 _MAX_WIDTH = 10  # a transfer matrix of 2^10 x 2^10 doubles is 8 MiB
-_MAX_EVENTS = 1 << 20
+MAX_EVENTS = 1 << 20  # that are enumerated
 _CHUNK = 1 << 22  # doubles of the largest temporary array of a sampler
 _NUM_EXAMPLES = {'train': 50_000, 'valid': 5_000, 'test': 10_000}
 
@@ -42,10 +42,10 @@ def enumerate_events(num_values: int, event: tuple[int, ...]) -> np.ndarray:
     ValueError: more than 2^20 of them.
   """
   size = int(np.prod(event))
-  if num_values**size > _MAX_EVENTS:
+  if num_values**size > MAX_EVENTS:
     raise ValueError(
       f'There are {num_values}^{size} events of shape {event} with '
-      f'{num_values} values; at most {_MAX_EVENTS} are enumerated. Take fewer '
+      f'{num_values} values; at most {MAX_EVENTS} are enumerated. Take fewer '
       'positions or values.'
     )
   flat = list(itertools.product(range(num_values), repeat=size))
@@ -301,7 +301,7 @@ def markov(
     A Dataset with event (L,) and the exact entropy.
   """
   del data_dir
-  draw = _draw('markov', split, num_examples, seed)
+  draw = split_draw('markov', split, num_examples, seed)
   chain = MarkovChain.random(num_values, length, seed, concentration)
   x = chain.sample(*draw)
   return Dataset('markov', split, x, num_values, entropy=chain.entropy)
@@ -334,16 +334,20 @@ def lattice(
     A Dataset with event (H, W, 1), 2 values and the exact entropy.
   """
   del data_dir
-  draw = _draw('lattice', split, num_examples, seed)
+  draw = split_draw('lattice', split, num_examples, seed)
   source = Lattice(height, width, coupling, field)
   x = source.sample(*draw)[..., None]
   return Dataset('lattice', split, x, 2, entropy=source.entropy)
 
 
-def _draw(
+def split_draw(
   name: str, split: str, num_examples: int | None, seed: int
 ) -> tuple[int, int]:
-  """(N, seed) of a split's draw; the splits of a source are independent."""
+  """(N, seed) of a split's draw; the splits of a source are independent.
+
+  Raises:
+    ValueError: an unknown split, or N < 1.
+  """
   dataset.check_split(name, split, tuple(_NUM_EXAMPLES))
   if num_examples is None:
     num_examples = _NUM_EXAMPLES[split]
