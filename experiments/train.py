@@ -76,13 +76,15 @@ def main() -> None:
     timeout=_PATIENCE.value,
     facts=results.versions(),
   )
-  file = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config']))
+  name = config_flags.get_config_filename(flags.FLAGS['config'])
+  path, _, part = name.partition(':')  # configs/paper.py:uci_dna/made
+  file = pathlib.Path(path)
   if not file.is_file():
     raise ValueError(
       f'--config={file}: there is no such file. The configs of this project '
       'are in configs/; the path is relative to the repository.'
     )
-  workdir = pathlib.Path(_WORKDIR.value or f'runs/{file.stem}')
+  workdir = pathlib.Path(_WORKDIR.value or f'runs/{file.stem}/{part}')
   summary = loop.train(
     config, workdir, data_dir=_DATA_DIR.value, profile=_PROFILE.value
   )
