@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -15,7 +16,8 @@ class MaskedDense(nn.Module):
   With degrees equal to what a unit may know, stacks of this layer keep the
   autoregressive property (Germain et al. 2015, eq. 8 to 10). The mask is
   compared inside the compiled pass and never stored; where it is all ones no
-  mask is applied, where it is all zeros only the bias is left.
+  mask is applied, where it is all zeros only the bias is left. Degrees may be
+  traced arrays, as when they are drawn anew for every example.
 
   Acts on the last axis, so it is a masked 1x1 convolution as well.
 
@@ -35,7 +37,10 @@ class MaskedDense(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    lower, upper = np.asarray(self.in_degree), np.asarray(self.out_degree)
+    lower, upper = self.in_degree, self.out_degree
+    drawn = isinstance(lower, jax.Array) or isinstance(upper, jax.Array)
+    if not drawn:
+      lower, upper = np.asarray(lower), np.asarray(upper)
     if x.shape[-1] != lower.size:
       raise ValueError(
         f'MaskedDense has {lower.size} input degrees, but its input has '
@@ -44,11 +49,11 @@ class MaskedDense(nn.Module):
     kernel = self.param(
       'kernel', self.kernel_init, (lower.size, upper.size), jnp.float32
     )
-    if lower.min() > upper.max():
+    if not drawn and lower.min() > upper.max():
       # XLA 0.10.2 makes NaN of some products with a constant zero matrix.
       y = jnp.zeros((*x.shape[:-1], upper.size), self.dtype)
       return self._add_bias(y)
-    if lower.max() > upper.min():
+    if drawn or lower.max() > upper.min():
       live = jnp.asarray(lower)[:, None] <= jnp.asarray(upper)[None, :]
       kernel = jnp.where(live, kernel, 0)
     return self._add_bias(x.astype(self.dtype) @ kernel.astype(self.dtype))

@@ -84,7 +84,7 @@ FAMILIES: dict[str, Callable[..., AutoregressiveModel]] = {
 _ORDERS = ('num_orders', 'orders_seed')
 _ENSEMBLES: dict[Any, tuple[Callable[..., Any], tuple[str, ...]]] = {
   ardm: (functools.partial(any_order.ensemble, ardm), _ORDERS),
-  made: (ensemble, ('num_masks', 'random_orders')),
+  made: (ensemble, ('num_masks', 'random_orders', 'mask_sampling')),
   nade: (eonade, _ORDERS),
   two_stream: (functools.partial(any_order.ensemble, two_stream), _ORDERS),
 }

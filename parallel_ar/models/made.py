@@ -11,9 +11,11 @@ References:
   Germain, Gregor, Murray, Larochelle: MADE. ICML 2015, eq. 8 to 13, Table 6.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -21,7 +23,7 @@ from flax import linen as nn
 from parallel_ar import heads, model, order
 from parallel_ar.layers import dense, embedding
 from parallel_ar.models import made_decode
-from parallel_ar.types import Array, ArrayLike, Context, Params
+from parallel_ar.types import Array, ArrayLike, Context, Params, PRNGKey
 
 Degrees = Literal['even', 'random']
 _PROJECTED = 64  # features of a slot
@@ -31,7 +33,7 @@ class MADE(nn.Module):
   """The network of one mask set.
 
   Attributes:
-    rank: int[D], flat.
+    rank: int[D], flat; it and the degrees may be traced.
     hidden: int[N] degrees of each hidden layer.
     num_values: V; inputs are one-hot for V > 2, and outputs V logits.
     direct: adds the connections A from inputs to outputs.
@@ -54,7 +56,7 @@ class MADE(nn.Module):
     """The logits, and the last hidden layer."""
     binary = self.num_values == 2
     features = 1 if binary else self.num_values
-    known = np.repeat(self.rank, features)
+    known = self.rank.repeat(features)
     inputs = x.reshape(-1).astype(jnp.float32)
     if not binary:
       inputs = embedding.encode(
@@ -170,6 +172,7 @@ def ensemble(
   event: Sequence[int],
   num_masks: int = 1,
   random_orders: bool = False,
+  mask_sampling: bool = False,
   mask_seed: int = 0,
   **options: Any,
 ) -> tuple[model.AutoregressiveModel, ...]:
@@ -179,6 +182,10 @@ def ensemble(
     event: event shape E.
     num_masks: K.
     random_orders: every member has an order of its own, else all share `rank`.
+    mask_sampling: training draws masks, and orders where they are random, for
+      every example of every update, and does not take the members in turn; the
+      paper draws them for every minibatch. The masked weights of an example
+      are then its own: B times the memory of W, so for small networks.
     mask_seed: member k draws its degrees, and its order, from mask_seed + k.
     **options: of `made`.
 
@@ -197,7 +204,52 @@ def ensemble(
     if random_orders:
       options['rank'] = order.random(event, seed)
     members.append(made(event=event, mask_seed=seed, **options))
-  return tuple(members)
+  if not mask_sampling:
+    return tuple(members)
+  objective = _mask_sampling(members[0], random_orders, **options)
+  return tuple(dataclasses.replace(m, objective=objective) for m in members)
+
+
+def _mask_sampling(
+  member: model.AutoregressiveModel,
+  random_orders: bool,
+  *,
+  hidden: Sequence[int] = (500,),
+  num_values: int = 2,
+  direct: bool = False,
+  degrees: Degrees = 'random',
+  num_classes: int = 0,
+  dtype: Any = jnp.float32,
+  **unused: Any,
+) -> model.Objective:
+  """-log p(x) under masks, and perhaps an order, that the key draws."""
+  del unused
+  if degrees != 'random' and not random_orders:
+    raise ValueError(
+      "mask_sampling draws degrees or orders: with degrees='even' it needs "
+      'random_orders=True.'
+    )
+  rank, depth = member.rank.reshape(-1), member.depth
+  even = hidden_degrees(rank, hidden, 'even', 0)
+
+  def objective(params: Params, x: Array, c: Context, key: PRNGKey) -> Array:
+    to_order, to_degrees = jax.random.split(key)
+    drawn = jnp.asarray(rank)
+    if random_orders:
+      drawn = jax.random.permutation(to_order, rank)
+    layers, lowest = [], 0
+    for l, layer in enumerate(even):
+      if degrees == 'random':
+        to_layer = jax.random.fold_in(to_degrees, l)
+        top = max(depth - 1, 1)
+        layer = jax.random.randint(to_layer, layer.shape, lowest, top)
+        lowest = layer.min()
+      layers.append(layer)
+    module = MADE(drawn, layers, num_values, direct, num_classes, dtype)
+    dist: Any = module.apply({'params': params}, x, c)
+    return -member.head.log_prob(dist, x).sum()
+
+  return objective
 
 
 def hidden_degrees(

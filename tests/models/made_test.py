@@ -1,5 +1,7 @@
 """MADE: degrees, masks, ensembles, precision."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,7 +91,37 @@ class TestEnsemble:
     for k, member in enumerate(members):
       np.testing.assert_array_equal(member.rank, order.random((3, 3), 5 + k))
 
+  @pytest.mark.parametrize('random_orders', [False, True])
+  def test_drawn_masks_give_a_distribution(self, random_orders):
+    options = {'event': (7,), 'hidden': (9, 6), 'direct': True}
+    options |= {'random_orders': random_orders, 'mask_sampling': True}
+    one, other = models.ensemble(**options, num_masks=2)
+    assert one.objective is other.objective
+    params = cases.random_params(one)
+    every = np.array(list(itertools.product([0, 1], repeat=7)))
+    each = jax.vmap(one.objective, (None, 0, None, None))
+    each = jax.jit(jax.vmap(each, (None, None, None, 0)))
+    nats = each(params, every, None, jax.random.split(jax.random.key(3), 4))
+    np.testing.assert_allclose(np.exp(-nats).sum(1), 1, rtol=1e-5)
+    assert np.abs(nats[0] - nats[1]).max() > 0.01
+
+  def test_a_drawn_order_is_that_of_a_model(self):
+    options = {'event': (7,), 'hidden': (9,), 'degrees': 'even'}
+    drawn = {'random_orders': True, 'mask_sampling': True}
+    (member,) = models.ensemble(**options, **drawn)
+    params, key = cases.random_params(member), jax.random.key(1)
+    to_order, _ = jax.random.split(key)
+    rank = np.asarray(jax.random.permutation(to_order, member.rank))
+    x = cases.make_case(member, batch=3).x
+    keys = jnp.stack([key] * 3)
+    got = jax.vmap(member.objective, (None, 0, None, 0))(params, x, None, keys)
+    model = models.made(**options, rank=rank)
+    want = -likelihood_laws.log_prob(model, params, x)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
   def test_errors(self):
+    with pytest.raises(ValueError, match='needs random_orders=True'):
+      models.ensemble(event=(4,), degrees='even', mask_sampling=True)
     with pytest.raises(ValueError, match='num_masks must be at least 1; got 0'):
       models.ensemble(event=(4,), num_masks=0)
     with pytest.raises(ValueError, match='a rank or random_orders=True, not b'):
