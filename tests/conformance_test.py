@@ -71,7 +71,10 @@ transposed = np.arange(9).reshape(3, 3).T.reshape(-1)
 CASES = {
   'made': lambda: made(event=(3, 3, 1), direct=True),
   'made_random_order_label': lambda: made(
-    event=(9,), rank=order.random((9,), 1), num_classes=3
+    event=(9,),
+    rank=order.random((9,), 1),
+    num_classes=3,
+    activation='softplus',
   ),
   'made_blocks_vector': lambda: made(
     event=(2, 2, 3), rank=order.blocks((2, 2, 3), 3), context_size=2

@@ -1,6 +1,6 @@
 """MADE: masked autoencoder for distribution estimation, in any order.
 
-  h^l = relu(b^l + (W^l * M^l) h^(l-1)),   h^0 = x
+  h^l = g(b^l + (W^l * M^l) h^(l-1)),   h^0 = x,   g = relu or softplus
   l_i = c_i + ((V * M) h^L)_i + ((A * M^A) x)_i
 
 Every unit has a degree: an input its rank, a hidden unit a number m, and it
@@ -13,7 +13,7 @@ References:
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from parallel_ar.models import made_decode
 from parallel_ar.types import Array, ArrayLike, Context, Params, PRNGKey
 
 Degrees = Literal['even', 'random']
+Activation = Literal['relu', 'softplus']
 _PROJECTED = 64  # features of a slot
 
 
@@ -39,6 +40,7 @@ class MADE(nn.Module):
     direct: adds the connections A from inputs to outputs.
     num_classes: labels of the context, if it is a label.
     dtype: of the products; parameters are float32.
+    activation: g.
   """
 
   rank: Any
@@ -47,6 +49,7 @@ class MADE(nn.Module):
   direct: bool = False
   num_classes: int = 0
   dtype: Any = jnp.float32
+  activation: Activation = 'relu'
 
   def __call__(self, x: Array, context: Context) -> Array:
     return self.with_hidden(x, context)[0]
@@ -66,7 +69,7 @@ class MADE(nn.Module):
     for l, layer in enumerate(self.hidden):
       y = dense.MaskedDense(degree, layer, self.dtype, name=f'hidden_{l}')(y)
       add = embedding.AddContext(self.num_classes, self.dtype)
-      y = nn.relu(add(y, context))
+      y = self.activate(add(y, context))
       degree = layer
     # An output of rank r reads degrees < r: shift by one for "<=".
     out = dense.MaskedDense(degree + 1, known, self.dtype, name='out')(y)
@@ -78,6 +81,10 @@ class MADE(nn.Module):
     out = out.astype(jnp.float32)
     shape = x.shape if binary else (*x.shape, self.num_values)
     return out.reshape(shape), y
+
+  def activate(self, y: Array) -> Array:
+    """g(y)."""
+    return nn.relu(y) if self.activation == 'relu' else nn.softplus(y)
 
 
 def made(
@@ -92,6 +99,7 @@ def made(
   num_classes: int = 0,
   context_size: int = 0,
   dtype: Any = jnp.float32,
+  activation: Activation = 'relu',
 ) -> model.AutoregressiveModel:
   """Builds a MADE.
 
@@ -108,13 +116,19 @@ def made(
     num_classes: > 0 conditions on a label in 0..num_classes-1.
     context_size: > 0 conditions on a real vector.
     dtype: of the products; parameters are float32.
+    activation: g, of the hidden units: 'relu' or 'softplus'.
 
   Returns:
     The model; its depth is the number of ranks.
 
   Raises:
-    ValueError: no hidden units, an unknown way to set degrees, a bad rank.
+    ValueError: no hidden units, an unknown way to set degrees or activation,
+      a bad rank.
   """
+  if activation not in get_args(Activation):
+    raise ValueError(
+      f"activation must be 'relu' or 'softplus'; got {activation!r}."
+    )
   if any(n < 1 for n in hidden):
     raise ValueError(f'Hidden layers need at least one unit; got {hidden}.')
   rank = order.check(order.raster(event) if rank is None else rank, event)
@@ -126,6 +140,7 @@ def made(
     direct=direct,
     num_classes=num_classes,
     dtype=dtype,
+    activation=activation,
   )
   return model.from_linen(
     module,
@@ -220,6 +235,7 @@ def _mask_sampling(
   degrees: Degrees = 'random',
   num_classes: int = 0,
   dtype: Any = jnp.float32,
+  activation: Activation = 'relu',
   **unused: Any,
 ) -> model.Objective:
   """-log p(x) under masks, and perhaps an order, that the key draws."""
@@ -245,7 +261,8 @@ def _mask_sampling(
         layer = jax.random.randint(to_layer, layer.shape, lowest, top)
         lowest = layer.min()
       layers.append(layer)
-    module = MADE(drawn, layers, num_values, direct, num_classes, dtype)
+    sizes = num_values, direct, num_classes
+    module = MADE(drawn, layers, *sizes, dtype, activation)
     dist: Any = module.apply({'params': params}, x, c)
     return -member.head.log_prob(dist, x).sum()
 

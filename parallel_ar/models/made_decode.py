@@ -93,7 +93,7 @@ def decode(module: Any) -> Decode:
       live = jnp.asarray(reads[l]) < now
       at = jnp.minimum(to, size - 1)
       new = pull(params, names[l], y, live, at) + units.base[l][at]
-      y = units.hidden[l].at[to].set(jax.nn.relu(new), mode='drop')
+      y = units.hidden[l].at[to].set(module.activate(new), mode='drop')
       hidden.append(y)
     at = position * features + jnp.arange(features)
     live = jnp.asarray(reads[-1]) < now

@@ -130,6 +130,17 @@ class TestEnsemble:
       )
 
 
+def test_softplus():
+  model = models.made(event=(4,), hidden=(8,), activation='softplus')
+  plain = models.made(event=(4,), hidden=(8,))
+  params = cases.random_params(model)
+  x = np.ones((1, 4), np.int32)
+  nats = [likelihood_laws.log_prob(m, params, x) for m in (model, plain)]
+  assert nats[0] != nats[1]
+  with pytest.raises(ValueError, match="'relu' or 'softplus'; got 'tanh'"):
+    models.made(event=(4,), activation='tanh')
+
+
 def test_the_context_changes_the_distribution():
   model = models.made(event=(4,), hidden=(8,), num_classes=3)
   params = cases.random_params(model)
