@@ -12,6 +12,7 @@ References:
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -27,6 +28,7 @@ from parallel_ar.types import Array, ArrayLike, Context, Params, PRNGKey
 
 Degrees = Literal['even', 'random']
 Activation = Literal['relu', 'softplus']
+Init = Literal['lecun', 'cropped']
 _PROJECTED = 64  # features of a slot
 
 
@@ -41,6 +43,7 @@ class MADE(nn.Module):
     num_classes: labels of the context, if it is a label.
     dtype: of the products; parameters are float32.
     activation: g.
+    kernel_init: of W and V and A: 'lecun' or 'cropped', see `made`.
   """
 
   rank: Any
@@ -50,6 +53,7 @@ class MADE(nn.Module):
   num_classes: int = 0
   dtype: Any = jnp.float32
   activation: Activation = 'relu'
+  kernel_init: Init = 'lecun'
 
   def __call__(self, x: Array, context: Context) -> Array:
     return self.with_hidden(x, context)[0]
@@ -66,17 +70,21 @@ class MADE(nn.Module):
         x.reshape(-1, 1), self.num_values, 'one_hot'
       ).reshape(-1)
     y, degree = inputs, known
+    cropped = self.kernel_init == 'cropped'
+    init = _cropped if cropped else nn.initializers.lecun_normal()
+    masked = functools.partial(
+      dense.MaskedDense, dtype=self.dtype, kernel_init=init
+    )
     for l, layer in enumerate(self.hidden):
-      y = dense.MaskedDense(degree, layer, self.dtype, name=f'hidden_{l}')(y)
+      y = masked(degree, layer, name=f'hidden_{l}')(y)
       add = embedding.AddContext(self.num_classes, self.dtype)
       y = self.activate(add(y, context))
       degree = layer
     # An output of rank r reads degrees < r: shift by one for "<=".
-    out = dense.MaskedDense(degree + 1, known, self.dtype, name='out')(y)
+    out = masked(degree + 1, known, name='out')(y)
     if self.direct:
-      out = out + dense.MaskedDense(
-        known + 1, known, self.dtype, use_bias=False, name='direct'
-      )(inputs)
+      direct = masked(known + 1, known, use_bias=False, name='direct')
+      out = out + direct(inputs)
     out = embedding.AddContext(self.num_classes, self.dtype)(out, context)
     out = out.astype(jnp.float32)
     shape = x.shape if binary else (*x.shape, self.num_values)
@@ -85,6 +93,11 @@ class MADE(nn.Module):
   def activate(self, y: Array) -> Array:
     """g(y)."""
     return nn.relu(y) if self.activation == 'relu' else nn.softplus(y)
+
+
+def _cropped(key: PRNGKey, shape: Sequence[int], dtype: Any) -> Array:
+  """Normal, with the variance 1 / max(N, F) of a crop of an orthogonal one."""
+  return jax.random.normal(key, shape, dtype) * max(shape) ** -0.5
 
 
 def made(
@@ -100,6 +113,7 @@ def made(
   context_size: int = 0,
   dtype: Any = jnp.float32,
   activation: Activation = 'relu',
+  kernel_init: Init = 'lecun',
 ) -> model.AutoregressiveModel:
   """Builds a MADE.
 
@@ -117,17 +131,24 @@ def made(
     context_size: > 0 conditions on a real vector.
     dtype: of the products; parameters are float32.
     activation: g, of the hidden units: 'relu' or 'softplus'.
+    kernel_init: 'lecun', of variance 1 / inputs, or 'cropped', of variance
+      1 / max(inputs, outputs): that of the authors' code, which crops an
+      orthogonal matrix; wide layers then start small and generalise better.
 
   Returns:
     The model; its depth is the number of ranks.
 
   Raises:
-    ValueError: no hidden units, an unknown way to set degrees or activation,
-      a bad rank.
+    ValueError: no hidden units, an unknown way to set degrees or kernels, an
+      unknown activation, a bad rank.
   """
   if activation not in get_args(Activation):
     raise ValueError(
       f"activation must be 'relu' or 'softplus'; got {activation!r}."
+    )
+  if kernel_init not in get_args(Init):
+    raise ValueError(
+      f"kernel_init must be 'lecun' or 'cropped'; got {kernel_init!r}."
     )
   if any(n < 1 for n in hidden):
     raise ValueError(f'Hidden layers need at least one unit; got {hidden}.')
@@ -141,6 +162,7 @@ def made(
     num_classes=num_classes,
     dtype=dtype,
     activation=activation,
+    kernel_init=kernel_init,
   )
   return model.from_linen(
     module,
@@ -253,14 +275,13 @@ def _mask_sampling(
     drawn = jnp.asarray(rank)
     if random_orders:
       drawn = jax.random.permutation(to_order, rank)
-    layers, lowest = [], 0
-    for l, layer in enumerate(even):
-      if degrees == 'random':
-        to_layer = jax.random.fold_in(to_degrees, l)
-        top = max(depth - 1, 1)
-        layer = jax.random.randint(to_layer, layer.shape, lowest, top)
-        lowest = layer.min()
-      layers.append(layer)
+    layers: list[Any] = list(even)
+    lowest: Any = 0
+    for l, layer in enumerate(even if degrees == 'random' else ()):
+      to_layer = jax.random.fold_in(to_degrees, l)
+      top = max(depth - 1, 1)
+      layers[l] = jax.random.randint(to_layer, layer.shape, lowest, top)
+      lowest = layers[l].min()
     sizes = num_values, direct, num_classes
     module = MADE(drawn, layers, *sizes, dtype, activation)
     dist: Any = module.apply({'params': params}, x, c)

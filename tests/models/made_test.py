@@ -141,6 +141,15 @@ def test_softplus():
     models.made(event=(4,), activation='tanh')
 
 
+def test_cropped_kernels_have_the_variance_of_the_longer_side():
+  model = models.made(event=(20,), hidden=(900,), kernel_init='cropped')
+  params = jax.jit(model.init)(jax.random.key(0))
+  for layer in ('hidden_0', 'out'):
+    assert 0.9 < params[layer]['kernel'].std() * 900**0.5 < 1.1
+  with pytest.raises(ValueError, match="'lecun' or 'cropped'; got 'small'"):
+    models.made(event=(4,), kernel_init='small')
+
+
 def test_the_context_changes_the_distribution():
   model = models.made(event=(4,), hidden=(8,), num_classes=3)
   params = cases.random_params(model)
