@@ -1,48 +1,260 @@
 """Every cell of the paper tables: --config=configs/paper.py:TABLE/CELL.
 
-Command: ./run.sh train --config=configs/paper.py:mnist_fixed/made_8000 \
-    --data_dir=data
+`./run.sh tables/paper` prints the tables, their missing cells and what those
+cost; `--run` runs them. What a table is compared with, and from where, is in
+third_party/published/; docs/tables.md has the tables.
+Data: that of the cell, `data.name`; docs/data.md says how to get it.
+Hardware: 2 CPU cores, `minutes` of the cell.
+Expect: the number of results/paper/TABLE/CELL.json.
+Command: ./run.sh train --config=configs/paper.py:uci_dna/made \
+    --data_dir=data --result=results/paper/uci_dna/made.json
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from parallel_ar.training import configuration
 
-_BMNIST = {
-  'data.name': 'bmnist_fixed',
-  'model.event': (28, 28, 1),
-  'train.batch_size': 100,
-  'train.eval_every': 500,
-  'train.checkpoint_every': 500,
-  'train.keep_best': True,
-  'evaluate.batch_size': 500,
-}
-_ADAGRAD = {
-  'optimizer.name': 'adagrad',
-  'optimizer.learning_rate': 0.01,
-  'optimizer.schedule': 'linear',
-}
-_MADE = {'model.name': 'made', 'model.order': 'random', 'model.direct': True}
+Fields = dict[str, Any]
 
-CELLS: dict[str, dict[str, Any]] = {
-  'mnist_fixed/made_8000': {
-    **_BMNIST,
-    **_MADE,
-    **_ADAGRAD,
-    'model.hidden': (8000,),
-    'train.steps': 28 * 500,
-  },
+
+class Cell(NamedTuple):
+  """One run of a table.
+
+  Attributes:
+    row: what the table calls it.
+    published: the model of third_party/published/TABLE.csv that it repeats, or
+      '' where none has been published.
+    minutes: of the run on two CPU cores that do nothing else.
+    fields: what differs from `default_config`, as 'section.field': value.
+  """
+
+  row: str
+  published: str
+  minutes: float
+  fields: Fields
+
+
+def _schedule(batch: int, steps: int, evals: int, **more: Any) -> Fields:
+  every = steps // evals
+  fields = {
+    'train.batch_size': batch,
+    'train.steps': steps,
+    'train.eval_every': every,
+    'train.checkpoint_every': every,
+    'train.keep_best': True,
+    'evaluate.batch_size': 500,
+  }
+  return fields | {f'train.{name}': value for name, value in more.items()}
+
+
+def _optimizer(name: str, rate: float, schedule: str, **more: Any) -> Fields:
+  fields = {'name': name, 'learning_rate': rate, 'schedule': schedule} | more
+  return {f'optimizer.{name}': value for name, value in fields.items()}
+
+
+def _model(name: str, **more: Any) -> Fields:
+  return {f'model.{field}': v for field, v in ({'name': name} | more).items()}
+
+
+def _independent(dims: int) -> Fields:
+  """All positions share a rank, and so nothing is read."""
+  return _model('made', hidden=(), order='blocks', order_block=dims)
+
+
+_ADAGRAD = _optimizer('adagrad', 0.01, 'linear')
+_ADAM = _optimizer('adam', 1e-3, 'cosine', warmup_steps=100)
+_FAST = _optimizer('adam', 0.02, 'cosine')
+_PAPER = {
+  'direct': True,
+  'kernel_init': 'cropped',
+}  # what the authors' code has
+_MADE = _model('made', order='random', **_PAPER)
+_NADE = _model('nade', hidden=500)
+
+
+def _digits_of(source: str, **more: Any) -> Fields:
+  fields = {'data.name': source, 'model.event': (28, 28, 1)}
+  if source == 'mnist_dynamic':
+    fields |= {'data.train_split': 'train+valid', 'data.valid_split': ''}
+  return fields | more
+
+
+def _binarized(source: str, epoch: int) -> dict[str, Cell]:
+  """The cells that the two binarizations share."""
+  dynamic = source == 'mnist_dynamic'
+  own = _digits_of(source)
+  last = {'train.keep_best': False} if dynamic else {}
+
+  def cell(row: str, names: tuple[str, str], minutes: float, *parts: Fields):
+    fields = own.copy()
+    for part in (*parts, last):
+      fields |= part
+    return Cell(row, names[dynamic], minutes, fields)
+
+  return {
+    'independent': cell(
+      'Independent Bernoulli',
+      ('', ''),
+      0.5,
+      _independent(784),
+      _FAST,
+      _schedule(500, 1000, 4),
+    ),
+    'fvsbn': cell(
+      'FVSBN',
+      ('FVSBN', 'FVSBN (pytorch-generative)'),
+      2,
+      _model('made', hidden=()),
+      _ADAM,
+      _schedule(100, 30 * epoch, 10),
+    ),
+    'nade': cell(
+      'NADE [500], raster order',
+      ('NADE 1hl (fixed order)', 'NADE-500 (pytorch-generative)'),
+      60,
+      _NADE,
+      _ADAM,
+      _schedule(100, 20 * epoch, 10, ema_decay=0.999),
+    ),
+    'made_500': cell(
+      'MADE [500], 1 mask',
+      ('MADE 1hl 500 units 1 mask', ''),
+      6,
+      _MADE,
+      {'model.hidden': (500,)},
+      _ADAGRAD,
+      _schedule(100, 100 * epoch, 20),
+    ),
+    'made_8000': cell(
+      'MADE [8000], 1 mask',
+      ('MADE 1hl (1 mask)', 'MADE 1x8000 1 mask (pytorch-generative)'),
+      10,
+      _MADE,
+      {'model.hidden': (8000,)},
+      _ADAGRAD,
+      _schedule(100, 30 * epoch, 30),
+    ),
+  }
+
+
+_MNIST_FIXED = _binarized('bmnist_fixed', 500) | {
+  'made_500_32': Cell(
+    'MADE [500], 32 masks',
+    '',
+    15,
+    _digits_of('bmnist_fixed')
+    | _MADE
+    | {'model.hidden': (500,), 'model.num_masks': 32}
+    | {'model.random_orders': False}
+    | _ADAGRAD
+    | _schedule(100, 100 * 500, 20),
+  ),
+  'made_8000_32': Cell(
+    'MADE [8000], 32 masks',
+    'MADE 1hl (32 masks)',
+    20,
+    _digits_of('bmnist_fixed')
+    | _MADE
+    | {'model.hidden': (8000,), 'model.num_masks': 32}
+    | _ADAGRAD
+    | _schedule(100, 40 * 500, 10),
+  ),
+}
+
+
+def _uci(dims: int, source: str, epoch: int, softplus: bool, eps: float):
+  """The cells of a binary set of so many dimensions and steps an epoch."""
+  own = {'data.name': source, 'model.event': (dims,)}
+  steps = 200 * epoch
+  adadelta = _optimizer('adadelta', 1.0, 'constant', eps=eps)
+  activation = 'softplus' if softplus else 'relu'
+  made = {'model.hidden': (500,), 'model.activation': activation}
+
+  def cell(row: str, published: str, minutes: float, *parts: Fields) -> Cell:
+    fields = own.copy()
+    for part in parts:
+      fields |= part
+    return Cell(row, published, minutes, fields)
+
+  return {
+    'independent': cell(
+      'Independent Bernoulli',
+      '',
+      0.3,
+      _independent(dims),
+      _FAST,
+      _schedule(100, 1000, 10),
+    ),
+    'fvsbn': cell(
+      'FVSBN',
+      'FVSBN',
+      0.5,
+      _model('made', hidden=()),
+      _optimizer('adagrad', 0.05, 'constant'),
+      _schedule(100, steps, 40),
+    ),
+    'nade': cell(
+      'NADE [500], raster order',
+      'NADE (fixed order)',
+      2,
+      _NADE,
+      _optimizer('adam', 3e-4, 'constant'),
+      _schedule(100, steps // 2, 40),
+    ),
+    'eonade': cell(
+      'EoNADE [500], 16 orders',
+      'EoNADE 1hl (16 ord.)',
+      4,
+      _NADE,
+      {'model.num_orders': 16},
+      _optimizer('adam', 3e-4, 'constant'),
+      _schedule(100, steps, 20),
+    ),
+    'made': cell(
+      'MADE [500], 1 mask',
+      'MADE',
+      1,
+      _MADE,
+      made,
+      adadelta,
+      _schedule(100, steps, 40),
+    ),
+    'made_sampled': cell(
+      'MADE [500], masks and orders drawn anew, 100 at test',
+      'MADE mask sampling',
+      5,
+      _model('made', **_PAPER),
+      {'model.hidden': (500,), 'model.num_masks': 100},
+      {'model.random_orders': True, 'model.mask_sampling': True},
+      _optimizer('adadelta', 1.0, 'constant', eps=1e-5),
+      _schedule(100, 3 * steps, 20),
+    ),
+  }
+
+
+TABLES: dict[str, dict[str, Cell]] = {
+  'mnist_fixed': _MNIST_FIXED,
+  'mnist_dynamic': _binarized('mnist_dynamic', 600),
+  'uci_dna': _uci(180, 'uci_dna', 14, True, 1e-9),
+  'uci_mushrooms': _uci(112, 'uci_mushrooms', 20, True, 1e-7),
+  'uci_nips': _uci(500, 'uci_nips', 4, True, 1e-9),
+}
+CELLS = {
+  f'{t}/{c}': cell for t, cells in TABLES.items() for c, cell in cells.items()
 }
 
 
 def get_config(cell: str = '') -> ConfigDict:
-  """The config of a cell."""
+  """The config of a cell, by the name TABLE/CELL."""
   if cell not in CELLS:
-    raise ValueError(f'Unknown cell {cell!r}. Choose from: {", ".join(CELLS)}.')
+    known = ', '.join(CELLS)
+    raise ValueError(
+      f'--config=configs/paper.py:{cell} names no cell; take one of {known}.'
+    )
   config = configuration.default_config()
-  for path, value in CELLS[cell].items():
+  for path, value in CELLS[cell].fields.items():
     section, field = path.split('.')
     config[section][field] = value
   return config
