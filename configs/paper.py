@@ -65,7 +65,7 @@ def _independent(dims: int) -> Fields:
 
 _ADAGRAD = _optimizer('adagrad', 0.01, 'linear')
 _ADAM = _optimizer('adam', 1e-3, 'cosine', warmup_steps=100)
-_FAST = _optimizer('adam', 0.02, 'cosine')
+_FAST = _optimizer('adam', 0.1, 'cosine')
 _PAPER = {
   'direct': True,
   'kernel_init': 'cropped',
