@@ -63,7 +63,7 @@ def _independent(dims: int) -> Fields:
   return _model('made', hidden=(), order='blocks', order_block=dims)
 
 
-_ADAGRAD = _optimizer('adagrad', 0.01, 'linear')
+_ADAGRAD = _optimizer('adagrad', 0.01, 'linear', end_factor=0.3)
 _ADAM = _optimizer('adam', 1e-3, 'cosine', warmup_steps=100)
 _FAST = _optimizer('adam', 0.1, 'cosine')
 _PAPER = {
@@ -217,6 +217,7 @@ def _uci(dims: int, source: str, epoch: int, softplus: bool, eps: float):
       'MADE',
       1,
       _MADE,
+      _PAPER,
       made,
       adadelta,
       _schedule(100, steps, 40),
@@ -225,7 +226,8 @@ def _uci(dims: int, source: str, epoch: int, softplus: bool, eps: float):
       'MADE [500], masks and orders drawn anew, 100 at test',
       'MADE mask sampling',
       5,
-      _model('made', **_PAPER),
+      _model('made', direct=True),
+      _PAPER,
       {'model.hidden': (500,), 'model.num_masks': 100},
       {'model.random_orders': True, 'model.mask_sampling': True},
       _optimizer('adadelta', 1.0, 'constant', eps=1e-5),

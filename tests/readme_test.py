@@ -65,6 +65,7 @@ SMALL = {
     '--steps=2',
   ],
   'tables/quantization': ['--count=20', '--rounds=1'],
+  'tables/paper': [],
   'tables/inverse': ['--side=3', '--layers=2', '--hidden=8', '--steps=2'],
   'compress': ['--count=6'],
   'influence': ['--events=1', '--count=2'],
