@@ -10,6 +10,7 @@ Command: ./run.sh train --config=configs/paper.py:uci_dna/made \
     --data_dir=data --result=results/paper/uci_dna/made.json
 """
 
+import importlib
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -17,6 +18,9 @@ from ml_collections import ConfigDict
 from parallel_ar.training import configuration
 
 Fields = dict[str, Any]
+
+# Fields of a model that its data decides.
+_OF_THE_DATA = ('event', 'num_values', 'num_classes', 'context_size')
 
 
 class Cell(NamedTuple):
@@ -27,13 +31,17 @@ class Cell(NamedTuple):
     published: the model of third_party/published/TABLE.csv that it repeats, or
       '' where none has been published.
     minutes: of the run on two CPU cores that do nothing else.
-    fields: what differs from `default_config`, as 'section.field': value.
+    fields: what differs from `default_config`, or from the base, as
+      'section.field': value; a 'model.name' here replaces the base's model but
+      for its event, values and contexts.
+    base: the config of configs/ to start from, if any.
   """
 
   row: str
   published: str
   minutes: float
   fields: Fields
+  base: str = ''
 
 
 def _schedule(batch: int, steps: int, evals: int, **more: Any) -> Fields:
@@ -234,12 +242,100 @@ def _uci(dims: int, source: str, epoch: int, eps: float) -> dict[str, Cell]:
   }
 
 
+_JSB = {
+  'nade': Cell('NADE [200] given 8 frames', 'RNN-NADE', 2, {}, 'jsb_nade'),
+  'nade_alone': Cell(
+    'NADE [200] without a past',
+    'NADE',
+    2,
+    {'data.history': 0, 'model.context_size': 0},
+    'jsb_nade',
+  ),
+  'made': Cell(
+    'MADE [500] given 8 frames',
+    '',
+    2,
+    _model('made', hidden=(500,), direct=True),
+    'jsb_nade',
+  ),
+  'independent_keys': Cell(
+    'Network [500, 500] of 8 frames, keys independent given them',
+    'TCN',
+    2,
+    {'data.skip': 1}
+    | _model('made', hidden=(500, 500), order='blocks', order_block=88),
+    'jsb_nade',
+  ),
+}
+
+
+def _text(source: str, symbols: int, nanogpt: str) -> dict[str, Cell]:
+  """nanoGPT's CPU setting, and a recurrence beside it."""
+  fields = {'data.name': source, 'data.vocabulary': 'file'}
+  fields |= {'model.num_values': symbols, 'model.num_classes': symbols}
+  longer = {'data.length': 256, 'model.event': (256,)}
+  longer |= {'optimizer.clip_norm': 256.0, 'optimizer.learning_rate': 3e-3}
+  gru = _model('recurrent', cell='min_gru', features=192, layers=3)
+  return {
+    'transformer': Cell(
+      'Transformer, 4 x 128, 64 characters, batches of 12, 2,000 updates',
+      nanogpt,
+      3,
+      fields,
+      'shakespeare_transformer',
+    ),
+    'min_gru': Cell(
+      'minGRU, 3 x 192, 256 characters, batches of 16, 3,000 updates',
+      '',
+      10,
+      fields | longer | gru | {'train.batch_size': 16, 'train.steps': 3000},
+      'shakespeare_transformer',
+    ),
+  }
+
+
+def _grey(source: str, published: str) -> dict[str, Cell]:
+  """256 grey levels of 28 x 28 pixels."""
+  fields = {'data.name': source, 'model.event': (28, 28, 1)}
+  fields |= {'model.num_values': 256}
+  fields |= {'data.train_split': 'train+valid', 'data.valid_split': ''}
+  gated = _model('gated_pixelcnn', features=32, layers=7, size=5)
+  rule = _optimizer('adam', 3e-3, 'cosine', warmup_steps=200, clip_norm=50.0)
+  more = {'train.keep_best': False, 'evaluate.batch_size': 200}
+  return {
+    'gated_pixelcnn': Cell(
+      'Gated PixelCNN, 7 layers of 32 channels, 2 epochs',
+      published,
+      30,
+      fields | gated | rule | _schedule(16, 8000, 8, ema_decay=0.999) | more,
+    ),
+  }
+
+
+_MNIST_FIXED['pixelcnn'] = Cell(
+  'PixelCNN, 7 blocks of 64 channels, 2.5 epochs',
+  'PixelCNN',
+  30,
+  _digits_of('bmnist_fixed')
+  | _model('pixelcnn', features=64, layers=7, size=5, head_features=64)
+  | _optimizer('adam', 2e-3, 'cosine', warmup_steps=200, clip_norm=50.0)
+  | _schedule(16, 8000, 4, ema_decay=0.999)
+  | {'evaluate.batch_size': 200},
+)
+
 TABLES: dict[str, dict[str, Cell]] = {
   'mnist_fixed': _MNIST_FIXED,
   'mnist_dynamic': _binarized('mnist_dynamic', 600),
   'uci_dna': _uci(180, 'uci_dna', 14, 1e-8),
   'uci_mushrooms': _uci(112, 'uci_mushrooms', 20, 1e-7),
   'uci_nips': _uci(500, 'uci_nips', 4, 1e-7),
+  'mnist8': _grey('mnist', 'Gated PixelCNN 7x64 dilated, 256-softmax'),
+  'fashion8': _grey('fashion_mnist', ''),
+  'jsb': _JSB,
+  'shakespeare': _text(
+    'shakespeare', 65, 'nanoGPT 4L 128d ctx64 2000 iters CPU (3 min)'
+  ),
+  'kjv': _text('kjv', 73, ''),
 }
 CELLS = {
   f'{t}/{c}': cell for t, cells in TABLES.items() for c, cell in cells.items()
@@ -253,8 +349,15 @@ def get_config(cell: str = '') -> ConfigDict:
     raise ValueError(
       f'--config=configs/paper.py:{cell} names no cell; take one of {known}.'
     )
-  config = configuration.default_config()
-  for path, value in CELLS[cell].fields.items():
+  base, fields = CELLS[cell].base, CELLS[cell].fields
+  if not base:
+    config = configuration.default_config()
+  else:
+    config = importlib.import_module(f'configs.{base}').get_config()
+    if 'model.name' in fields:
+      kept = {k: v for k, v in config.model.items() if k in _OF_THE_DATA}
+      config.model = ConfigDict({'name': ''} | kept)
+  for path, value in fields.items():
     section, field = path.split('.')
     config[section][field] = value
   return config
