@@ -304,22 +304,22 @@ def _grey(source: str, published: str) -> dict[str, Cell]:
   more = {'train.keep_best': False, 'evaluate.batch_size': 200}
   return {
     'gated_pixelcnn': Cell(
-      'Gated PixelCNN, 7 layers of 32 channels, 2 epochs',
+      'Gated PixelCNN, 7 layers of 32 channels, 48,000 images seen',
       published,
-      30,
-      fields | gated | rule | _schedule(16, 8000, 8, ema_decay=0.999) | more,
+      12,
+      fields | gated | rule | _schedule(16, 3000, 6, ema_decay=0.99) | more,
     ),
   }
 
 
 _MNIST_FIXED['pixelcnn'] = Cell(
-  'PixelCNN, 7 blocks of 64 channels, 2.5 epochs',
+  'PixelCNN, 7 blocks of 64 channels, 64,000 images seen',
   'PixelCNN',
-  30,
+  15,
   _digits_of('bmnist_fixed')
   | _model('pixelcnn', features=64, layers=7, size=5, head_features=64)
   | _optimizer('adam', 2e-3, 'cosine', warmup_steps=200, clip_norm=50.0)
-  | _schedule(16, 8000, 4, ema_decay=0.999)
+  | _schedule(16, 4000, 4, ema_decay=0.999)
   | {'evaluate.batch_size': 200},
 )
 
