@@ -114,7 +114,7 @@ def _binarized(source: str, epoch: int) -> dict[str, Cell]:
       ('FVSBN', 'FVSBN (pytorch-generative)'),
       2,
       _model('made', hidden=()),
-      _ADAM,
+      _optimizer('adam', 0.01, 'cosine'),
       _schedule(100, 30 * epoch, 10),
     ),
     'nade': cell(
@@ -198,8 +198,8 @@ def _uci(dims: int, source: str, epoch: int, eps: float) -> dict[str, Cell]:
       'FVSBN',
       0.5,
       _model('made', hidden=()),
-      _optimizer('adam', 5e-3, 'cosine'),
-      _schedule(100, steps, 40),
+      _optimizer('adam', 0.02, 'cosine'),
+      _schedule(100, 2 * steps, 80),
     ),
     'nade': cell(
       'NADE [500], raster order',
@@ -328,7 +328,7 @@ TABLES: dict[str, dict[str, Cell]] = {
   'mnist_dynamic': _binarized('mnist_dynamic', 600),
   'uci_dna': _uci(180, 'uci_dna', 14, 1e-8),
   'uci_mushrooms': _uci(112, 'uci_mushrooms', 20, 1e-7),
-  'uci_nips': _uci(500, 'uci_nips', 4, 1e-7),
+  'uci_nips': _uci(500, 'uci_nips', 4, 1e-9),
   'mnist8': _grey('mnist', 'Gated PixelCNN 7x64 dilated, 256-softmax'),
   'fashion8': _grey('fashion_mnist', ''),
   'jsb': _JSB,
