@@ -271,9 +271,9 @@ _JSB = {
 
 def _text(source: str, symbols: int, nanogpt: str) -> dict[str, Cell]:
   """nanoGPT's CPU setting, and a recurrence beside it."""
-  fields = {'data.name': source, 'data.vocabulary': 'file'}
+  fields: Fields = {'data.name': source, 'data.vocabulary': 'file'}
   fields |= {'model.num_values': symbols, 'model.num_classes': symbols}
-  longer = {'data.length': 256, 'model.event': (256,)}
+  longer: Fields = {'data.length': 256, 'model.event': (256,)}
   longer |= {'optimizer.clip_norm': 256.0, 'optimizer.learning_rate': 3e-3}
   gru = _model('recurrent', cell='min_gru', features=192, layers=3)
   return {
@@ -296,7 +296,7 @@ def _text(source: str, symbols: int, nanogpt: str) -> dict[str, Cell]:
 
 def _grey(source: str, published: str) -> dict[str, Cell]:
   """256 grey levels of 28 x 28 pixels."""
-  fields = {'data.name': source, 'model.event': (28, 28, 1)}
+  fields: Fields = {'data.name': source, 'model.event': (28, 28, 1)}
   fields |= {'model.num_values': 256}
   fields |= {'data.train_split': 'train+valid', 'data.valid_split': ''}
   gated = _model('gated_pixelcnn', features=32, layers=7, size=5)

@@ -232,7 +232,8 @@ def published(table: str) -> list[Published]:
   found: dict[str, Published] = {}
   for row in rows:
     value = float(row['value']) if row['value'] else None
-    one = Published(**(row | {'value': value}))
+    texts: dict[str, Any] = dict(row)
+    one = Published(**(texts | {'value': value}))
     if one.model in found:
       raise ValueError(f'{path} has two rows {one.model!r}; tell them apart.')
     if one.evidence not in EVIDENCE:
