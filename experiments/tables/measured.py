@@ -147,6 +147,15 @@ MEASURED: dict[str, list[Measured]] = {
       'cached: ratio',
     )
     for batch, suffix in ((1, '_batch1'), (16, ''), (32, '_batch32'))
+  ]
+  + [
+    Measured(
+      f'PixelCNN++, digits of 8 x 8, cache, batch {batch}',
+      f'PixelCNN++, CIFAR-10, cache, batch {batch}',
+      f'results/samplers_digits_pixelcnn_pp_batch{batch}.json',
+      'cached: ratio',
+    )
+    for batch in (1, 4, 16, 64, 256)
   ],
   'speculative': [
     Measured(
