@@ -90,6 +90,23 @@ def test_a_config(tmp_path):
   assert (tmp_path / 'b.png').stat().st_size
 
 
+def test_two_leaks_of_the_gallery(tmp_path):
+  leaks = '--leaks=shift_forgotten,sorted_over_time'
+  files = [f'--out={tmp_path}/g.json', f'--png={tmp_path}/g.png']
+  done = audit('--gallery', leaks, '--steps=3', *files)
+  assert done.returncode == 0, done.stderr
+  assert 'Both audits catch 2 of 2.' in done.stdout
+  numbers = json.loads((tmp_path / 'g.json').read_text())['numbers']
+  assert numbers['shift_forgotten: reports']['value'] > 0
+  assert (tmp_path / 'g.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_an_unknown_leak():
+  done = audit('--gallery', '--leaks=none_such')
+  assert done.returncode == 1
+  assert 'the planted leaks are made_same_degree' in done.stderr
+
+
 @pytest.mark.slow
 def test_the_gallery(tmp_path):
   done = audit('--gallery', '--steps=60', f'--out={tmp_path}/g.json')
