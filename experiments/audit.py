@@ -266,13 +266,14 @@ def gallery() -> None:
   numbers['planted'] = len(planted), 'leaks'
   numbers['caught by both'] = caught, 'leaks'
   if _PNG.value:
-    draw_gallery(numbers, [leak.name for leak in planted], source.entropy)
+    names = [leak.name for leak in planted]
+    draw_gallery(numbers, names, source.entropy, _PNG.value)
   config = {'steps': steps}
   report.save(_OUT.value, numbers, config, started, operations=named)
 
 
 def draw_gallery(
-  numbers: report.Numbers, names: list[str], entropy: float
+  numbers: report.Numbers, names: list[str], entropy: float, path: str
 ) -> None:
   """What every leak reports and what is true, beside the entropy."""
   made, axes = plots.figure(1, size=6.0)
@@ -286,7 +287,7 @@ def draw_gallery(
   axis.invert_yaxis()
   axis.set_xlabel('nats')
   axis.legend()
-  plots.save(made, _PNG.value)
+  plots.save(made, path)
 
 
 def _above(
