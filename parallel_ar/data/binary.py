@@ -8,7 +8,7 @@ import hashlib
 
 import numpy as np
 
-from parallel_ar.data import catalogue, dataset, files
+from parallel_ar.data import archives, catalogue, dataset, files
 from parallel_ar.data.dataset import Dataset
 from parallel_ar.data.files import PathLike
 
@@ -93,7 +93,7 @@ def uci(
   path = files.find(name, (f'{stem}.npz', f'{name}.npz'), data_dir)
   content = files.read(path)
   keys = [f'{part}_data' for part in split.split('+')]
-  parts = files.parse_npz(path, content, keys)
+  parts = archives.parse_npz(path, content, keys)
   columns, counts = catalogue.UCI_SHAPES[stem]
   for key, x in parts.items():
     if x.ndim != 2 or x.shape[1] != columns or not np.isin(x, (0, 1)).all():

@@ -10,7 +10,9 @@ the MATLAB form is a copy.
 
 A file that was never at hand has no sha256 here; where a git tree names it,
 its digest is 'git:' and the id of that blob, a SHA-1 of its length and its
-content. Nothing is fetched without a digest: such sets stand in `BY_HAND`, and
+content. The digests of CIFAR-10, ImageNet, text8 and enwik8 are those that
+several public projects pin, among them TensorFlow Datasets; the files were not
+at hand. Nothing is fetched without a digest: such sets stand in `BY_HAND`, and
 only their form and sizes are checked.
 
 References:
@@ -25,6 +27,11 @@ References:
   high-dimensional sequences, 2012 (the JSB chorales as piano rolls).
   Karpathy, The unreasonable effectiveness of recurrent neural networks, 2015
   (the Shakespeare text).
+  Krizhevsky, Learning multiple layers of features from tiny images, 2009
+  (CIFAR-10).
+  Chrabaszcz, Loshchilov and Hutter, A downsampled variant of ImageNet as an
+  alternative to the CIFAR datasets, 2017 (the .npz files of ImageNet).
+  Mahoney, Large text compression benchmark, 2011 (enwik8, text8).
 """
 
 from collections.abc import Mapping
@@ -34,7 +41,8 @@ from typing import Literal, NamedTuple
 class Form(NamedTuple):
   """One form of a file: the digest of its content, bytes at most, and URLs.
 
-  `digest` is a sha256 in hex, or 'git:' and the id of a git blob.
+  `digest` is a sha256 in hex, or 'git:' and the id of a git blob, or 'file:'
+  and the sha256 of the file as it is stored, not unzipped.
   """
 
   digest: str
@@ -151,6 +159,54 @@ def _uci(name: str, digest: str) -> Entry:
   return Entry(f'uci_{name}', (File(f'{name}.npz', (form,)),))
 
 
+# (sha256, bytes) of archives, by their names.
+_IMAGENET = {
+  'Imagenet32_train_npz.zip': (
+    '94226337ecc1b0309d9fcd0167127aaadc931587035fbcb53925235edbaec4fc',
+    3580435279,
+  ),
+  'Imagenet32_val_npz.zip': (
+    '013990e6dec1237dcd1f9beadbab81ead6604cc119af5cacbfb59ae28148377a',
+    139697668,
+  ),
+  'Imagenet64_train_part1_npz.zip': (
+    '9422dc1dc5d092e9814a70a1cb7fc74880d2db5d88a0cb8a34ee363b12bde3f1',
+    6783426789,
+  ),
+  'Imagenet64_train_part2_npz.zip': (
+    '9fafc115afb7e6c301e66dc16b2d737152b427bd5dab26e1293487a6819c7f30',
+    6780506068,
+  ),
+  'Imagenet64_val_npz.zip': (
+    'e1e75133158a1924135a9c6f97a80d2d237b158945e0b34074e58e6c8430eeb8',
+    529522927,
+  ),
+}
+
+
+def _imagenet(size: int) -> Entry:
+  mirror = 'https://image-net.org/data/downsample/'
+  archives = tuple(
+    File(name, (Form(sha, num_bytes, (mirror + name,)),))
+    for name, (sha, num_bytes) in _IMAGENET.items()
+    if name.startswith(f'Imagenet{size}')
+  )
+  return Entry(f'imagenet{size}', archives)
+
+
+def _mahoney(name: str, zipped: str, num_bytes: int, plain: str) -> Entry:
+  """100 MB of text, as a zip file or plain."""
+  url = f'https://mattmahoney.net/dc/{name}.zip'
+  forms = Form(zipped, num_bytes, (url,)), Form(plain, 10**8)
+  return Entry(name, (File(f'{name}.zip', forms),))
+
+
+_CIFAR10 = 'https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz'
+_CIFAR10_SHA256 = (
+  'c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd'
+)
+
+
 CATALOGUE = {
   'mnist': Entry(
     folder='mnist',
@@ -209,6 +265,29 @@ CATALOGUE = {
       'apt', 'bible-kjv-text', 'usr/lib', {'kjv.txt': 'bible.data'}
     ),
   ),
+  'cifar10': Entry(
+    folder='cifar10',
+    files=(
+      File(
+        'cifar-10-binary.tar',
+        (Form(f'file:{_CIFAR10_SHA256}', 170052171, (_CIFAR10,)),),
+      ),
+    ),
+  ),
+  'imagenet32': _imagenet(32),
+  'imagenet64': _imagenet(64),
+  'text8': _mahoney(
+    'text8',
+    'a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232',
+    31344016,
+    '6e890197040d37d85beb962ae1f041ff1d9a9ca8d20c7d99c85027eebf51dca7',
+  ),
+  'enwik8': _mahoney(
+    'enwik8',
+    '547994d9980ebed1288380d652999f38a14fe291a6247c157c3d33d4932534bc',
+    36445475,
+    '2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8',
+  ),
   'shakespeare': Entry(
     folder='shakespeare',
     files=(
@@ -239,11 +318,19 @@ CATALOGUE = {
   'uci_web': _uci('web', 'git:a565424fc5782cb99d79788618cd6c332440a8a1'),
 }
 
-# Sets without a digest: where to get the file, and the name to store it under.
+# Sets without a digest: what to do, with {folder} for the set's folder.
+_OLD_IMAGENET = (
+  'image-net.org has withdrawn the files of van den Oord et al. 2016: stack '
+  'the images of train_{0}x{0}.tar and valid_{0}x{0}.tar into uint8 arrays '
+  '[N, {0}, {0}, 3] and save them as {{folder}}/train_{0}x{0}.npy and '
+  '{{folder}}/valid_{0}x{0}.npy.'
+)
 BY_HAND = {
+  'imagenet32_old': _OLD_IMAGENET.format(32),
+  'imagenet64_old': _OLD_IMAGENET.format(64),
   'uci_rcv1': (
-    'https://github.com/mgermain/MADE/releases/download/ICML2015/rcv1.npz',
-    'rcv1.npz',
+    'Get it by hand: https://github.com/mgermain/MADE/releases/download/'
+    'ICML2015/rcv1.npz, to {folder}/rcv1.npz.'
   ),
 }
 

@@ -91,11 +91,10 @@ def _entry(name: str, entries: Mapping[str, Entry]) -> Entry:
       f'{", ".join(entries)}.'
     )
   if name in catalogue.BY_HAND:
-    url, file = catalogue.BY_HAND[name]
+    how = catalogue.BY_HAND[name].format(folder=f'<data_dir>/{name}')
     raise ValueError(
-      f'{name!r} is not fetched, because no digest of its file is known here. '
-      f'Get {url} by hand and store it as <data_dir>/{name}/{file}; its form '
-      'and sizes are checked when it is read.'
+      f'{name!r} is not fetched, because no digest of its files is known here. '
+      f'{how} Their form and sizes are checked when they are read.'
     )
   hint = dataset.suggest(name, [*entries, *catalogue.ALIASES])
   raise ValueError(

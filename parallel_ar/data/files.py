@@ -18,8 +18,6 @@ import hashlib
 import io
 import os
 import pathlib
-import warnings
-import zipfile
 import zlib
 from collections.abc import Collection, Sequence
 
@@ -53,8 +51,7 @@ def advice(folder: str, data_dir: PathLike | None) -> str:
   """What to do about a data set whose files are missing or wrong."""
   where = directory(data_dir)
   if folder in catalogue.BY_HAND:
-    url, name = catalogue.BY_HAND[folder]
-    return f'Get it by hand: {url}, to {where / folder / name}.'
+    return catalogue.BY_HAND[folder].format(folder=where / folder)
   if folder not in catalogue.CATALOGUE:
     return 'Put the file there, or pass another data_dir.'
   return (
@@ -145,8 +142,12 @@ def matches(path: PathLike, digests: Collection[str]) -> bool:
   """
   if sha256(path) in digests:
     return True
-  of_git = any(digest.startswith('git:') for digest in digests)
-  return of_git and _git_blob(read(path)) in digests
+  kinds = {digest.partition(':')[0] for digest in digests}
+  if 'file' in kinds:
+    with open(path, 'rb') as file:
+      if f'file:{hashlib.file_digest(file, "sha256").hexdigest()}' in digests:
+        return True
+  return 'git' in kinds and _git_blob(read(path)) in digests
 
 
 def _git_blob(content: bytes) -> str:
@@ -246,52 +247,6 @@ def parse_amat(path: PathLike, content: bytes, columns: int) -> np.ndarray:
       'with N >= 1. Check that it is the right file, or fetch it again.'
     )
   return np.ascontiguousarray(x, np.uint8)
-
-
-def parse_npz(
-  path: PathLike, content: bytes, names: Sequence[str]
-) -> dict[str, np.ndarray]:
-  """Named arrays of an .npz file; nothing in it is unpickled.
-
-  Args:
-    path: where the content came from, for messages.
-    content: the whole file.
-    names: of the arrays wanted.
-
-  Returns:
-    name -> array.
-
-  Raises:
-    WrongFileError: another format, a damaged file, or no such array.
-  """
-  try:
-    with warnings.catch_warnings():
-      # Files written by Python 2 say so each time they are read.
-      warnings.filterwarnings('ignore', '.*created on Python 2', UserWarning)
-      with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        held = list(archive.files)
-        found = {name: archive[name] for name in names if name in held}
-  except (
-    ValueError,
-    OSError,
-    EOFError,
-    AttributeError,
-    zipfile.BadZipFile,
-    zlib.error,
-  ) as error:
-    raise WrongFileError(
-      f'{path} is no .npz file that can be read: {len(content)} bytes, '
-      f'{type(error).__name__}: {error}. It is damaged or something else: '
-      'delete it and get it again.'
-    ) from error
-  missing = [n for n in names if not isinstance(found.get(n), np.ndarray)]
-  if missing:
-    raise WrongFileError(
-      f'{path} is an .npz file of another kind: expected the arrays '
-      f'{", ".join(names)}, found {", ".join(held) or "none"}. Check that it '
-      'is the right file.'
-    )
-  return found
 
 
 def parse_matlab(path: PathLike, content: bytes) -> dict[str, np.ndarray]:

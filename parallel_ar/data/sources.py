@@ -16,6 +16,7 @@ from parallel_ar.data import (
   exact,
   images,
   music,
+  rgb,
   synthetic,
   text,
 )
@@ -26,6 +27,17 @@ SOURCES: dict[str, Callable[..., Dataset]] = {
   'digits': images.digits,
   'mnist': images.mnist,
   'fashion_mnist': images.fashion_mnist,
+  'cifar10': rgb.cifar10,
+  **{
+    f'imagenet{size}': functools.partial(rgb.imagenet, f'imagenet{size}')
+    for size in (32, 64)
+  },
+  **{
+    f'imagenet{size}_old': functools.partial(
+      rgb.imagenet_old, f'imagenet{size}_old'
+    )
+    for size in (32, 64)
+  },
   'mnist_static': images.mnist_static,
   'mnist_dynamic': images.mnist_dynamic,
   'bmnist_fixed': binary.bmnist_fixed,
@@ -36,6 +48,8 @@ SOURCES: dict[str, Callable[..., Dataset]] = {
   'jsb': music.jsb,
   'text': text.text,
   'kjv': text.kjv,
+  'text8': functools.partial(text.wikipedia, 'text8'),
+  'enwik8': functools.partial(text.wikipedia, 'enwik8'),
   'shakespeare': text.shakespeare,
   'markov': synthetic.markov,
   'lattice': synthetic.lattice,

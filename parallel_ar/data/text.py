@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parallel_ar.data import catalogue, dataset, files
+from parallel_ar.data import archives, catalogue, dataset, files
 from parallel_ar.data.dataset import Dataset
 from parallel_ar.data.files import PathLike
 
@@ -164,6 +164,46 @@ def shakespeare(
   return _examples('shakespeare', split, path, content, cut, parts)
 
 
+def wikipedia(
+  name: str,
+  split: str,
+  data_dir: PathLike | None = None,
+  *,
+  length: int = 256,
+  vocabulary: str = 'file',
+  previous: bool = False,
+  hop: int = 0,
+  verify: bool = True,
+) -> Dataset:
+  """text8 or enwik8: 90,000,000 / 5,000,000 / 5,000,000 bytes; see `text`.
+
+  Published numbers are bits a character (nats / ln 2) of the last 5,000,000.
+  They depend on what is given: 'previous' reads up to L symbols, while the best
+  rows evaluate with a context of thousands.
+
+  Args:
+    name: 'text8' (27 symbols) or 'enwik8' (bytes of Wikipedia's XML).
+    split: as in `text`.
+    data_dir: directory with text8.zip or text8, enwik8.zip or enwik8, in a
+      folder of that name or directly.
+    length: L, bytes of an example.
+    vocabulary: as in `text`.
+    previous: as in `text`.
+    hop: as in `text`.
+    verify: whether to compare the file's sha256 with the true ones.
+
+  Returns:
+    A Dataset with event (L,).
+
+  References:
+    Mahoney, Large text compression benchmark, 2011.
+  """
+  dataset.check_split(name, split)
+  path, content = _known(name, (f'{name}.zip', name), data_dir, verify)
+  cut = Cut(length, vocabulary, previous, hop)
+  return _examples(name, split, path, content, cut, _tenths(content))
+
+
 def decode(source: Dataset, x: np.ndarray) -> bytes:
   """The bytes that values of a text source stand for.
 
@@ -193,6 +233,7 @@ def _known(
   content = files.read(path)
   if verify:
     files.verify(path, content, catalogue.digests(name, names[0]), name)
+  content = archives.unzipped(path, content, name)
   return path, np.frombuffer(content, np.uint8)
 
 

@@ -11,7 +11,10 @@ def test_entries_are_well_formed():
     for file in entry.files:
       assert entry.package or any(form.urls for form in file.forms)
       for form in file.forms:
-        assert re.fullmatch('[0-9a-f]{64}|git:[0-9a-f]{40}', form.digest)
+        assert re.fullmatch(
+          '(file:)?[0-9a-f]{64}|git:[0-9a-f]{40}', form.digest
+        )
+        assert form.num_bytes > 0
         for url in form.urls:
           assert url.rsplit('/', 1)[-1].removesuffix('.gz') == file.name
 

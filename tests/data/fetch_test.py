@@ -113,6 +113,18 @@ def test_a_git_blob_proves_a_file(server, entries, tmp_path):
     fetch.fetch('mnist', tmp_path / 'other', entries=entries)
 
 
+def test_a_file_may_be_proved_as_it_is_stored(server, entries, tmp_path):
+  stored = server.content['/one.gz']
+  digest = f'file:{hashlib.sha256(stored).hexdigest()}'
+  forms = (Form(digest, len(stored), (f'{server.url}/one.gz',)),)
+  entries = {'mnist': Entry('mnist', (File('one', forms),))}
+  (path,) = fetch.fetch('mnist', tmp_path, entries=entries)
+  assert path.read_bytes() == stored
+  server.content = {'/one.gz': gzip.compress(ONE, 1) + gzip.compress(b'')}
+  with pytest.raises(fetch.FetchError, match=digest):
+    fetch.fetch('mnist', tmp_path / 'other', entries=entries)
+
+
 def test_when_nothing_can_be_reached(entries, tmp_path, monkeypatch):
   with loopback.serve() as closed:
     mirror = closed.url
@@ -138,7 +150,7 @@ def test_when_nothing_can_be_reached(entries, tmp_path, monkeypatch):
 def test_names_that_cannot_be_fetched():
   with pytest.raises(ValueError, match="Did you mean 'fashion_mnist'"):
     fetch.fetch('fashion-mnist')
-  with pytest.raises(ValueError, match=r'https.*by hand.*uci_rcv1/rcv1\.npz'):
+  with pytest.raises(ValueError, match=r'by hand: https.*uci_rcv1/rcv1\.npz'):
     fetch.fetch('uci_rcv1')
   with pytest.raises(ValueError, match='inside scikit-learn'):
     fetch.fetch('digits')

@@ -1,9 +1,13 @@
 """Tests of text as bytes."""
 
+import gzip
+
 import numpy as np
 import pytest
 
+from parallel_ar import data as data_lib
 from parallel_ar.data import dataset, files, text
+from tests.data import tiny_files
 
 CONTENT = (b'the quick brown fox jumps over the lazy dog.\n' * 23)[:1000]
 
@@ -99,6 +103,40 @@ def test_shakespeare_has_the_published_split(tmp_path):
   assert parts['valid'] == parts['test'] == CONTENT[900:]
   with pytest.raises(ValueError, match=r"no split 'train\+valid'"):
     text.shakespeare('train+valid', tmp_path)
+
+
+@pytest.mark.parametrize('name', ['text8', 'enwik8'])
+@pytest.mark.parametrize('form', ['{}.zip', '{0}/{0}.zip', '{}', '{}.gz'])
+def test_wikipedia_in_all_its_forms(tmp_path, name, form):
+  path = tmp_path / form.format(name)
+  path.parent.mkdir(exist_ok=True)
+  content = CONTENT
+  if form.endswith('.zip'):
+    content = tiny_files.zipped(**{name: CONTENT})
+  elif form.endswith('.gz'):
+    content = gzip.compress(CONTENT)
+  path.write_bytes(content)
+  parts = {'train': (0, 900), 'valid': (900, 950), 'test': (950, 1000)}
+  for split, (start, stop) in parts.items():
+    data = data_lib.load(name, split, tmp_path, length=10, verify=False)
+    assert text.decode(data, data.x) == CONTENT[start:stop]
+    assert data.num_values == len(set(CONTENT))
+  with pytest.raises(files.WrongFileError, match=f'not the file of {name}'):
+    data_lib.load(name, 'train', tmp_path)
+
+
+@pytest.mark.parametrize(
+  'content',
+  [
+    tiny_files.zipped(other=b'x'),
+    tiny_files.zipped(text8=CONTENT)[:-30],
+    b'PK',
+  ],
+)
+def test_wrong_zip_files(tmp_path, content):
+  (tmp_path / 'text8.zip').write_bytes(content)
+  with pytest.raises(files.WrongFileError, match='from which text8 can be'):
+    text.wikipedia('text8', 'train', tmp_path, verify=False)
 
 
 def test_errors_teach(path, tmp_path):

@@ -3,6 +3,8 @@
 import gzip
 import io
 import pathlib
+import tarfile
+import zipfile
 
 import numpy as np
 import scipy.io
@@ -73,6 +75,83 @@ def chorales(**pieces: list[np.ndarray]) -> bytes:
   file = io.BytesIO()
   scipy.io.savemat(file, cells)
   return file.getvalue()
+
+
+def tar_gz(**members: bytes) -> bytes:
+  """A .tar.gz with members in one folder, and the folder itself."""
+  file = io.BytesIO()
+  with tarfile.open(fileobj=file, mode='w:gz') as archive:
+    folder = tarfile.TarInfo('inside')
+    folder.type = tarfile.DIRTYPE
+    archive.addfile(folder)
+    for name, content in members.items():
+      info = tarfile.TarInfo(f'inside/{name}')
+      info.size = len(content)
+      archive.addfile(info, io.BytesIO(content))
+  return file.getvalue()
+
+
+def zipped(folder: str = '', **members: bytes) -> bytes:
+  """A .zip with members in one folder, or in none."""
+  file = io.BytesIO()
+  with zipfile.ZipFile(file, 'w', zipfile.ZIP_DEFLATED) as archive:
+    for name, content in members.items():
+      archive.writestr(f'{folder}{name}', content)
+  return file.getvalue()
+
+
+def colours(count: int, size: int = 32, seed: int = 0) -> np.ndarray:
+  """Colour images uint8[count, size, size, 3]."""
+  shape = (count, size, size, 3)
+  return np.random.RandomState(seed).randint(0, 256, shape, np.uint8)
+
+
+def planes(images: np.ndarray) -> np.ndarray:
+  """[N, 3 S S], channel by channel, as both data sets store images."""
+  return images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+
+
+def cifar(images: np.ndarray) -> bytes:
+  """A binary CIFAR-10 file; the class of image n is n mod 10."""
+  classes = np.arange(len(images), dtype=np.uint8)[:, None] % 10
+  return np.concatenate([classes, planes(images)], axis=1).tobytes()
+
+
+def write_cifar10(folder: pathlib.Path, per_batch: int = 3) -> np.ndarray:
+  """cifar-10-binary.tar.gz with six files; returns all images, test last."""
+  images = colours(6 * per_batch)
+  names = [*(f'data_batch_{n}.bin' for n in range(1, 6)), 'test_batch.bin']
+  parts = np.split(images, 6)
+  content = tar_gz(**dict(zip(names, map(cifar, parts), strict=True)))
+  (folder / 'cifar-10-binary.tar.gz').write_bytes(content)
+  return images
+
+
+def imagenet(images: np.ndarray) -> bytes:
+  """A file of the .npz release; the label of image n is 1 + n."""
+  labels = 1 + np.arange(len(images))
+  return npz(data=planes(images), labels=labels, mean=np.zeros(4))
+
+
+def write_imagenet(
+  folder: pathlib.Path, size: int = 32, per_batch: int = 2
+) -> np.ndarray:
+  """All archives of a size; returns all images, validation last."""
+  images = colours(11 * per_batch, size)
+  parts = np.split(images, 11)
+  names = [f'train_data_batch_{n}.npz' for n in range(1, 11)]
+  train = dict(zip(names, map(imagenet, parts[:10]), strict=True))
+  archives = {'train': names}
+  if size == 64:
+    archives = {'train_part1': names[:5], 'train_part2': names[5:]}
+  for part, wanted in archives.items():
+    content = zipped(**{name: train[name] for name in wanted})
+    (folder / f'Imagenet{size}_{part}_npz.zip').write_bytes(content)
+  content = zipped(
+    f'Imagenet{size}_val_npz/', **{'val_data.npz': imagenet(parts[10])}
+  )
+  (folder / f'Imagenet{size}_val_npz.zip').write_bytes(content)
+  return images
 
 
 def lzw(data: bytes, clear_at: int = -1) -> bytes:
