@@ -104,6 +104,7 @@ def members(
   name = names[0]
   try:
     with zipfile.ZipFile(path) if zipped else tarfile.open(path) as archive:
+      read: Callable[[str], bytes]
       if isinstance(archive, zipfile.ZipFile):
         inside, read = archive.namelist(), archive.read
       else:
