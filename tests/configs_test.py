@@ -22,6 +22,7 @@ CONFIGS = {
     'layers': 1,
     'resolutions': 1,
     'num_mixtures': 1,
+    'weight_norm': False,  # another program to compile
   },
   'enwik8_transformer': TRANSFORMER,
   'fashion_gated_pixelcnn': CONVOLUTION,
