@@ -140,6 +140,33 @@ def test_table_of_samplers(tmp_path):
   )
 
 
+def test_contributions(tmp_path):
+  """Samplers and both codecs of a tiny run in one table, integers equal."""
+  run = functools.partial(
+    subprocess.run, cwd=ROOT, check=True, capture_output=True, text=True
+  )
+  workdir = f'--workdir={tmp_path}/run'
+  tiny = ['--config.train.steps=2', '--config.train.batch_size=4']
+  run([sys.executable, '-m', 'experiments.train', MARKOV, workdir, *tiny])
+  flags = ['--count=4', '--batch=2', '--rounds=1', '--samplers=cached']
+  flags += ['--coded=3', '--batches=2', f'--png={tmp_path}/a.png']
+  flags += [f'--out={tmp_path}/out.json']
+  run([sys.executable, '-m', 'experiments.contributions', workdir, *flags])
+  record = json.loads((tmp_path / 'out.json').read_text())
+  value = {name: n['value'] for name, n in record['numbers'].items()}
+  different = [v for name, v in value.items() if name.endswith('different')]
+  assert different == [0, 0, 0, 0]  # ancestral, cached, lanes, stream
+  assert value['decode, stream, batch 2: passes'] > 16 / 2
+  lanes, stream = (
+    value[f'decode, {method}, batch 2: beyond the model']
+    for method in ('lanes', 'stream')
+  )
+  assert lanes > stream > 0
+  assert value['after 0 passes: wrong'] > 0
+  assert min(v for k, v in value.items() if k.endswith(': wrong')) == 0
+  assert (tmp_path / 'a.png').stat().st_size
+
+
 def test_table_of_budgets(tmp_path):
   """Every position alone is the total order; one step is all at once."""
   run = functools.partial(
