@@ -48,7 +48,8 @@ _TRAIN = flags.DEFINE_string(
 _FULL = flags.DEFINE_bool('full', False, 'Encodes the whole split.')
 _PNG = flags.DEFINE_string('png', None, 'Draw both tables here.')
 
-FLAGS = flags.FLAGS  # workdir, data_dir, count, batch, ... of tables/samplers
+FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(table)  # workdir, count, batch, rounds, out, ...
 
 
 def main() -> None:
