@@ -32,6 +32,10 @@ TABLES: dict[str, dict[str, Cell]] = {
   'jsb': sets.CHORALES,
   'shakespeare': sets.SHAKESPEARE,
   'kjv': sets.BIBLE,
+  'cifar10': images.CIFAR,
+  'imagenet32': images.IMAGENET,
+  'text8': sets.TEXT8,
+  'enwik8': sets.ENWIK8,
 }
 CELLS = {
   f'{t}/{c}': cell for t, cells in TABLES.items() for c, cell in cells.items()

@@ -108,7 +108,7 @@ FIXED = _binarized('bmnist_fixed', 500) | {
 }
 
 
-def _grey(source: str, published: str) -> dict[str, Cell]:
+def _grey(source: str, published: str, full: str) -> dict[str, Cell]:
   """256 grey levels of 28 x 28 pixels."""
   fields: Fields = {'data.name': source, 'model.event': (28, 28, 1)}
   fields |= {'model.num_values': 256}
@@ -122,6 +122,13 @@ def _grey(source: str, published: str) -> dict[str, Cell]:
       published,
       12,
       fields | gated | rule | schedule(16, 3000, 6, ema_decay=0.99) | more,
+    ),
+    'gated_pixelcnn_full': Cell(
+      'Gated PixelCNN, 7 layers of 64 channels, 150 epochs',
+      published,
+      1500,
+      {},
+      full,
     ),
   }
 
@@ -198,5 +205,22 @@ DYNAMIC = _binarized('mnist_dynamic', 600) | {
   ),
 }
 
-GREY = _grey('mnist', 'Gated PixelCNN 7x64 dilated, 256-softmax')
-FASHION = _grey('fashion_mnist', '')
+GREY = _grey(
+  'mnist', 'Gated PixelCNN 7x64 dilated, 256-softmax', 'mnist8_gated_pixelcnn'
+)
+FASHION = _grey('fashion_mnist', '', 'fashion_gated_pixelcnn')
+# A day of two cores has 1,440 minutes: these are for accelerators.
+CIFAR = {
+  'pixelcnn_pp': Cell(
+    'PixelCNN++', 'PixelCNN++', 1e6, {}, 'cifar10_pixelcnn_pp'
+  )
+}
+IMAGENET = {
+  'gated_pixelcnn': Cell(
+    'Gated PixelCNN',
+    'Gated PixelCNN',
+    1e6,
+    {'data.name': 'imagenet32_old'},
+    'imagenet32_gated_pixelcnn',
+  )
+}

@@ -148,3 +148,9 @@ SHAKESPEARE = _text(
   'shakespeare', 65, 'nanoGPT 4L 128d ctx64 2000 iters CPU (3 min)'
 )
 BIBLE = _text('kjv', 73, '')
+TEXT8 = {
+  'transformer': Cell('Transformer', 'T12 44M', 1e5, {}, 'text8_transformer')
+}
+ENWIK8 = {
+  'transformer': Cell('Transformer', 'T12 44M', 1e5, {}, 'enwik8_transformer')
+}

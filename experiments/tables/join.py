@@ -291,7 +291,9 @@ def of_run(path: pathlib.Path, record: dict[str, Any], unit: str) -> Ours:
     'nats': 1.0,
     'nats/frame': 1.0,
     'nats/char': 1 / dims,
-    'bits/dim': 1 / (dims * math.log(2)),
+    **dict.fromkeys(
+      ('bits/dim', 'bits/char', 'bits/byte'), 1 / (dims * math.log(2))
+    ),
   }
   if unit not in scale:
     raise ValueError(f'{path}: a run has no {unit}, only {", ".join(scale)}.')
