@@ -92,7 +92,8 @@ def blockwise_log_prob(
 
   What `log_prob` computes in one pass, from the state that the model's decode
   path carries from block to block: a long event is evaluated in memory that
-  does not grow with its length, where that state does not.
+  does not grow with its length, where that state does not. The gradient keeps
+  the state before each block and computes the rest again.
 
   Args:
     model: a model with `decode.blocks`: rows of an image, segments of a text.
@@ -118,6 +119,7 @@ def blockwise_log_prob(
     rows = x.reshape(slots.size, *x.shape[model.rank.ndim :])[slots]
     rows = rows.reshape(-1, blocks.size, *rows.shape[1:])
 
+    @jax.checkpoint
     def step(carry, at):
       cache, last, total = carry
       b, row = at

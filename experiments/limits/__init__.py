@@ -1,0 +1,1 @@
+"""Cases of `efficiency`: where more parallelism stops to pay."""
