@@ -277,10 +277,10 @@ def _mask_sampling(
       drawn = jax.random.permutation(to_order, rank)
     layers: list[Any] = list(even)
     lowest: Any = 0
-    for l, layer in enumerate(even if degrees == 'random' else ()):
+    redrawn = degrees == 'random' and depth > 1
+    for l, layer in enumerate(even if redrawn else ()):
       to_layer = jax.random.fold_in(to_degrees, l)
-      top = max(depth - 1, 1)
-      layers[l] = jax.random.randint(to_layer, layer.shape, lowest, top)
+      layers[l] = jax.random.randint(to_layer, layer.shape, lowest, depth - 1)
       lowest = layers[l].min()
     sizes = num_values, direct, num_classes
     module = MADE(drawn, layers, *sizes, dtype, activation)
@@ -293,11 +293,17 @@ def _mask_sampling(
 def hidden_degrees(
   rank: np.ndarray, units: Sequence[int], degrees: Degrees, seed: int
 ) -> tuple[np.ndarray, ...]:
-  """Degrees of every hidden layer, each int[N]; see `made`."""
+  """Degrees of every hidden layer, each int[N]; see `made`.
+
+  Of one rank no unit may read an input. They all have degree -1 then: they read
+  the context alone, and every output reads them.
+  """
   if degrees not in ('even', 'random'):
     raise ValueError(f"degrees must be 'even' or 'random'; got {degrees!r}.")
   rng = np.random.default_rng(seed)
-  top = max(order.depth(rank) - 1, 1)  # of one rank, nothing may be read
+  top = order.depth(rank) - 1
+  if not top:
+    return tuple(np.full(n, -1, np.int32) for n in units)
   layers, lowest = [], 0
   for n in units:
     if degrees == 'even':

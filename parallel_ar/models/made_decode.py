@@ -49,7 +49,8 @@ def decode(module: Any) -> Decode:
   binary = module.num_values == 2
   features = 1 if binary else module.num_values
   degrees = [np.asarray(d) for d in module.hidden]
-  groups = [jnp.asarray(_groups(d, order.depth(rank))) for d in degrees]
+  # Rank r completes the units of degree r - 1; -1 is of the context alone.
+  groups = [jnp.asarray(_groups(d + 1, order.depth(rank))) for d in degrees]
   # Layer by layer, what a unit of degree m reads: degrees <= m.
   reads = [np.repeat(rank, features), *degrees]
   names = [f'hidden_{l}' for l in range(len(degrees))] + ['out']
@@ -87,9 +88,7 @@ def decode(module: Any) -> Decode:
     inputs = units.inputs.reshape(-1)
     y, hidden = inputs, []
     for l, table in enumerate(groups):
-      # Of degree now - 1: rank 0 has none, and out of range is dropped.
-      size = degrees[l].size
-      to = jnp.where(now > 0, table[jnp.maximum(now - 1, 0)], size)
+      size, to = degrees[l].size, table[now]  # out of range is dropped
       live = jnp.asarray(reads[l]) < now
       at = jnp.minimum(to, size - 1)
       new = pull(params, names[l], y, live, at) + units.base[l][at]
@@ -121,11 +120,11 @@ def decode(module: Any) -> Decode:
   return Decode(init, extend, rewind=lambda cache, k: cache)
 
 
-def _groups(degree: np.ndarray, depth: int) -> np.ndarray:
-  """Units of each degree: int32[R, G], padded with N, which is no unit."""
-  counts = np.bincount(degree, minlength=depth)[:depth]
-  table = np.full((depth, max(int(counts.max()), 1)), degree.size, np.int32)
+def _groups(ready: np.ndarray, depth: int) -> np.ndarray:
+  """Units by when they are ready: int32[R, G], padded with N, which is none."""
+  counts = np.bincount(ready, minlength=depth)[:depth]
+  table = np.full((depth, max(int(counts.max()), 1)), ready.size, np.int32)
   for m in range(depth):
-    units = np.flatnonzero(degree == m)
+    units = np.flatnonzero(ready == m)
     table[m, : units.size] = units
   return table

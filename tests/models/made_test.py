@@ -10,6 +10,8 @@ import pytest
 from parallel_ar import likelihood, models, order
 from parallel_ar.analysis import causality
 from parallel_ar.models.made import hidden_degrees
+from parallel_ar.samplers.ancestral import ancestral
+from parallel_ar.samplers.cached import cached
 from parallel_ar.testing import case as cases
 from parallel_ar.testing import likelihood_laws
 
@@ -209,3 +211,29 @@ def test_one_rank_of_many_values_is_independent_and_finite():
   x = np.random.default_rng(0).integers(17, size=(64, 8, 8, 1))
   nats = likelihood.log_prob(net, params, x.astype(np.int32))
   np.testing.assert_allclose(nats, -64 * np.log(17), rtol=1e-5)
+
+
+@pytest.mark.parametrize('degrees', ['even', 'random'])
+def test_of_one_rank_the_hidden_units_read_the_context(degrees):
+  rank = order.blocks(4, 4)
+  model = models.made(
+    event=(4,), rank=rank, hidden=(7, 5), degrees=degrees, context_size=3
+  )
+  key = jax.random.key(0)
+  params = model.init(key)
+  # Every kernel bears on the likelihood, but for those that read what is drawn.
+  x, context = jnp.array([[1, 0, 1, 1]]), jnp.array([[0.5, -2.0, 1.5]])
+  grads = jax.grad(lambda p: likelihood.log_prob(model, p, x, context).sum())(
+    params
+  )
+  moved = jax.tree.map(lambda g: bool(jnp.any(g)), grads)
+  assert moved['hidden_1']['kernel'] and moved['out']['kernel']
+  assert all(moved[f'AddContext_{n}']['Dense_0']['kernel'] for n in range(3))
+  assert not moved['hidden_0']['kernel']
+  causality.audit(model, params, key, context[0]).raise_if_leaks()
+  keys = jax.random.split(key, 3)
+  contexts = jnp.tile(context, (3, 1))
+  slow = ancestral(model)(params, keys, contexts)
+  quick = cached(model)(params, keys, contexts)
+  np.testing.assert_array_equal(slow.x, quick.x)
+  assert not np.asarray(quick.info.repaired).any()
