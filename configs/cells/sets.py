@@ -54,7 +54,7 @@ def _uci(
       2,
       _NADE,
       optimizer('adam', 2e-3, 'cosine'),
-      schedule(100, steps // 2, 20),
+      schedule(100, steps, 40),
     ),
     'eonade': cell(
       'EoNADE [500], 16 orders',
