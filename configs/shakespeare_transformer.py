@@ -12,7 +12,8 @@ once. Its larger setting (6 layers, 384, windows of 256, dropout 0.2, 5,000
 updates: 1.47) has a dropout that this Transformer has not.
 Data: ./run.sh fetch --dataset=shakespeare; 'valid' and 'test' are the same.
 Hardware: 2 CPU cores, minutes.
-Expect: not run to its end yet; nats a character are nats / 64.
+Expect: 126.1 nats an example, 1.97 a character (nats / 64),
+results/paper/shakespeare/transformer.json.
 Command: ./run.sh train --config=configs/shakespeare_transformer.py \
     --data_dir=data
 """
