@@ -26,7 +26,7 @@ import sys
 import time
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -67,14 +67,6 @@ _PNG = flags.DEFINE_string('png', None, 'Draw bytes and the trade-off here.')
 _OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
 
 
-class Point(NamedTuple):
-  """One program: its seconds, and its bytes beside arguments and results."""
-
-  seconds: timing.Summary
-  share: timing.Summary
-  bytes: int
-
-
 def main() -> None:
   """Runs the script."""
   started = time.monotonic()
@@ -86,7 +78,7 @@ def main() -> None:
     '| of the first |'
   )
   print('|---|--:|---|---|--:|--:|--:|--:|')
-  found: dict[tuple[str, int, str], dict[str, Point]] = {}
+  found: dict[tuple[str, int, str], dict[str, ways_lib.Point]] = {}
   for name, section in sections.items():
     for length in lengths or [0]:
       sized = ways_lib.resize(section, length)
@@ -147,7 +139,7 @@ _HOUSE: dict[str, dict[str, Any]] = {
 
 def measure(
   section: ways_lib.Section, batch: int, what: str
-) -> dict[str, Point]:
+) -> dict[str, ways_lib.Point]:
   """Times every way, in turn."""
   programs: dict[str, Any] = {}
   memory: dict[str, int] = {}
@@ -156,7 +148,7 @@ def measure(
   rounds = timing.in_turn(programs, rounds=_ROUNDS.value)
   first = next(iter(programs))
   return {
-    name: Point(
+    name: ways_lib.Point(
       timing.summarize(rounds.seconds[name]),
       timing.ratio(rounds, name, first),
       memory[name],
@@ -165,21 +157,11 @@ def measure(
   }
 
 
-def front(points: Mapping[str, Point]) -> list[str]:
-  """Names of the points that no other beats in both time and bytes."""
-  at = {name: (p.share.median, p.bytes) for name, p in points.items()}
-  return [
-    name
-    for name, (t, b) in at.items()
-    if not any(u <= t and c <= b and (u, c) != (t, b) for u, c in at.values())
-  ]
-
-
 def record(
-  name: str, points: Mapping[str, Point], numbers: report.Numbers
+  name: str, points: Mapping[str, ways_lib.Point], numbers: report.Numbers
 ) -> None:
   """Prints rows, and keeps their numbers."""
-  first, best = next(iter(points.values())), front(points)
+  first, best = next(iter(points.values())), ways_lib.front(points)
   network, slots, what = name.split(', ')
   for way, point in points.items():
     room = point.bytes / max(first.bytes, 1)
@@ -240,7 +222,7 @@ def _peak() -> int:
 
 
 def draw(
-  found: Mapping[tuple[str, int, str], Mapping[str, Point]], path: str
+  found: Mapping[tuple[str, int, str], Mapping[str, ways_lib.Point]], path: str
 ) -> None:
   """Bytes of the gradient against length; time against bytes at the largest."""
   names = list(dict.fromkeys(name for name, _, _ in found))
@@ -249,7 +231,7 @@ def draw(
     upper, lower = axes[0, column], axes[1, column]
     sizes = [n for m, n, what in found if m == name and what == 'gradient']
     last = found[name, max(sizes), 'gradient']
-    best = front(last)
+    best = ways_lib.front(last)
     for number, way in enumerate(last):
       color = f'C{number}'
       at = [found[name, n, 'gradient'][way].bytes / 1e6 for n in sizes]

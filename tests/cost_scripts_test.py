@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import memory
 from experiments.limits import drafts, newton, ways
 from parallel_ar.analysis import timing
 
@@ -53,10 +52,10 @@ def test_ways_of_a_config_reach_blocks_and_parts():
 def test_the_front_holds_what_nothing_beats():
   def point(seconds, size):
     summary = timing.Summary(seconds, seconds, seconds, 1)
-    return memory.Point(summary, summary, size)
+    return ways.Point(summary, summary, size)
 
   points = {'a': point(1, 9), 'b': point(2, 5), 'c': point(3, 7)}
-  assert memory.front(points) == ['a', 'b']
+  assert ways.front(points) == ['a', 'b']
 
 
 def test_efficiency_of_a_config(tmp_path):
@@ -102,3 +101,21 @@ def test_the_exponent_of_a_contraction_is_its_logarithm():
   kernel = 0.5 * np.eye(3, dtype=np.float32)
   got = newton.exponent(kernel, np.zeros((40, 3), np.float32))
   assert got == pytest.approx(np.log(0.5), rel=1e-5)
+
+
+def test_mesh_sweep(tmp_path):
+  flags = (
+    '--config=configs/digits_made.py',
+    '--config.model.hidden=(16,)',
+    '--config.train.batch_size=4',
+    *('--devices=2', '--rounds=1'),
+  )
+  text, got = run('mesh_sweep', *flags, tmp_path=tmp_path)
+  assert text.count('\n| data 2 ') == text.count('\n| fsdp 2 ') == 1
+  assert got['data 2: collectives'] >= 1
+  assert got['data 2: memory planned'] == pytest.approx(
+    got['data 2: memory'], rel=0.2
+  )
+  assert got['data 2: sent planned'] == pytest.approx(
+    got['data 2: sent'], rel=0.2
+  )

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from parallel_ar import likelihood, models
+from parallel_ar.analysis import timing
 from parallel_ar.layers import attention, recurrence, remat
 from parallel_ar.testing import case as cases
 from parallel_ar.training import step
@@ -33,6 +34,14 @@ class Way(NamedTuple):
   parts: int = 1
   blocks: bool = False
   long: int | None = None
+
+
+class Point(NamedTuple):
+  """One program: its seconds, and its bytes beside arguments and results."""
+
+  seconds: timing.Summary
+  share: timing.Summary
+  bytes: int
 
 
 def resize(section: Section, length: int) -> dict[str, Any]:
@@ -165,3 +174,13 @@ def _scores_until(length: int | None) -> Iterator[None]:
 def build(section: Section) -> Any:
   """The first model of a section."""
   return models.build(section)[0]
+
+
+def front(points: Mapping[str, Point]) -> list[str]:
+  """Names of the points that no other beats in both time and bytes."""
+  at = {name: (p.share.median, p.bytes) for name, p in points.items()}
+  return [
+    name
+    for name, (t, b) in at.items()
+    if not any(u <= t and c <= b and (u, c) != (t, b) for u, c in at.values())
+  ]
