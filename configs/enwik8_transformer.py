@@ -13,36 +13,14 @@ Command: ./run.sh train --config=configs/enwik8_transformer.py --data_dir=data
 
 from ml_collections import ConfigDict
 
-from parallel_ar.training import configuration
+from configs import text8_transformer
 
 
 def get_config() -> ConfigDict:
   """The config."""
-  config = configuration.default_config()
+  config = text8_transformer.get_config()
   config.data.name = 'enwik8'
-  config.data.length = 512
-  config.data.previous = True
-  config.data.hop = 64
   config.data.vocabulary = 'bytes'
-  config.model.name = 'transformer'
-  config.model.event = (512,)
   config.model.num_values = 256
   config.model.num_classes = 256
-  config.model.features = 512
-  config.model.layers = 12
-  config.model.heads = 8
-  config.model.dtype = 'bfloat16'
-  config.optimizer.name = 'adamw'
-  config.optimizer.learning_rate = 6e-4
-  config.optimizer.schedule = 'cosine'
-  config.optimizer.warmup_steps = 2000
-  config.optimizer.end_factor = 0.1
-  config.optimizer.b2 = 0.98
-  config.optimizer.weight_decay = 0.01
-  config.optimizer.clip_norm = 512.0  # of 512 summed bytes
-  config.train.batch_size = 64
-  config.train.steps = 200_000
-  config.train.eval_every = 5000
-  config.train.checkpoint_every = 5000
-  config.train.keep_best = True
   return config

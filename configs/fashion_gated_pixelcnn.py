@@ -13,29 +13,11 @@ Command: ./run.sh train --config=configs/fashion_gated_pixelcnn.py \
 
 from ml_collections import ConfigDict
 
-from parallel_ar.training import configuration
+from configs import mnist8_gated_pixelcnn
 
 
 def get_config() -> ConfigDict:
   """The config."""
-  config = configuration.default_config()
+  config = mnist8_gated_pixelcnn.get_config()
   config.data.name = 'fashion_mnist'
-  config.model.name = 'gated_pixelcnn'
-  config.model.event = (28, 28, 1)
-  config.model.num_values = 256
-  config.model.features = 64
-  config.model.layers = 7
-  config.model.size = 5
-  config.model.head_features = 64
-  config.optimizer.learning_rate = 1e-3
-  config.optimizer.schedule = 'exponential'
-  config.optimizer.decay_rate = 0.99
-  config.optimizer.decay_steps = 390
-  config.optimizer.clip_norm = 1000.0
-  config.train.batch_size = 128
-  config.train.steps = 150 * 390
-  config.train.eval_every = 1950
-  config.train.checkpoint_every = 1950
-  config.train.keep_best = True
-  config.evaluate.batch_size = 200
   return config

@@ -355,8 +355,8 @@ def csv_rows(tables: Iterable[str]) -> list[Sequence[Any]]:
   header += ['commit', 'date', 'seconds', 'command']
   rows: list[Sequence[Any]] = [header]
   for table in tables:
-    for name, one, ours in lines(table):
-      line = Line(name, one, ours)
+    for line in lines(table):
+      name, one, ours = line
       row = [table, name, one.value if one else None, TITLES[table].unit]
       row += [ours.value, ours.error] if ours else [None, None]
       row += [line.difference]

@@ -78,7 +78,7 @@ def rule(eqn: Any, operands: list[Value]) -> list[Value]:
   """What the results read: what the operands read at the same entry."""
   shape = tuple(eqn.outvars[0].aval.shape)
   if any(not _fits(v.shape, shape) for v in operands):
-    raise NotImplementedError('bits of another width')
+    raise values.UnknownForm('bits of another width')
   zero, rest = _zeros(eqn, operands, shape)
   known, numbers = _numbers(eqn, operands, shape, zero)
   reads = values.union([v.reads for v in operands], shape)

@@ -272,7 +272,7 @@ def apply(
   if rule is not None:
     try:
       return rule(eqn, operands)
-    except Exception:  # a form of it that the rule does not know: stay sound
+    except Exception:  # UnknownForm, or a bug of the rule: stay sound
       pass
   without_rule.add(eqn.primitive.name)
   return mixing.unknown(eqn, operands)

@@ -13,7 +13,7 @@ def reshape(eqn: Any, operands: list[Value]) -> list[Value]:
   """Row-major order is kept."""
   shape = eqn.outvars[0].aval.shape
   if eqn.primitive.name == 'reshape' and eqn.params['dimensions'] is not None:
-    raise NotImplementedError('a reshape that transposes')
+    raise values.UnknownForm('a reshape that transposes')
   return _one(eqn, operands[:1], lambda a: a.reshape(shape))
 
 

@@ -22,6 +22,13 @@ MAY, FIRM = 0, 1
 HUGE = 1e8  # a score of -HUGE or less is masked: its exponential is zero
 
 
+class UnknownForm(Exception):
+  """A rule meets a form of its primitive that it does not cover.
+
+  The result is then taken to read everything, which is sound.
+  """
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Value:
   """One array of the program.
