@@ -5,6 +5,7 @@ stderr and exit code 1, and no traceback; `--traceback` shows where it arose.
 """
 
 import os
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -15,8 +16,10 @@ from absl import app, flags, logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from experiments import leaving
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.distributed import sharding
+from parallel_ar.training import interrupt
 
 _TRACEBACK = flags.DEFINE_bool(
   'traceback', False, 'Show where an error arose, and not only what it says.'
@@ -53,11 +56,19 @@ def run(main: Callable[[], None]) -> None:
       logging.set_verbosity(logging.WARNING)  # orbax tells every file it moves
     try:
       main()
+      sys.stdout.flush()
+    except interrupt.Interrupted as stop:
+      if stop.number == signal.SIGINT:
+        leaving.die(signal.SIGINT)
+      raise
     except _TAUGHT as error:
+      if isinstance(error, BrokenPipeError) and leaving.nobody_reads():
+        leaving.die(signal.SIGPIPE)
       if _TRACEBACK.value or isinstance(error, jax.errors.JaxRuntimeError):
         raise
       _fail(error)
 
+  leaving.install()
   app.run(guarded, flags_parser=_parse)
 
 

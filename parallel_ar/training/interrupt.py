@@ -1,40 +1,49 @@
-"""Signals that ask a run to stop: finish the step, save, leave with code 0.
+"""Signals that ask a run to stop: finish the step, save, leave.
 
 SIGTERM (a preempted machine, `kill`, `docker stop`), SIGUSR1 (Slurm's
 `--signal=USR1@120`) and SIGINT (Ctrl-C) are noted, and the run looks for them
 after every step and before every batch of a validation. While it has nothing
 new to save, that is before its first step is done, it leaves at once, even in
-the middle of a compilation.
+the middle of a compilation. The first two end with code 0, since a scheduler
+starts the same command again; a person's Ctrl-C ends with 130, so that no
+shell goes on with what comes next.
 
 With several processes, JAX's coordinator takes SIGTERM itself and tells the
 hosts a step at which all of them stop; so SIGTERM is left alone there, and the
 other two are passed on as SIGTERM.
 """
 
+import ctypes
+import math
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 from types import FrameType
 
 import jax
 from jax.experimental import multihost_utils
 
 EXIT_CODE = 0  # the same command goes on; the run has a result.json when done
+_AGAIN_SECONDS = 1.0  # a second Ctrl-C so late is a person who insists
 
 
 class Interrupted(SystemExit):
   """A signal stopped the run after its state was saved.
 
-  A SystemExit, so that an uncaught one ends the process with EXIT_CODE.
+  A SystemExit, so that an uncaught one ends the process: with 130 after SIGINT,
+  else with EXIT_CODE.
 
   Attributes:
     step: updates done, all of them saved.
+    number: the signal.
   """
 
   def __init__(self, signal_name: str, step: int, directory: str):
-    super().__init__(EXIT_CODE)
+    self.number = signal.Signals[signal_name]
+    super().__init__(_exit_code(self.number))
     self.step = step
     self.message = (
       f'{signal_name}: stopped after step {step}, which is saved in '
@@ -48,13 +57,13 @@ class Interrupted(SystemExit):
 class StopSignals:
   """Notes the signals instead of dying; a context manager.
 
-  The second signal does what it always does. Outside the main thread, where
-  Python allows no handlers, nothing is installed.
+  A second SIGINT that comes a second later or more ends the process at once;
+  a second of the others does what it always does. Outside the main thread,
+  where Python allows no handlers, nothing is installed.
 
   Attributes:
     nothing_to_save: while it is a text, a signal prints it and ends the process
-      at once with EXIT_CODE; None while there is something to save. One process
-      only.
+      at once; None while there is something to save. One process only.
   """
 
   SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -106,22 +115,44 @@ class StopSignals:
     return self.received
 
   def _listen(self, heard: socket.socket) -> None:
+    asked = math.inf  # when the first SIGINT came
     with heard:
       while number := heard.recv(1):
-        text = self.nothing_to_save
+        text, now = self.nothing_to_save, time.monotonic()
+        if number[0] == signal.SIGINT and now - asked > _AGAIN_SECONDS:
+          text = 'stopped at once. What was saved before is whole.'
+        if number[0] == signal.SIGINT:
+          asked = min(asked, now)
         if text is not None and number[0] in self.SIGNALS:
           name = signal.Signals(number[0]).name
           print(f'{name}: {text}', file=sys.stderr, flush=True)
-          os._exit(EXIT_CODE)
+          end(number[0])
 
   def _note(self, number: int, frame: FrameType | None) -> None:
     self.received = signal.Signals(number).name
-    self._restore()
+    if number != signal.SIGINT:
+      self._restore()
 
   def _restore(self) -> None:
     for number, handler in self._previous.items():
       signal.signal(number, handler)  # type: ignore[arg-type]
     self._previous = {}
+
+
+def end(number: int) -> None:
+  """Ends this process at once: by SIGINT itself, else with EXIT_CODE.
+
+  A shell leaves a loop for a command that died of SIGINT, and not for one that
+  exits with 130; it shows 130 for both.
+  """
+  if number == signal.SIGINT:
+    ctypes.CDLL(None).signal(number, None)  # from any thread
+    os.kill(os.getpid(), number)
+  os._exit(_exit_code(number))
+
+
+def _exit_code(number: int) -> int:
+  return 128 + signal.SIGINT if number == signal.SIGINT else EXIT_CODE
 
 
 def _pass_on(number: int, frame: FrameType | None) -> None:

@@ -8,16 +8,19 @@ samples/          grids, one PNG a step
 result.json       the evaluation on the test split, once all steps are done
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 from parallel_ar.distributed import multihost
 from parallel_ar.training import configuration
 
 PathLike = str | os.PathLike[str]
+DRAFTS: set[pathlib.Path] = set()  # being written by this process, see `whole`
 
 
 def changes(directory: PathLike, config: dict[str, Any]) -> list[str]:
@@ -105,12 +108,37 @@ def _digest(config: dict[str, Any]) -> str:
 
 def replace(path: PathLike, content: str | bytes) -> None:
   """Writes a whole file or leaves the old one: no reader sees half of it."""
+  with whole(path) as file:
+    file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def whole(path: PathLike) -> Iterator[BinaryIO]:
+  """A file to write that gets its name when all of it is on the disk.
+
+  Args:
+    path: of the file; its folder is made, and what had the name is replaced.
+
+  Yields:
+    The draft, open for bytes. Where the block raises, it is removed.
+
+  Raises:
+    OSError: names the file.
+  """
   path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
   draft = path.with_name(f'{path.name}.{os.getpid()}.draft')
-  data = content.encode() if isinstance(content, str) else content
-  with draft.open('wb') as file:
-    file.write(data)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(draft, path)
+  DRAFTS.add(draft)
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with draft.open('wb') as file:
+      yield file
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(draft, path)
+  except OSError as error:
+    if error.filename is None:  # of a write: tell what could not be written
+      raise OSError(error.errno, error.strerror, str(path)) from error
+    raise
+  finally:
+    draft.unlink(missing_ok=True)
+    DRAFTS.discard(draft)
