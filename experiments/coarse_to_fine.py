@@ -9,7 +9,6 @@ p(pixel | 3 x 3 coarse neighbours), counted on the training split. That image
 is the first guess of `fixed_point`. docs/coarse_to_fine.md tells what came out.
 """
 
-import dataclasses
 import pathlib
 import time
 from typing import Any
@@ -20,7 +19,7 @@ import numpy as np
 from absl import flags
 
 from experiments import entry
-from parallel_ar import describe, samplers
+from parallel_ar import describe, samplers, transform
 from parallel_ar.model import AutoregressiveModel, position_noise
 from parallel_ar.samplers import forecasters
 from parallel_ar.training import configuration, datasets, results, trained
@@ -109,7 +108,7 @@ def shared_noise(
   head = small.head._replace(
     noise=lambda key, position: noise(key, jnp.asarray(place)[position])
   )
-  return dataclasses.replace(small, head=head)
+  return transform.wrap(small, head=head)
 
 
 def upsampling(x: np.ndarray) -> np.ndarray:

@@ -30,7 +30,6 @@ from experiments.tables import report
 from parallel_ar import likelihood, models, order, samplers
 from parallel_ar.analysis import infill, timing
 from parallel_ar.data import dataset
-from parallel_ar.models import any_order
 from parallel_ar.training import (
   configuration,
   datasets,
@@ -266,7 +265,7 @@ def tell_models(
 def fill(row: Row, x: np.ndarray, known: np.ndarray) -> Filled:
   """Infilling under one mask, the most exact way there is."""
   model, missing = row.model, int((~known).sum())
-  if isinstance(model, any_order.AnyOrderModel):
+  if model.conditionals_given is not None:
     rank = order.known_first(model.rank, known)
     model = models.build(row.config.model, rank)[0]
   if infill.comes_first(model.rank, known):

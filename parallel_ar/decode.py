@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from parallel_ar import order
+from parallel_ar.memo import once
 from parallel_ar.types import Array, Context, Dist, Params
 
 
@@ -222,8 +223,13 @@ def recompute_decode(model: Any) -> Decode:
     model: an `AutoregressiveModel`.
 
   Returns:
-    The path.
+    The path, the same one at every call.
   """
+  path: Decode = once(model, 'recompute_decode', lambda: _recompute(model))
+  return path
+
+
+def _recompute(model: Any) -> Decode:
   slots = jnp.asarray(order.slots(model.rank))
   num_positions = model.num_positions
   value_shape = model.event.shape[model.rank.ndim :]
@@ -248,31 +254,6 @@ def recompute_decode(model: Any) -> Decode:
     return dist, (x, context)
 
   return Decode(init=init, extend=extend, rewind=lambda cache, k: cache)
-
-
-def map_dist(decode: Decode, change: Callable[[Dist], Dist]) -> Decode:
-  """The path of a model whose conditionals are `change` of the path's."""
-
-  def changed(function: Callable) -> Callable:
-    def with_cache(*args: Any) -> tuple[Dist, Any]:
-      before, cache = function(*args)
-      return change(before), cache
-
-    return with_cache
-
-  blocks = decode.blocks
-  if blocks is not None:
-    conditionals = blocks.conditionals
-    blocks = blocks._replace(
-      conditionals=lambda *args: change(conditionals(*args)),
-      extend=changed(blocks.extend),
-    )
-  groups, by_groups = decode.groups, None
-  if groups is not None:
-    by_groups = lambda *args: change(groups(*args))
-  return decode._replace(
-    extend=changed(decode.extend), blocks=blocks, groups=by_groups
-  )
 
 
 def _room(tree: Any, n: int) -> Any:

@@ -69,6 +69,7 @@ class Features(NamedTuple):
 
 Objective = Callable[[Params, Array, Context, PRNGKey], Array]
 FromData = Callable[[PRNGKey, Array, Context], Params]
+Given = Callable[[Params, Array, Context, Array, Array], Dist]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,6 +97,9 @@ class AutoregressiveModel:
     init_from_data: (key, x[B, *event], context[B]) -> params, what training
       starts from where a model has it, on the batch of its first step: layers
       whose outputs are normalized on these examples.
+    conditionals_given: (params, x, context, slots, count) -> dist, where one
+      network serves every order: conditionals of the positions of later slots
+      given x at the first `count`; slots int[D], their positions, is data.
     causality: 'exact' promises that forbidden inputs change no bit of the
       output; 'rounding' that they change it by rounding only (FFT
       convolutions).
@@ -116,6 +120,7 @@ class AutoregressiveModel:
   features: Features | None = None
   objective: Objective | None = None
   init_from_data: FromData | None = None
+  conditionals_given: Given | None = None
   causality: Literal['exact', 'rounding'] = 'exact'
   name: str = 'model'
 
@@ -128,6 +133,19 @@ class AutoregressiveModel:
         f"causality must be 'exact' or 'rounding'; got {self.causality!r}."
       )
     _check_fit(self)
+
+  def given(
+    self, params: Params, x: Array, context: Context, slots: Array, count: Array
+  ) -> Array:
+    """Nats[E]: log p(x_i | x at the first `count` slots), i in a later slot.
+
+    Raises:
+      ValueError: the model has one order.
+    """
+    if self.conditionals_given is None:
+      raise ValueError(f'{self.name} has one order; ardm and two_stream any.')
+    dist = self.conditionals_given(params, x, context, slots, count)
+    return self.head.log_prob(dist, x)
 
   @property
   def depth(self) -> int:

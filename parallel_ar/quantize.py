@@ -13,13 +13,14 @@ References:
   integer-arithmetic-only inference. CVPR 2018. The arrays are those of qwix.
 """
 
-import dataclasses
-from collections.abc import Callable
+import functools
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
+from parallel_ar import transform
+from parallel_ar.memo import once
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.types import Params
 
@@ -65,39 +66,13 @@ def weights(
       tiled_axes=tiled,
     )
 
-  def reads(function: Callable) -> Callable:
-    return lambda params, *args: function(restore(params), *args)
-
-  decode = model.decode
-  if decode is not None:
-    blocks = decode.blocks
-    if blocks is not None:
-      blocks = blocks._replace(
-        init=reads(blocks.init),
-        begin=reads(blocks.begin),
-        conditionals=reads(blocks.conditionals),
-        start=reads(blocks.start),
-        extend=reads(blocks.extend),
-      )
-    decode = decode._replace(
-      init=reads(decode.init),
-      extend=reads(decode.extend),
-      blocks=blocks,
-      groups=decode.groups and reads(decode.groups),
+  def make() -> AutoregressiveModel:
+    to = functools.partial(jax.tree.map, quantize)
+    return transform.wrap(
+      model, params=(restore, to), name=f'{model.name} in {kind}'
     )
-  features = model.features
-  if features is not None:
-    features = features._replace(apply=reads(features.apply))
-  made = dataclasses.replace(
-    model,
-    init=lambda key: jax.tree.map(quantize, model.init(key)),
-    conditionals=reads(model.conditionals),
-    decode=decode,
-    features=features,
-    objective=model.objective and reads(model.objective),
-    init_from_data=None,
-    name=f'{model.name} in {kind}',
-  )
+
+  made: AutoregressiveModel = once(model, ('quantized', kind, tile), make)
   return made, jax.tree.map(quantize, params)
 
 

@@ -1,11 +1,13 @@
 """Models small enough to be checked by eye, for tests."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from parallel_ar import heads, model, order
-from parallel_ar.decode import Decode
+from parallel_ar.decode import Blocks, Decode, from_blocks
 from parallel_ar.model import Head
 
 
@@ -189,3 +191,88 @@ def pixelcnn_reads(event):
   here = (up == 0) & (right == 0)
   wedge = (up >= 0) & (right <= up) & ~here & ((up > 0) | (right < 0))
   return wedge | (here & before)
+
+
+def everything(event=(2, 3), num_values=3):
+  """A record with every function that a record can have, of a random order.
+
+    logits_d = b_d + (sum_{known j} W_dj onehot(x_j)) + c
+
+  Its decode path goes by blocks of rows, and by groups.
+  """
+  rank = order.random(event, 5)
+  size, slots = rank.size, order.slots(rank)
+  net = sigmoid_net(event, rank, num_values)
+  context = jax.ShapeDtypeStruct((num_values,), jnp.float32)
+  reads = rank.reshape(1, -1) < rank.reshape(-1, 1)
+
+  def logits(params, x, context, reads):
+    hot = jax.nn.one_hot(x.reshape(-1), num_values)
+    w = params['w'] * reads[:, :, None, None]
+    found = params['b'] + context[None] + jnp.einsum('ijvw,jw->iv', w, hot)
+    return found.reshape(*event, num_values)
+
+  def conditionals(params, x, context):
+    return logits(params, x, context, reads)
+
+  def given(params, x, context, slots, count):
+    known = jnp.zeros(size, bool).at[slots].set(jnp.arange(size) < count)
+    return logits(params, x, context, known[None].repeat(size, 0))
+
+  def by_slots(params, shared, row):
+    x, context, start = shared
+    x = jax.lax.dynamic_update_slice(x, row.astype(x.dtype), (start,))
+    whole = jnp.zeros(size, x.dtype).at[slots].set(x).reshape(event)
+    dist = conditionals(params, whole, context).reshape(size, num_values)
+    return jax.lax.dynamic_slice_in_dim(dist[slots], start, len(row))
+
+  def begin(params, cache, b, previous):
+    x, context = cache
+    at = jnp.where(b > 0, (b - 1) * event[1], size)
+    x = x.at[at + jnp.arange(event[1])].set(previous, mode='drop')
+    return (x, context), (x, context, b * event[1])
+
+  def extend(params, shared, inner, j, previous):
+    at = jnp.where(j > 0, j - 1, len(inner))
+    inner = inner.at[at].set(previous, mode='drop')
+    return by_slots(params, shared, inner)[j], inner
+
+  blocks = Blocks(
+    size=event[1],
+    init=lambda params, context: (jnp.zeros(size, jnp.int32), context),
+    begin=begin,
+    conditionals=by_slots,
+    start=lambda params, shared: jnp.zeros(event[1], jnp.int32),
+    extend=extend,
+  )
+  value = jax.ShapeDtypeStruct((), jnp.int32)
+  decode = from_blocks(blocks, value, size)._replace(
+    resize=lambda cache, length: cache,
+    groups=lambda params, context, x, level: conditionals(params, x, context),
+  )
+
+  def apply(params, x, context):
+    known = params['w'].sum((1, 2, 3)) * jnp.cumsum(x.reshape(-1)[slots])
+    return conditionals(params, x, context), jnp.roll(known, 1).at[0].set(0)
+
+  def objective(params, x, context, key):
+    dist = conditionals(params, x, context)
+    bound = jax.random.uniform(key) - net.head.log_prob(dist, x).sum()
+    return bound + (jnp.arange(size) * x.reshape(-1)).sum()
+
+  def from_data(key, x, context):
+    mean = jnp.arange(size) * x.reshape(len(x), -1).mean(0)
+    params = net.init(key)
+    return {**params, 'b': params['b'] + mean[:, None] + context.mean(0)[None]}
+
+  return dataclasses.replace(
+    net,
+    conditionals=conditionals,
+    context=context,
+    decode=decode,
+    features=model.Features(apply, lambda raw, slot: raw[slot][None]),
+    objective=objective,
+    init_from_data=from_data,
+    conditionals_given=given,
+    name='everything',
+  )

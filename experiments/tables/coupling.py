@@ -8,7 +8,6 @@ passes, for each coupling of noise that the head of the run knows. A rate is of
 positions that pick the same; `parallel_ar/analysis/coupling.py` has the bounds.
 """
 
-import dataclasses
 import pathlib
 import time
 from typing import Any
@@ -18,7 +17,7 @@ import jax.numpy as jnp
 from absl import flags
 
 from experiments import entry
-from parallel_ar import describe, heads, samplers
+from parallel_ar import describe, heads, samplers, transform
 from parallel_ar.analysis import coupling
 from parallel_ar.model import AutoregressiveModel, position_noise
 from parallel_ar.training import configuration, results, trained
@@ -85,7 +84,7 @@ def couplings(model: AutoregressiveModel) -> dict[str, AutoregressiveModel]:
   num_values = model.head.num_values
   assert num_values is not None
   return {
-    kind: dataclasses.replace(model, head=heads.categorical(num_values, kind))
+    kind: transform.wrap(model, head=heads.categorical(num_values, kind))
     for kind in ('gumbel', 'inverse_cdf')
   }
 

@@ -147,7 +147,7 @@ def known_losses(
   a few orders.
 
   Args:
-    model: an AnyOrderModel; its own rank is not read.
+    model: one of any order; its own rank is not read.
     params: its parameters.
     x: array[B, *event].
     context: pytree with leading axis B, or None.
@@ -159,8 +159,7 @@ def known_losses(
   Raises:
     ValueError: the model has one order.
   """
-  given = getattr(model, 'given', None)
-  if given is None:
+  if model.conditionals_given is None:
     raise ValueError(
       f'{model.name} has one order. Policies need a model of any order: ardm '
       'or two_stream.'
@@ -169,7 +168,7 @@ def known_losses(
 
   def one(x: Array, context: Context, key: PRNGKey, count: Array) -> Array:
     slots = any_order.draw_slots(key, num)
-    terms = given(params, x, context, slots, count).reshape(-1)
+    terms = model.given(params, x, context, slots, count).reshape(-1)
     known = any_order.known_by(slots, count)
     return -jnp.where(known, 0, terms).sum() / (num - count)
 

@@ -7,12 +7,13 @@ Both ends of a file must use the same numbers, so they are integers that sum to
 most V 2^-16 / ln 2 bits a symbol, and a symbol rarer than 2^-16 costs 16 bits.
 """
 
-import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from parallel_ar import transform
+from parallel_ar.memo import once
 from parallel_ar.model import AutoregressiveModel, Head
 from parallel_ar.types import Array, Dist
 
@@ -65,7 +66,7 @@ def frequencies(pmf: Array, precision: int = PRECISION) -> Array:
   # At most V 2^-24 total = V / 256 too many, which the largest can spare.
   scaled = jnp.floor(pmf.astype(jnp.float32) * (total - num_values))
   counts = 1 + scaled.astype(jnp.int32)
-  rest = total - counts.sum(-1, keepdims=True)
+  rest = total - counts.sum(-1, keepdims=True, dtype=jnp.int32)
   largest = jax.nn.one_hot(jnp.argmax(counts, -1), num_values, dtype=jnp.int32)
   return counts + rest * largest
 
@@ -123,7 +124,7 @@ def quantized(
 
   def noise(key: Array, position: Array) -> Array:
     key = jax.random.fold_in(key, position)
-    return jax.random.randint(key, (), 0, 2**precision)
+    return jax.random.randint(key, (), 0, 2**precision, jnp.int32)
 
   def pick(dist: Dist, noise: Any) -> Array:
     upper = ends(tables(head, dist, noise, precision))
@@ -141,6 +142,7 @@ def quantized(
     pick=pick,
     pmf=pmf,
   )
-  return dataclasses.replace(
-    model, head=coded, decode=None, features=None, objective=None
+  made: AutoregressiveModel = once(
+    model, ('coded', precision), lambda: transform.wrap(model, head=coded)
   )
+  return made

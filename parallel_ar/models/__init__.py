@@ -4,7 +4,6 @@
 section besides `name` is an argument of the family's factory.
 """
 
-import dataclasses
 import difflib
 import functools
 import inspect
@@ -13,7 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from parallel_ar import heads, order
+from parallel_ar import heads, order, transform
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.models import any_order
 from parallel_ar.models.ardm import ardm
@@ -161,7 +160,8 @@ def _coupled(model: AutoregressiveModel, coupling: Any) -> AutoregressiveModel:
     )
   assert model.head.num_values is not None
   head = heads.categorical(model.head.num_values, coupling)
-  return dataclasses.replace(model, head=head)
+  # Another pick of the same law: what training minimises stays.
+  return transform.wrap(model, head=head, objective=model.objective)
 
 
 def _rank(options: dict[str, Any]) -> Any:

@@ -20,21 +20,7 @@ import numpy as np
 
 from parallel_ar import heads, order
 from parallel_ar.model import AutoregressiveModel, Head
-from parallel_ar.types import Array, Context, Params, PRNGKey
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class AnyOrderModel(AutoregressiveModel):
-  """A record whose network serves every order.
-
-  Attributes:
-    given: (params, x, context, slots, count) -> float[E], nats: log p(x_i | x
-      at the first `count` slots) of every position of a later slot; slots
-      int[D] is the position of each slot. Both may be traced: one program for
-      all orders.
-  """
-
-  given: Callable[[Params, Array, Context, Array, Array], Array] | None = None
+from parallel_ar.types import Array, PRNGKey
 
 
 def draw_slots(key: PRNGKey, num: int) -> Array:

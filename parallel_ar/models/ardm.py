@@ -166,20 +166,21 @@ def ardm(
 
   def given(
     params: Params, x: Array, c: Context, slots_D: Array, count: Array
-  ) -> Array:
+  ) -> Dist:
     x_D, known = x.reshape(-1), any_order.known_by(slots_D, count)
-    terms_D = head.log_prob(evaluate(params, x_D, known, c), x_D)
-    return terms_D.reshape(x.shape)
+    dist = evaluate(params, x_D, known, c)
+    return dist.reshape(*x.shape, *dist.shape[1:])
 
   def objective(params: Params, x: Array, c: Context, key: PRNGKey) -> Array:
     to_order, to_step = jax.random.split(key)
     slots = any_order.draw_slots(to_order, x.size)
     t = jax.random.randint(to_step, (), 0, x.size)
-    terms_D = given(params, x, c, slots, t).reshape(-1)
+    dist = given(params, x, c, slots, t)
+    terms_D = head.log_prob(dist, x).reshape(-1)
     known = any_order.known_by(slots, t)
     return -jnp.where(known, 0, terms_D).sum() * (x.size / (x.size - t))
 
-  return any_order.AnyOrderModel(
+  return model.AutoregressiveModel(
     event=jax.ShapeDtypeStruct(tuple(event), jnp.int32),
     rank=rank,
     head=head,
@@ -188,7 +189,7 @@ def ardm(
     context=embedding.context_spec(num_classes, context_size),
     decode=_decode(evaluate, rank, outputs),
     objective=objective,
-    given=given,
+    conditionals_given=given,
     name='ardm' if network == 'attention' else 'deep_nade',
   )
 

@@ -188,7 +188,7 @@ def two_stream(
     params: Params, x: Array, c: Context, slots_D: Array, count: Array
   ) -> Array:
     reach = jnp.minimum(jnp.arange(x.size), count)
-    return head.log_prob(conditionals(params, x, c, slots_D, reach), x)
+    return conditionals(params, x, c, slots_D, reach)
 
   context = embedding.context_spec(num_classes, context_size)
   order_data = jnp.asarray(slots), jnp.asarray(reach)
@@ -208,7 +208,7 @@ def two_stream(
     logits, kept = call(params, previous, k, *order_data, context, kept)
     return logits, (kept, context)
 
-  return any_order.AnyOrderModel(
+  return model.AutoregressiveModel(
     event=jax.ShapeDtypeStruct(tuple(event), jnp.int32),
     rank=rank,
     head=head,
@@ -218,6 +218,6 @@ def two_stream(
     # What stands beyond slot k is masked, then overwritten.
     decode=Decode(begin, extend, lambda cache, k: cache),
     objective=objective,
-    given=given,
+    conditionals_given=given,
     name='two_stream',
   )

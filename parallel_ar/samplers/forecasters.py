@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from parallel_ar import order
+from parallel_ar.memo import once
 from parallel_ar.model import AutoregressiveModel, over_positions
 from parallel_ar.types import Array, Context, Dist, Params, PRNGKey
 
@@ -73,9 +74,26 @@ def guess(
 
 def zeros() -> Forecaster:
   """Zeros at everything that is not final."""
-  return Forecaster('zeros', next=lambda at: jnp.zeros_like(at.picks))
+  return Forecaster('zeros', next=_zeros)
 
 
+def _zeros(at: Progress) -> Array:
+  return jnp.zeros_like(at.picks)
+
+
+def _made_once(make: Callable[..., Forecaster]) -> Callable[..., Forecaster]:
+  """A maker that gives one forecaster for one model and arguments."""
+
+  @functools.wraps(make)
+  def made(model: AutoregressiveModel, *args: Any, **named: Any) -> Forecaster:
+    key = make.__name__, args, tuple(sorted(named.items()))
+    found: Forecaster = once(model, key, lambda: make(model, *args, **named))
+    return found
+
+  return made
+
+
+@_made_once
 def last(model: AutoregressiveModel) -> Forecaster:
   """The value of the last final position, repeated."""
   slots, rank = order.slots(model.rank), model.rank
@@ -89,6 +107,7 @@ def last(model: AutoregressiveModel) -> Forecaster:
   return Forecaster('last', next=guess)
 
 
+@_made_once
 def above(model: AutoregressiveModel) -> Forecaster:
   """The nearest final value above, in the first axis of the event.
 
@@ -115,6 +134,7 @@ def above(model: AutoregressiveModel) -> Forecaster:
   return Forecaster('above', next=guess)
 
 
+@_made_once
 def ngram(model: AutoregressiveModel, n: int = 3) -> Forecaster:
   """What followed the last n - 1 symbols where the prefix has had them before.
 
