@@ -143,13 +143,16 @@ def _draw(model: AutoregressiveModel, params: Any, context: Any) -> Any:
 def _forecaster(model: AutoregressiveModel) -> forecasters.Forecaster:
   if _FORECASTER.value != 'learned':
     return forecasters.BY_NAME[_FORECASTER.value](model)
-  path = pathlib.Path(entry.require(_WORKDIR)) / 'forecaster.npz'
+  run = pathlib.Path(entry.require(_WORKDIR))
+  if run.is_file():  # its heads stand beside a file of parameters
+    run = run.parent
+  path = run / 'forecaster.npz'
   if not path.exists():
     raise ValueError(
-      f'--forecaster=learned needs {path}. Train the heads first: ./run.sh '
-      f'forecaster --workdir={_WORKDIR.value}'
+      f'--forecaster=learned needs {path}. Train the heads on the directory of '
+      f'the run first: ./run.sh forecaster --workdir={run}'
     )
-  return learned.forecaster(model, dict(np.load(path)))
+  return learned.forecaster(model, learned.load(path, model))
 
 
 def _write(x: np.ndarray, workdir: pathlib.Path, num_values, data) -> None:

@@ -15,13 +15,13 @@ number of examples; what reads it needs JAX and NumPy only:
 
 Keys travel as their words, uint32[B, 2], of the threefry generator. The length
 of an event is part of a model's rank, an array and no symbol, so the programs
-are for one length; only the batch is symbolic.
+are for one length; only the batch is symbolic. Parameters in bfloat16, which
+NumPy lacks, are stored as float32.
 """
 
 import io
 import json
 import os
-import pathlib
 import zipfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -31,12 +31,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
 
-from parallel_ar import likelihood, order
+from parallel_ar import likelihood, npz, order
 from parallel_ar.model import AutoregressiveModel, position_noise
+from parallel_ar.training import run_directory
 from parallel_ar.types import Params
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 FORMAT = 1
+_PROGRAMS = {'likelihood', 'step', 'begin', 'extend'}
+_ABOUT_BYTES = 1 << 26  # of a description at most; it has the whole rank
+_FIELDS = {
+  'name': str,
+  'event': list,
+  'dtype': str,
+  'rank': list,
+  'depth': int,
+  'programs': list,
+}
 
 
 class Bundle(NamedTuple):
@@ -87,24 +98,25 @@ def save(
     'programs': sorted(blobs),
   }
   named: dict[str, Any] = {
-    f'{i:05d}': np.asarray(p) for i, p in enumerate(leaves)
+    _leaf(i): np.asarray(p, npz.stored_dtype(p.dtype))
+    for i, p in enumerate(leaves)
   }
-  arrays = io.BytesIO()
+  arrays, content = io.BytesIO(), io.BytesIO()
   np.savez(arrays, **named)
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  draft = path.with_name(f'{path.name}.{os.getpid()}.draft')
-  with zipfile.ZipFile(draft, 'w') as file:
+  with zipfile.ZipFile(content, 'w') as file:
     file.writestr('about.json', json.dumps(about, indent=2))
     file.writestr('params.npz', arrays.getvalue())
     for name, blob in blobs.items():
       file.writestr(f'{name}.stablehlo', blob)
-  os.replace(draft, path)
+  run_directory.replace(path, content.getvalue())
   return about
 
 
 def load(path: str | os.PathLike[str]) -> Bundle:
   """Reads a file of `save`.
+
+  The programs of a bundle are code that XLA will run: load those of people you
+  trust (docs/trust.md).
 
   Args:
     path: of the file.
@@ -116,24 +128,65 @@ def load(path: str | os.PathLike[str]) -> Bundle:
     ValueError: no such file, or one of another format.
   """
   try:
-    with zipfile.ZipFile(path) as file:
-      about = json.loads(file.read('about.json'))
-      arrays = np.load(io.BytesIO(file.read('params.npz')))
-      blobs = {n: file.read(f'{n}.stablehlo') for n in about['programs']}
-  except (OSError, zipfile.BadZipFile, KeyError) as error:
+    return _load(path)
+  except Exception as error:  # a damaged file fails in many ways
+    words = error if isinstance(error, ValueError) else npz.told(error)
     raise ValueError(
-      f'{path} is not a file that export.save wrote: {error}.'
+      f'{path} is not a file that export.save wrote, or is damaged: {words}. '
+      'Export the model again.'
     ) from error
-  if about['format'] != FORMAT:
-    raise ValueError(
-      f'{path} has format {about["format"]}; this version reads {FORMAT}.'
-    )
+
+
+def _load(path: str | os.PathLike[str]) -> Bundle:
+  # `save` compresses nothing; others may, within reason.
+  most = (1 << 24) + 32 * os.path.getsize(path)
+  with npz.open_zip(path) as file:
+    about = json.loads(npz.member(file, 'about.json', _ABOUT_BYTES))
+    _check_about(about)
+    exported = {
+      name: jax_export.deserialize(
+        bytearray(npz.member(file, f'{name}.stablehlo', most))
+      )
+      for name in about['programs']
+    }
+    arrays = io.BytesIO(npz.member(file, 'params.npz', most))
   programs: dict[str, Callable[..., Any]] = {
-    name: jax.jit(jax_export.deserialize(bytearray(blob)).call)
-    for name, blob in blobs.items()
+    name: jax.jit(program.call) for name, program in exported.items()
   }
-  params = [jnp.asarray(arrays[name]) for name in sorted(arrays.files)]
+  program = exported['likelihood']
+  (avals, *_), _ = jax.tree.unflatten(program.in_tree, program.in_avals)
+  with npz.Archive(arrays) as stored:
+    if stored.names != [_leaf(i) for i in range(len(avals))]:
+      raise ValueError('its parameters are not those that its programs take')
+    params = [
+      jnp.asarray(
+        stored.read(name, like=(aval.shape, npz.stored_dtype(aval.dtype))),
+        aval.dtype,
+      )
+      for name, aval in zip(stored.names, avals, strict=True)
+    ]
   return Bundle(programs, params, about)
+
+
+def _leaf(i: int) -> str:
+  """The name of a leaf in params.npz."""
+  return f'{i:05d}'
+
+
+def _check_about(about: Any) -> None:
+  """Raises a ValueError where a description lacks what readers use."""
+  if not isinstance(about, dict) or about.get('format') != FORMAT:
+    there = about.get('format') if isinstance(about, dict) else about
+    raise ValueError(f'it has format {there!r}; this version reads {FORMAT}')
+  for field, kind in _FIELDS.items():
+    if not isinstance(about.get(field), kind):
+      raise ValueError(f'its description has no {field}')
+  if not {'likelihood', 'step'} <= set(about['programs']) <= _PROGRAMS:
+    raise ValueError(f'its programs are {about["programs"]}')
+  sizes = [*about['event'], about['depth']]
+  if not all(isinstance(n, int) and n > 0 for n in sizes):
+    raise ValueError(f'its event is {about["event"]}')
+  np.dtype(about['dtype'])
 
 
 def sample(bundle: Bundle, keys: Any, context: Any = None) -> tuple[Any, Any]:

@@ -1,7 +1,10 @@
 """A model in a file gives the numbers of the model, in a fresh process."""
 
+import io
+import json
 import subprocess
 import sys
+import zipfile
 
 import jax
 import numpy as np
@@ -93,7 +96,51 @@ def test_samples(name, tmp_path):
   np.testing.assert_array_equal(drawn.reshape(want.x.shape), want.x)
 
 
+def test_parameters_in_bfloat16(tmp_path):
+  model = models.made(event=(3,), hidden=(4,))
+  params = jax.tree.map(
+    lambda p: p.astype('bfloat16'), model.init(jax.random.key(0))
+  )
+  export.save(tmp_path / 'm.zip', model, params)
+  for leaf, want in zip(
+    export.load(tmp_path / 'm.zip').params,
+    jax.tree.leaves(params),
+    strict=True,
+  ):
+    assert leaf.dtype == want.dtype
+    np.testing.assert_array_equal(leaf, want)
+
+
 def test_what_is_no_such_file_is_refused(tmp_path):
-  (tmp_path / 'a.zip').write_text('no')
-  with pytest.raises(ValueError, match=r'not a file that export\.save wrote'):
-    export.load(tmp_path / 'a.zip')
+  """Each way in which a member can be wrong ends in one paragraph."""
+  path, bad = tmp_path / 'm.zip', tmp_path / 'bad.zip'
+  model = models.made(event=(3,), hidden=(4,))
+  about = export.save(path, model, model.init(jax.random.key(0)))
+  with zipfile.ZipFile(path) as file:
+    held = {name: file.read(name) for name in file.namelist()}
+  other = io.BytesIO()
+  np.savez(other, **{'00000': np.array([{}], object)})
+  cut = held['step.stablehlo']
+  for name, content in [
+    ('about.json', b'{'),
+    ('about.json', b'[]'),
+    ('about.json', b'[' * 100_000),
+    ('about.json', json.dumps(about | {'format': 9}).encode()),
+    ('about.json', json.dumps(about | {'programs': ['step']}).encode()),
+    ('about.json', json.dumps(about | {'event': ['x']}).encode()),
+    ('about.json', json.dumps(about | {'dtype': 'x'}).encode()),
+    ('step.stablehlo', b''),
+    ('step.stablehlo', cut[: len(cut) // 2]),
+    ('likelihood.stablehlo', bytes(500)),
+    ('params.npz', b'junk'),
+    ('params.npz', other.getvalue()),
+  ]:
+    with zipfile.ZipFile(bad, 'w') as file:
+      for member, whole in (held | {name: content}).items():
+        file.writestr(member, whole)
+    with pytest.raises(ValueError, match=r'bad\.zip is not a file') as caught:
+      export.load(bad)
+    assert 'pickle' not in str(caught.value)
+  bad.write_bytes(path.read_bytes()[:-200])
+  with pytest.raises(ValueError, match=r'bad\.zip is not a file'):
+    export.load(bad)

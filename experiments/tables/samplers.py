@@ -91,7 +91,7 @@ def main() -> None:
     data = datasets.load_split(run.config, split, _DATA_DIR.value)
     context = datasets.contexts(model, data, _COUNT.value)
   path = pathlib.Path(entry.require(_WORKDIR)) / 'forecaster.npz'
-  heads = dict(np.load(path)) if path.exists() else None
+  heads = learned.load(path, model) if path.exists() else None
   rows = measure(model, run.params, context, heads)
   print(describe(model))
   print(

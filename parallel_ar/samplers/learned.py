@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parallel_ar import order
+from parallel_ar import npz, order
 from parallel_ar.model import AutoregressiveModel
+from parallel_ar.npz import PathLike
 from parallel_ar.samplers.forecasters import Forecaster, Progress
 from parallel_ar.types import Array, Params, PRNGKey
 
@@ -59,6 +60,35 @@ def init(model: AutoregressiveModel, horizon: int) -> Heads:
     'weight': jnp.zeros((horizon, size, width, values)),
     'bias': jnp.zeros((horizon, size, values)),
   }
+
+
+def load(path: PathLike, model: AutoregressiveModel) -> Heads:
+  """The heads in a .npz file of anyone.
+
+  Args:
+    path: of the file.
+    model: that they are for.
+
+  Returns:
+    Heads for `forecaster`.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: it holds no heads of this model.
+  """
+  try:
+    with npz.Archive(path) as file:
+      horizon = (*file.header('bias').shape, 0)[0]
+      like = jax.eval_shape(lambda: init(model, horizon))
+      return {
+        name: file.read(name, like=(leaf.shape, leaf.dtype))
+        for name, leaf in like.items()
+      }
+  except ValueError as error:
+    raise ValueError(
+      f'{path} holds no forecasting heads of {model.name}: {error}. Train '
+      'them: ./run.sh forecaster'
+    ) from error
 
 
 def forecaster(model: AutoregressiveModel, heads: Heads) -> Forecaster:

@@ -10,6 +10,7 @@ nearest name.
 import difflib
 import json
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from parallel_ar.partition import AXES
 from parallel_ar.training import optimizer
 
 OPEN_SECTIONS = ('data', 'model')
+_MOST_BYTES = 1 << 22  # of a config.json
 
 
 def default_config() -> ConfigDict:
@@ -190,10 +192,7 @@ def validate(config: ConfigDict) -> None:
   """
   defaults = default_config()
   _check_fields(defaults, config, '')
-  for path, (holds, expected) in _CHECKS.items():
-    value = _get(config, path)
-    if not holds(value):
-      raise ValueError(f'config.{path} = {value!r}: expected {expected}.')
+  _check_values(config)
   train = config.train
   if train.batch_size % train.accumulate:
     raise ValueError(
@@ -239,15 +238,76 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
   return json.loads(json.dumps(config.to_dict(), default=refuse))
 
 
-def from_json(data: dict[str, Any]) -> ConfigDict:
-  """The configuration that `to_json` recorded; lists become tuples."""
+def from_json(data: Any) -> ConfigDict:
+  """The configuration that `to_json` recorded; lists become tuples.
+
+  A field that is absent, because an older version wrote the record, has its
+  default; one that is not known any more stays.
+
+  Args:
+    data: JSON data.
+
+  Returns:
+    A ConfigDict that is not locked.
+
+  Raises:
+    ValueError: it records no run: no names of the data and the model, or
+      fields of other types or values.
+  """
 
   def restore(value):
     if isinstance(value, dict):
       return {key: restore(item) for key, item in value.items()}
     return tuple(map(restore, value)) if isinstance(value, list) else value
 
-  return ConfigDict(restore(data))
+  if not isinstance(data, dict):
+    raise ValueError(
+      f'A recorded config is an object of sections, not {type(data).__name__}.'
+    )
+  made = default_config().to_dict()
+  for key, value in restore(data).items():
+    if not isinstance(made.get(key), dict):
+      made[key] = value
+    elif isinstance(value, dict):
+      made[key] |= value
+    else:
+      raise ValueError(f'config.{key} = {value!r}: expected a section.')
+  for section in OPEN_SECTIONS:
+    if 'name' not in data.get(section, {}):
+      raise ValueError(
+        f'config.{section}.name is missing, and nothing else says what it was.'
+      )
+  config = ConfigDict(made)
+  known = default_config()
+  for key in known:
+    if not isinstance(known[key], ConfigDict):
+      _check_type(f'.{key}', known[key], config[key])
+      continue
+    for field in known[key]:
+      _check_type(f'.{key}.{field}', known[key][field], config[key][field])
+  _check_values(config)
+  return config
+
+
+def read(path: str | os.PathLike[str]) -> Any:
+  """The JSON data in a config.json, whoever wrote it.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: it is not JSON, or larger than a config is.
+  """
+  with open(path, 'rb') as file:
+    content = file.read(_MOST_BYTES + 1)
+  try:
+    if len(content) > _MOST_BYTES:
+      raise ValueError(f'over {_MOST_BYTES} bytes')
+    return json.loads(content)
+  except (ValueError, RecursionError) as error:
+    raise ValueError(
+      f'{path} is no config of a run that can be read: '
+      f'{type(error).__name__}: {error}. Restore the file, or choose another '
+      'working directory.'
+    ) from error
 
 
 def differences(old: Any, new: Any, prefix: str = '') -> list[str]:
@@ -303,6 +363,13 @@ def _check_fields(defaults: ConfigDict, config: Any, prefix: str) -> None:
       _check_fields(default, value, path)
     else:
       _check_type(path, default, value)
+
+
+def _check_values(config: ConfigDict) -> None:
+  for path, (holds, expected) in _CHECKS.items():
+    value = _get(config, path)
+    if not holds(value):
+      raise ValueError(f'config.{path} = {value!r}: expected {expected}.')
 
 
 def _check_type(path: str, default: Any, value: Any) -> None:

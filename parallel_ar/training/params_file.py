@@ -10,15 +10,19 @@ bfloat16 and float8, which NumPy lacks, are written as float32, which holds each
 of their values; `__meta__` has the dtype that is restored.
 """
 
+import contextlib
 import io
 import json
+import math
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
+from parallel_ar import npz
 from parallel_ar.training import (
   checkpoint_meta,
   checksum,
@@ -28,6 +32,19 @@ from parallel_ar.training import (
 from parallel_ar.types import Params
 
 META = '__meta__'
+_META_BYTES = 1 << 23  # of a description at most: some 30,000 arrays
+_FIELDS = {
+  'config': dict,
+  'step': int,
+  'params': str,
+  'layout': dict,
+  'checksums': dict,
+}
+# Fields whose numbers are of parts, each of which takes time to build; their
+# product is bounded, as that of the slots of an event and their orders is.
+_PARTS = ('layers', 'blocks', 'residuals', 'stacks', 'resolutions')
+_MEMBERS = ('num_orders', 'num_masks')
+_MOST_PARTS, _MOST_SLOTS = 1 << 10, 1 << 21
 
 
 def save(
@@ -63,7 +80,7 @@ def save(
     'versions': results.versions(),
   }
   arrays: dict[str, Any] = {
-    name: leaf if leaf.dtype.isbuiltin == 1 else np.asarray(leaf, np.float32)
+    name: np.asarray(leaf, npz.stored_dtype(leaf.dtype))
     for name, leaf in _by_name(params).items()
   }
   text = json.dumps(meta, sort_keys=True).encode()
@@ -76,10 +93,15 @@ def save(
 def read_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
   """The description in a file that `save` wrote.
 
+  The file may be anyone's: what its description says of its arrays agrees with
+  what they are, and its model section asks for no more work than a model of so
+  many parameters can.
+
   Raises:
     ValueError: it is no such file, or broken.
   """
-  return json.loads(_load(path)[META].tobytes())
+  with _reading(path), npz.Archive(path) as file:
+    return _read_meta(file)
 
 
 def load(
@@ -97,22 +119,26 @@ def load(
   Raises:
     ValueError: it is no such file, broken, or of another model.
   """
-  arrays = _load(path)
-  meta = json.loads(arrays[META].tobytes())
-  lines = checkpoint_meta.layout_differences(
-    meta['layout'], checkpoint_meta.layout(template)
-  )
+  with _reading(path), npz.Archive(path) as file:
+    meta = _read_meta(file)
+    lines = checkpoint_meta.layout_differences(
+      meta['layout'], checkpoint_meta.layout(template)
+    )
+    if not lines:
+      leaves = [
+        jax.numpy.asarray(
+          file.read(name, like=(leaf.shape, npz.stored_dtype(leaf.dtype))),
+          leaf.dtype,
+        )
+        for name, leaf in _by_name(template).items()
+      ]
   if lines:
     raise ValueError(
       f'{path} holds parameters of another model: {lines} (file -> here).'
     )
-  leaves = [
-    jax.numpy.asarray(arrays[name], leaf.dtype)
-    for name, leaf in _by_name(template).items()
-  ]
   params = jax.tree.unflatten(jax.tree.structure(template), leaves)
   found = checksum.checksums(params)
-  bad = [key for key in found if found[key] != meta['checksums'][key]]
+  bad = [key for key in found if found[key] != meta['checksums'].get(key)]
   if bad:
     raise ValueError(
       f'{path} is damaged: the checksum of {bad[0]} differs. Export it again.'
@@ -120,19 +146,64 @@ def load(
   return params, meta
 
 
-def _load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+@contextlib.contextmanager
+def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
+  """Makes every fault of a file one sentence that names it."""
   try:
-    with open(path, 'rb') as stream, np.load(stream) as file:
-      arrays = {name: file[name] for name in file.files}
-    json.loads(arrays[META].tobytes())
-    return arrays
-  except FileNotFoundError:
-    raise
-  except Exception as error:  # a damaged archive fails in many ways
+    yield
+  except (ValueError, RecursionError) as error:
     raise ValueError(
-      f'{path} cannot be read as a file of parameters ({error}). Make one with '
-      './run.sh export_params.'
+      f'{path} cannot be read as a file of parameters: '
+      f'{error or type(error).__name__}. Make one with ./run.sh export_params.'
     ) from error
+
+
+def _read_meta(file: npz.Archive) -> dict[str, Any]:
+  """The description, checked."""
+  meta = json.loads(file.read(META, most=_META_BYTES).tobytes())
+  for field, kind in _FIELDS.items():
+    if not isinstance(meta, dict) or not isinstance(meta.get(field), kind):
+      raise ValueError(f'its description has no {field} of {kind.__name__}s')
+  model = meta['config'].get('model')
+  if not isinstance(model, dict):
+    raise ValueError('its config has no section model')
+  _check_scale(model, _numbers(file, meta['layout']))
+  return meta
+
+
+def _check_scale(model: dict[str, Any], numbers: int) -> None:
+  """Refuses what would cost more to build than any model of the file."""
+  whole = {
+    field: [v for v in jax.tree.leaves(value) if isinstance(v, int)]
+    for field, value in model.items()
+    if not field.endswith('seed')
+  }
+  product = lambda *fields: math.prod(
+    math.prod(whole.get(field) or [1]) for field in fields
+  )
+  widths = [v for f, some in whole.items() if f != 'event' for v in some]
+  asked = {
+    'layers': (product(*_PARTS), _MOST_PARTS),
+    'members of a field': (max(map(len, whole.values())), _MOST_PARTS),
+    'slots': (product('event', *_MEMBERS), _MOST_SLOTS),
+    'units of a layer': (max(widths, default=0), max(numbers, 1 << 16)),
+  }
+  for what, (number, most) in asked.items():
+    if number > most:
+      raise ValueError(
+        f'its config asks for {number} {what}; a file of {numbers} parameters '
+        f'may ask for {most}'
+      )
+
+
+def _numbers(file: npz.Archive, layout: dict[str, str]) -> int:
+  """How many numbers the arrays hold, which the layout must know."""
+  shapes = [file.header(n).shape for n in file.names if n != META]
+  there = sorted(str(list(shape)) for shape in shapes)
+  said = sorted(str(text)[str(text).find('[') :] for text in layout.values())
+  if there != said:
+    raise ValueError('its arrays are not those that its description names')
+  return sum(math.prod(shape) for shape in shapes)
 
 
 def _by_name(params: Params) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What a run has learnt, read from its directory."""
 
-import json
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from parallel_ar import models as models_lib
+from parallel_ar import npz
 from parallel_ar.distributed import sharding
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.training import checkpoint, configuration, params_file
@@ -39,17 +39,22 @@ def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
   Raises:
     ValueError: there is no run.
   """
-  workdir = pathlib.Path(workdir)
-  if workdir.is_file():
-    return configuration.from_json(params_file.read_meta(workdir)['config'])
+  path = pathlib.Path(workdir)
   try:
-    text = (workdir / 'config.json').read_text()
+    if path.is_file():
+      data = params_file.read_meta(path)['config']
+    else:
+      path = path / 'config.json'
+      data = configuration.read(path)
   except FileNotFoundError as error:
     raise ValueError(
       f'{workdir} holds no run: there is no config.json. Name the working '
       'directory that experiments.train was given.'
     ) from error
-  return configuration.from_json(json.loads(text))
+  try:
+    return configuration.from_json(data)
+  except ValueError as error:
+    raise ValueError(f'{path} records no run: {error}') from error
 
 
 def load(
@@ -83,10 +88,9 @@ def load(
     return _load_file(workdir, which, step)
   config = read_config(workdir)
   recorded = configuration.to_json(config)
-  models = models_lib.build(config.model)
+  models, template = _build(config, workdir)
   if which == 'auto':
     which = config.evaluate.params
-  template = jax.eval_shape(models[0].init, jax.random.key(0))
   places = _places(template, config)
   if places is not None:
     template = sharding.with_shardings(template, places)
@@ -111,14 +115,27 @@ def _load_file(path: pathlib.Path, which: str, step: int | None) -> Trained:
       f'{path} holds the {name} parameters of step {at} only. Leave out '
       '--params and --step, or name the directory of the run.'
     )
-  config = configuration.from_json(meta['config'])
-  models = models_lib.build(config.model)
-  template = jax.eval_shape(models[0].init, jax.random.key(0))
+  config = read_config(path)
+  models, template = _build(config, path)
   params, _ = params_file.load(path, template)
   places = _places(template, config)
   if places is not None:
     params = jax.device_put(params, places)
   return Trained(config, models, params, f'{name} of step {at}', at)
+
+
+def _build(
+  config: ConfigDict, where: pathlib.Path
+) -> tuple[tuple[AutoregressiveModel, ...], Params]:
+  """The models of a recorded config, and the shapes of their parameters."""
+  try:
+    models = models_lib.build(config.model)
+    return models, jax.eval_shape(models[0].init, jax.random.key(0))
+  except Exception as error:  # a record of anyone fails in many ways
+    raise ValueError(
+      f'{where} records a model that cannot be built here: {npz.told(error)}. '
+      'Use the version of parallel_ar that wrote it, or restore the record.'
+    ) from error
 
 
 def _places(params: Params, config: ConfigDict) -> Any:

@@ -92,3 +92,26 @@ def test_errors(case):
   wrong = jax.tree.map(lambda a: a[..., :0], learned.init(case.model, 2))
   with pytest.raises(ValueError, match='Train them on this run'):
     learned.forecaster(case.model, wrong)
+
+
+def test_heads_in_a_file_of_anyone(tmp_path):
+  net = NETS['made']()
+  heads = jax.device_get(random_heads(net))
+  path = tmp_path / 'heads.npz'
+  np.savez(path, **heads)
+  for name, value in learned.load(path, net).items():
+    np.testing.assert_array_equal(value, heads[name])
+  for bad, match in [
+    ({'other': np.ones(3)}, "'bias' cannot be read"),
+    ({'bias': np.array([{}], object)}, 'expected numbers'),
+    (heads | {'weight': heads['weight'][:, :, :1]}, "'weight' is float32"),
+    ({'bias': np.ones(())}, r'horizon must be in 1\.\.11'),
+  ]:
+    np.savez(path, **bad)
+    with pytest.raises(ValueError, match=match) as caught:
+      learned.load(path, net)
+    assert str(path) in str(caught.value)
+    assert 'pickle' not in str(caught.value)
+  path.write_bytes(b'garbage')
+  with pytest.raises(ValueError, match='no whole zip archive'):
+    learned.load(path, net)

@@ -5,7 +5,7 @@ import json
 import pytest
 from ml_collections import ConfigDict
 
-from parallel_ar.training import configuration, run_directory
+from parallel_ar.training import configuration, run_directory, trained
 
 
 def _config(**train):
@@ -115,6 +115,47 @@ class TestJson:
     assert data == json.loads(json.dumps(data))
     assert configuration.from_json(data).model.hidden == (8, (4, 2))
     configuration.validate(configuration.from_json(data))
+
+  def test_an_older_record_gets_the_defaults(self):
+    """A field that is added in future does not break the runs of today."""
+    data = configuration.to_json(_config())
+    want = configuration.from_json(data).to_dict()
+    for section in ('mesh', 'optimizer', 'train', 'evaluate'):
+      for field in list(data[section]):
+        less = data | {section: dict(data[section])}
+        del less[section][field]
+        got = configuration.from_json(less)
+        assert got[section].to_dict().keys() == want[section].keys()
+      without = {k: v for k, v in data.items() if k != section}
+      assert configuration.from_json(without)[section]
+    data['train']['of_another_version'] = 3
+    assert configuration.from_json(data).train.of_another_version == 3
+
+  @pytest.mark.parametrize(
+    'change, match',
+    [
+      ({'train': 3}, r'config\.train = 3: expected a section'),
+      ({'train': {'steps': 'x'}}, r'config\.train\.steps = .x. is of type str'),
+      ({'evaluate': {'params': '../x'}}, r'one of auto, raw, ema'),
+      ({'model': {}}, r'config\.model\.name is missing'),
+      ({'data': [1]}, r'config\.data = \(1,\): expected a section'),
+      ({'seed': 'x'}, r'config\.seed'),
+    ],
+  )
+  def test_what_records_no_run_is_named(self, tmp_path, change, match):
+    data = configuration.to_json(_config()) | change
+    (tmp_path / 'config.json').write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=match) as caught:
+      trained.load(tmp_path)
+    assert str(tmp_path / 'config.json') in str(caught.value)
+
+  @pytest.mark.parametrize(
+    'content', [b'{"a":', b'', b'\xff\xfe', b'[' * 100_000, b' ' * 2**23]
+  )
+  def test_a_damaged_record_is_named(self, tmp_path, content):
+    (tmp_path / 'config.json').write_bytes(content)
+    with pytest.raises(ValueError, match=r'config\.json is no config of a run'):
+      trained.load(tmp_path)
 
   def test_differences_name_paths(self):
     old = {'a': {'b': 1, 'c': [1]}, 'd': 2}

@@ -59,6 +59,59 @@ def test_refusals(file, tmp_path):
     params_file.load(file, PARAMS)
 
 
+# What a stranger's description may say, and what is answered.
+HOSTILE = {
+  'no config': ({'config': None}, 'no config'),
+  'a config of words': ({'config': 'x'}, 'no config'),
+  'no model': ({'config': {'data': {}}}, 'no section model'),
+  'no checksums': ({'checksums': {}}, 'checksum'),
+  'no layout': ({'layout': {}}, 'not those that its description names'),
+  'a step of words': ({'step': 'x'}, 'no step'),
+  'wide': ({'hidden': [10**9]}, '1000000000 units'),
+  'long': ({'event': [30000, 30000, 1]}, '900000000 slots'),
+  'deep': ({'layers': 10**5}, '100000 layers'),
+  'many': ({'hidden': [1] * 5000}, '5000 members'),
+  'another name': ({'name': 'os.system'}, 'Unknown model'),
+  'a field of another type': ({'hidden': 'x'}, 'cannot be built'),
+}
+
+
+@pytest.mark.parametrize('name', HOSTILE)
+def test_a_description_of_a_stranger(tmp_path, name):
+  changes, match = HOSTILE[name]
+  run = trained.load(GOLDEN)
+  config = json.loads((GOLDEN / 'config.json').read_text())
+  path = tmp_path / 'run.npz'
+  params_file.save(path, run.params, config, step=4, which='ema')
+  with np.load(path) as arrays:
+    held = dict(arrays)
+  meta = json.loads(held['__meta__'].tobytes())
+  where = meta if changes.keys() <= meta.keys() else meta['config']['model']
+  where.update(changes)
+  held['__meta__'] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+  np.savez(path, **held)
+  with pytest.raises(ValueError, match=match) as caught:
+    trained.load(path)
+  assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize('meta', ['[1]', '[' * 100_000, '{'])
+def test_a_description_that_is_none(tmp_path, meta):
+  path = tmp_path / 'run.npz'
+  np.savez(path, __meta__=np.frombuffer(meta.encode(), np.uint8))
+  with pytest.raises(ValueError, match=r'run\.npz .* export_params'):
+    trained.load(path)
+
+
+def test_an_absent_array(file):
+  with np.load(file) as arrays:
+    held = dict(arrays)
+  del held['b']
+  np.savez(file, **held)
+  with pytest.raises(ValueError, match='not those that its description names'):
+    params_file.load(file, PARAMS)
+
+
 def test_a_changed_array_is_seen(file):
   with np.load(file) as arrays:
     changed = dict(arrays)
