@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from parallel_ar import likelihood
-from parallel_ar.coding import container, lanes, quantize
+from parallel_ar.coding import container, quantize, rans
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.types import ArrayLike, Context, Params
 
@@ -75,9 +75,9 @@ def account(
   own, whole = (_bits(m, params, x, context, batch) for m in (model, coded))
   ends = 0.0
   if head.method == 'lanes' and head.num:
-    size = head.batch * model.num_dims
-    state, taken = lanes.unpack(body, size)
-    ends = 8 * taken - float((np.log2(state) - lanes.LOW).sum())
+    size = min(head.num, head.batch) * model.num_dims
+    state, taken = rans.unpack(body, size)
+    ends = 8 * taken - float((np.log2(state) - rans.LOW).sum())
   header = 8 * (len(data) - len(body))
   coder = 8 * len(body) - whole - ends
   return Account(own, whole - own, header, ends, coder, 8 * len(data))

@@ -17,21 +17,25 @@ one range coder for all symbols, and a pass for every rank.
 
 Encoder and decoder need the same frequencies bit for bit, and another program
 may round otherwise. So each method has ONE compiled program of one batch size,
-which both directions run, and the file says on what it was made.
+which both directions run, with compiler options that no environment changes;
+the file remembers the bits of one of its passes, which a decoder compares
+before it starts (`environment`). And `encode` decodes what it made before it
+returns it, so that a file that was written can be read.
 """
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from parallel_ar.coding import container, lanes, quantize, stream
+from parallel_ar.coding import container, environment, lanes, quantize, stream
 from parallel_ar.coding.container import BadFile, Decoded, Part, batches
 from parallel_ar.model import AutoregressiveModel, check_events
-from parallel_ar.types import Array, ArrayLike, Context, Params
+from parallel_ar.types import ArrayLike, Context, Params
+
+_METHODS: dict[str, ModuleType] = {'lanes': lanes, 'stream': stream}
 
 
 class Codec(NamedTuple):
@@ -50,242 +54,210 @@ class Codec(NamedTuple):
 def codec(
   model: AutoregressiveModel,
   *,
-  method: str = 'lanes',
+  method: str = 'auto',
   batch: int = 16,
   precision: int = quantize.PRECISION,
+  verify: bool = True,
 ) -> Codec:
   """The lossless codec of a model.
 
   Args:
     model: any model whose head has probabilities.
     method: 'lanes' decodes by a fixed point; 'stream' rank after rank, with
-      files that are shorter by the ends of the lanes.
-    batch: B, events of one pass. 'lanes' keeps B D lanes, so that a file grows
-      with it by some 20 bits a lane.
+      files that are shorter by the ends of the lanes. 'auto' takes 'lanes'
+      where their ends are at most an eighth of the file, else 'stream' where
+      its coder is installed; it decodes files of both.
+    batch: B, events of one pass. 'lanes' keeps up to B D lanes, so that a file
+      grows with it by some 20 bits a lane.
     precision: r; frequencies are multiples of 2^-r.
+    verify: `encode` decodes what it made before it returns it, and raises where
+      other events come back. It costs what `decode` costs; without it a model
+      that is not causal, or only up to rounding, gives files that nobody reads.
 
   Returns:
     A Codec.
 
   Raises:
     ValueError: the model cannot be coded (see `quantize.check`), or a wrong
-      argument. `encode` refuses events that do not fit the model; `decode`
-      raises BadFile, a ValueError, for a file that is damaged or was made with
-      another model, parameters or platform.
+      argument. `encode` refuses events that do not fit the model, conditionals
+      that are no probabilities, and a model whose file does not come back;
+      `decode` raises BadFile, a ValueError, for a file that is damaged, was
+      made with another model, parameters or context, or whose conditionals
+      have other bits here.
     ModuleNotFoundError: 'stream' without the extra 'coding'.
   """
   quantize.check(model, precision)
-  if method not in container.METHODS or batch < 1:
+  if method not in ('auto', *_METHODS) or batch < 1:
     raise ValueError(
-      f"method is 'lanes' or 'stream' and batch at least 1; got {method!r} and "
-      f'{batch}.'
+      f"method is 'auto', 'lanes' or 'stream' and batch at least 1; got "
+      f'{method!r} and {batch}.'
     )
-  directions = {
-    'lanes': (_encode_lanes, _decode_lanes),
-    'stream': (stream.encode, stream.decode),
-  }
-  write, read = directions[method]
-  how = {'method': method, 'batch': batch, 'precision': precision}
+
+  how = batch, precision
 
   def encode(params: Params, x: ArrayLike, context: Context = None) -> bytes:
     check_events(model, x)
     x = np.asarray(x).astype(np.int32)
-    _check_context(model, context, len(x))
-    head = container.header(model, params, x, context, **how)
+    context = _context(model, context, len(x))
     parts = list(batches(x, context, batch))
-    return container.write(head, write(model, precision, params, parts))
+    of, body = _write(model, method, precision, params, parts)
+    if verify:
+      _prove(model, of, how, params, x, context, body)
+    head = container.Header(
+      len(x),
+      batch,
+      of,
+      precision,
+      params=container.params_hash(params),
+      model=container.model_hash(model),
+      context=container.context_hash(context),
+      events=container.events_hash(x),
+      probe=_probe(model, of, precision, params, iter(parts)),
+      facts=environment.facts(),
+    )
+    return container.write(head, body)
 
   def decode(params: Params, data: bytes, context: Context = None) -> Decoded:
     head, body = container.read(data)
-    empty = np.zeros((head.num, *model.event.shape), np.int32)
-    here = container.header(model, params, empty, context, **how)
+    of = head.method if method == 'auto' else method
+    context = _context(model, context)
+    here = head._replace(
+      method=of,
+      batch=batch,
+      precision=precision,
+      params=container.params_hash(params),
+      model=container.model_hash(model),
+      context=container.context_hash(context),
+    )
     container.refuse(head, here)
-    _check_context(model, context, head.num)
-    parts = list(batches(empty, context, batch))
+    container.check_size(model, head, body, context)
+    parts = _blank(model, head.num, batch, context)
+    if _probe(model, of, precision, params, parts) != head.probe:
+      raise BadFile(
+        'The file cannot be decoded here: on fixed events the model gives '
+        'other bits than where it was written, so its frequencies differ. '
+        + environment.explain(head.facts, environment.facts())
+      )
     try:
-      decoded = read(model, precision, params, parts, body)
+      decoded = _read(model, of, how, params, head.num, context, body)
+      if container.events_hash(decoded.x) != head.events:
+        raise ValueError('other events came out than were encoded.')
     except ValueError as error:
       raise BadFile(
-        f'The file could not be decoded: {error} Its checksum is right, so the '
-        'context differs, or this machine rounds otherwise.'
+        f'The file could not be decoded: {error} Its checksum is right, so it '
+        'was damaged before that was made, or these events round otherwise '
+        'here. ' + environment.explain(head.facts, environment.facts())
       ) from error
-    decoded = Decoded(
-      decoded.x[: head.num].astype(model.event.dtype),
-      decoded.passes[: head.num],
-      decoded.evaluations,
-    )
-    if container.events_hash(decoded.x, context) != head.events:
-      raise BadFile(
-        'The events that were decoded are not those that were encoded. The '
-        'context differs, or this machine rounds otherwise.'
-      )
     return decoded
 
   return Codec(encode, decode)
 
 
-class _State(NamedTuple):
-  x: Array  # [B, *event]
-  start: Array  # [B, *event], first number of every symbol
-  owned: Array  # [B, *event], numbers that it owns
-  running: Array  # bool[B]
-  passes: Array  # int32[B]
-  finite: Array  # bool[]
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _solve(
+def _write(
   model: AutoregressiveModel,
-  precision: int,
-  params: Params,
-  x: Array,
-  context: Context,
-  u: Array,
-  given: Array,
-) -> _State:
-  """The events that u names, and their frequencies; the program of the lanes.
-
-  Args:
-    model: the model.
-    precision: r.
-    params: its parameters.
-    x: int32[B, *event], a first guess, or the events themselves.
-    context: of every event.
-    u: int32[B, *event], the low bits of the lanes.
-    given: bool[]; True keeps x, and ends after one pass.
-
-  Returns:
-    The state at the fixed point, which its last pass proved.
-  """
-  conditionals = jax.vmap(model.conditionals, (None, 0, 0))
-  tables = jax.vmap(
-    functools.partial(quantize.tables, model.head, precision=precision)
-  )
-  batch, axes = x.shape[0], tuple(range(1, x.ndim))
-  # Channels of a position are a chain inside it.
-  most = model.depth * (model.num_dims // model.num_positions) + 1
-
-  def body(state: _State) -> _State:
-    dist = conditionals(params, state.x.astype(model.event.dtype), context)
-    table = tables(dist, state.x)
-    upper = quantize.ends(table)
-    named = (upper <= u[..., None]).sum(-1).astype(jnp.int32)
-    y = jnp.where(given, state.x, named)
-    of = lambda a: jnp.take_along_axis(a, y[..., None], -1)[..., 0]
-    count = of(table)
-    running = state.running & (y != state.x).any(axes)
-    return _State(
-      y,
-      of(upper) - count,
-      count,
-      running,
-      state.passes + state.running,
-      jnp.isfinite(jax.tree.leaves(dist)[0]).all(),
-    )
-
-  def go_on(state: _State) -> Array:
-    return state.running.any() & (state.passes.max() < most)
-
-  zeros = jnp.zeros_like(x)
-  first = _State(
-    x,
-    zeros,
-    zeros,
-    jnp.ones(batch, bool),
-    jnp.zeros(batch, jnp.int32),
-    jnp.array(True),
-  )
-  return jax.lax.while_loop(go_on, body, first)
-
-
-def _encode_lanes(
-  model: AutoregressiveModel, precision: int, params: Params, parts: list[Part]
-) -> bytes:
-  """Pushes the parts in reverse, so that they are popped in order."""
-  if not parts:
-    return b''
-  state = np.full(parts[0].x.size, 2**lanes.LOW, np.uint64)
-  words = []
-  for part in reversed(parts):
-    found = _found(model, precision, params, part, np.zeros_like(part.x), True)
-    used = _lanes_used(part)
-    state, moved = lanes.push(
-      state,
-      np.asarray(found.start).reshape(-1),
-      np.asarray(found.owned).reshape(-1),
-      used,
-      precision,
-    )
-    words.append(moved)
-  words.reverse()
-  return lanes.pack(state) + np.concatenate(words).astype('<u2').tobytes()
-
-
-def _decode_lanes(
-  model: AutoregressiveModel,
+  method: str,
   precision: int,
   params: Params,
   parts: list[Part],
+) -> tuple[str, bytes]:
+  """The method that is taken, and the body."""
+  of = 'lanes' if method == 'auto' else method
+  body = _METHODS[of].encode(model, precision, params, parts)
+  if method == 'auto' and parts and stream.available():
+    ends = container.LANE * parts[0].x[parts[0].used].size  # bits
+    if ends > len(body):  # that is, more than an eighth of its bits
+      of, body = 'stream', stream.encode(model, precision, params, parts)
+  return of, body
+
+
+def _read(
+  model: AutoregressiveModel,
+  method: str,
+  how: tuple[int, int],
+  params: Params,
+  num: int,
+  context: Context,
   body: bytes,
 ) -> Decoded:
-  """Solves one part after another; each hands its states to the next."""
-  if not parts:
-    shape = (0, *model.event.shape)
-    return Decoded(np.zeros(shape, np.int32), np.zeros(0, np.int32), 0)
-  state, size = lanes.unpack(body, parts[0].x.size)
-  words, at = np.frombuffer(body, '<u2', offset=size), 0
-  events, passes, evaluations = [], [], 0
-  for part in parts:
-    u = lanes.peek(state, precision).reshape(part.x.shape)
-    found = _found(model, precision, params, part, u, False)
-    if found.running.any():
-      raise ValueError(
-        f'no event was found in {found.passes.max()} passes, so {model.name} '
-        'is not causal; experiments.audit finds where it reads the future.'
-      )
-    state, read = lanes.pop(
-      state,
-      np.asarray(found.start).reshape(-1),
-      np.asarray(found.owned).reshape(-1),
-      _lanes_used(part),
-      words[at:],
-      precision,
-    )
-    at += read
-    events.append(found.x)
-    passes.append(found.passes)
-    evaluations += int(found.passes.max())
-  if at != len(words) or (state != 2**lanes.LOW).any():
-    raise ValueError('its lanes do not end where they began.')
-  return Decoded(np.concatenate(events), np.concatenate(passes), evaluations)
+  """The events of a body, in the event's dtype."""
+  if not num and not body:
+    empty = np.zeros((0, *model.event.shape), model.event.dtype)
+    return Decoded(empty, np.zeros(0, np.int32), 0)
+  if not num:
+    raise ValueError('it has no events, and bits behind its header.')
+  batch, precision = how
+  parts = _blank(model, num, batch, context)
+  found = _METHODS[method].decode(model, precision, params, parts, body)
+  return found._replace(x=found.x.astype(model.event.dtype))
 
 
-def _found(
+def _prove(
   model: AutoregressiveModel,
+  method: str,
+  how: tuple[int, int],
+  params: Params,
+  x: np.ndarray,
+  context: Context,
+  body: bytes,
+) -> None:
+  """Decodes what was encoded.
+
+  Raises:
+    ValueError: other events come back, or none.
+  """
+  try:
+    back = _read(model, method, how, params, len(x), context, body).x
+    different = int((back != x).sum())
+    why = f'{different} of {x.size} integers come back as others'
+  except ValueError as error:
+    different, why = 1, str(error).rstrip('.')
+  if different:
+    raise ValueError(
+      f'{model.name} cannot be coded: what was encoded does not decode '
+      f'({why}). Its conditionals depend on symbols that a decoder does not '
+      'know yet: it is not causal, or only up to rounding, as with an FFT. '
+      'experiments.audit names the positions. No file was made.'
+    )
+
+
+def _probe(
+  model: AutoregressiveModel,
+  method: str,
   precision: int,
   params: Params,
-  part: Part,
-  u: np.ndarray,
-  given: bool,
-) -> _State:
-  found: _State = jax.device_get(
-    _solve(model, precision, params, part.x, part.context, u, jnp.array(given))
-  )
-  if not found.finite:
-    raise ValueError(
-      f'{model.name} gives conditionals that are not finite; nothing can be '
-      'coded with them. Look at the parameters.'
-    )
-  return found
+  parts: Iterator[Part],
+) -> bytes:
+  """The bits of a pass on fixed events, under the context of the first part."""
+  part = next(parts, None)
+  if part is None:
+    return bytes(4)
+  assert model.head.num_values is not None
+  number = np.arange(part.x.size, dtype=np.uint64) * 2654435761 >> 16
+  fixed = (number % model.head.num_values).astype(np.int32)
+  part = part._replace(x=fixed.reshape(part.x.shape))
+  bits = _METHODS[method].probe(model, precision, params, part)
+  return bits.to_bytes(4, 'little')
 
 
-def _lanes_used(part: Part) -> np.ndarray:
-  return np.repeat(part.used, part.x[0].size)
+def _blank(
+  model: AutoregressiveModel, num: int, batch: int, context: Context
+) -> Iterator[Part]:
+  """Parts of events that are not known yet; no memory but that of one part."""
+  x = np.broadcast_to(np.int32(0), (num, *model.event.shape))
+  return batches(x, context, batch)
 
 
-def _check_context(
-  model: AutoregressiveModel, context: Context, num: int
-) -> None:
+def _context(
+  model: AutoregressiveModel, context: Context, num: int | None = None
+) -> Context:
+  """The context as arrays of the model's own dtypes.
+
+  Raises:
+    ValueError: wrong structure, shapes or kind of values.
+  """
+  leaves = jax.tree.leaves(context)
+  if num is None:
+    num = len(leaves[0]) if leaves and np.ndim(leaves[0]) else 0
   want = jax.tree.map(lambda c: (num, *c.shape), model.context)
   have = jax.tree.map(np.shape, context)
   if want != have:
@@ -293,3 +265,13 @@ def _check_context(
       f'{model.name} is conditioned on a context of shapes {want} for {num} '
       f'events; got {have}.'
     )
+
+  def cast(spec: jax.ShapeDtypeStruct, leaf: ArrayLike) -> np.ndarray:
+    leaf = np.asarray(leaf)
+    if not np.can_cast(leaf.dtype, spec.dtype, 'same_kind'):
+      raise ValueError(
+        f'{model.name} is conditioned on {spec.dtype}; got {leaf.dtype}.'
+      )
+    return leaf.astype(spec.dtype)
+
+  return jax.tree.map(cast, model.context, context)

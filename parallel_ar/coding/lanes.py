@@ -1,122 +1,196 @@
-"""rANS with a lane for every position: an array of coders that move together.
+"""A file with an rANS lane for every position, decoded by a fixed point.
 
-  push   s <- (s div f) 2^r + s mod f + start
-  pop    u = s mod 2^r names the symbol;   s <- f (s div 2^r) + u - start
-
-A state s is kept in [2^16, 2^32) by moving 16 bits to or from a list of words.
-The low bits u of all lanes are known before anything is decoded, which makes
-them the noise of a fixed point (see `codec`). All lanes that move a word in a
-step do so in one order, so words of all lanes share one list.
-
-References:
-  Duda: Asymmetric numeral systems. arXiv:1311.2540, 2013. Giesen: Interleaved
-  entropy coders. arXiv:1402.3392, 2014.
+The low bits u_i of all lanes are there before anything is decoded, and the
+event is the solution of x_i = symbol that owns u_i under f_i(x_<i): see
+`codec`. Lanes of events that a file does not have are not kept.
 """
 
+import functools
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-LOW = 16  # a state is at least 2^LOW
-WORD = 16  # bits that are moved at once
+from parallel_ar.coding import environment, quantize, rans
+from parallel_ar.coding.container import Decoded, Part
+from parallel_ar.model import AutoregressiveModel
+from parallel_ar.types import Array, Context, Params
 
 
-def push(
-  state: np.ndarray,
-  start: np.ndarray,
-  count: np.ndarray,
-  used: np.ndarray,
+class _State(NamedTuple):
+  x: Array  # [B, *event]
+  start: Array  # [B, *event], first number of every symbol
+  owned: Array  # [B, *event], numbers that it owns
+  running: Array  # bool[B]
+  passes: Array  # int32[B]
+  good: Array  # bool[B], all frequencies come of probabilities
+  bits: Array  # uint32[], fingerprint of the conditionals, where x is given
+
+
+def _solve(
+  model: AutoregressiveModel,
   precision: int,
-) -> tuple[np.ndarray, np.ndarray]:
-  """Puts one symbol on every lane that is used.
+  params: Params,
+  x: Array,
+  context: Context,
+  u: Array,
+  given: Array,
+) -> _State:
+  """The events that u names, and their frequencies; the program of the lanes.
 
   Args:
-    state: uint64[N], each in [2^16, 2^32).
-    start: int[N], first number of the symbol.
-    count: int[N], how many numbers the symbol owns.
-    used: bool[N].
-    precision: r, at most 16.
-
-  Returns:
-    The states, and the words that moved out: uint16[M], by lane.
-  """
-  start, count = start.astype(np.uint64), count.astype(np.uint64)
-  full = used & (state >= count << np.uint64(LOW + WORD - precision))
-  words = (state[full] & np.uint64(2**WORD - 1)).astype(np.uint16)
-  state = np.where(full, state >> np.uint64(WORD), state)
-  safe = np.where(used, count, 1)
-  pushed = (state // safe << np.uint64(precision)) + state % safe + start
-  return np.where(used, pushed, state), words
-
-
-def peek(state: np.ndarray, precision: int) -> np.ndarray:
-  """u of every lane, int32[N]: the number that names the next symbol."""
-  return (state & np.uint64(2**precision - 1)).astype(np.int32)
-
-
-def pop(
-  state: np.ndarray,
-  start: np.ndarray,
-  count: np.ndarray,
-  used: np.ndarray,
-  words: np.ndarray,
-  precision: int,
-) -> tuple[np.ndarray, int]:
-  """Takes the symbol that `peek` named from every lane that is used.
-
-  Args:
-    state: uint64[N].
-    start: int[N].
-    count: int[N].
-    used: bool[N].
-    words: uint16[...], the words not yet read.
+    model: the model.
     precision: r.
+    params: its parameters.
+    x: int32[B, *event], a first guess, or the events themselves.
+    context: of every event.
+    u: int32[B, *event], the low bits of the lanes.
+    given: bool[]; True keeps x, and ends after one pass.
 
   Returns:
-    The states, and how many words were read.
-
-  Raises:
-    ValueError: there are too few words.
+    The state at the fixed point, which its last pass proved.
   """
-  start, count = start.astype(np.uint64), count.astype(np.uint64)
-  u = state & np.uint64(2**precision - 1)
-  popped = count * (state >> np.uint64(precision)) + u - start
-  state = np.where(used, popped, state)
-  empty = used & (state < 2**LOW)
-  num = int(empty.sum())
-  if num > len(words):
-    raise ValueError(f'{num} words are needed and {len(words)} are left.')
-  state[empty] = state[empty] << np.uint64(WORD) | words[:num]
-  return state, num
-
-
-def pack(state: np.ndarray) -> bytes:
-  """States as bits: 4 for the length less 17, then all but the leading 1."""
-  length = np.frexp(state.astype(np.float64))[1].astype(np.int64)
-  bits = [(length[:, None] - 17 >> np.arange(3, -1, -1)) & 1]
-  places = np.arange(LOW + WORD - 2, -1, -1)
-  bits.append((state.astype(np.int64)[:, None] >> places) & 1)
-  kept = np.concatenate(
-    [np.ones((len(state), 4), bool), places[None] < length[:, None] - 1], 1
+  conditionals = jax.vmap(model.conditionals, (None, 0, 0))
+  tables = jax.vmap(
+    functools.partial(quantize.checked_tables, model, precision=precision)
   )
-  return np.packbits(np.concatenate(bits, 1)[kept].astype(np.uint8)).tobytes()
+  batch, axes = x.shape[0], tuple(range(1, x.ndim))
+  # Channels of a position are a chain inside it.
+  most = model.depth * (model.num_dims // model.num_positions) + 1
+
+  def body(state: _State) -> _State:
+    dist = conditionals(params, state.x.astype(model.event.dtype), context)
+    table, good = tables(dist, state.x)
+    upper = quantize.ends(table)
+    named = (upper <= u[..., None]).sum(-1).astype(jnp.int32)
+    y = jnp.where(given, state.x, named)
+    of = lambda a: jnp.take_along_axis(a, y[..., None], -1)[..., 0]
+    count = of(table)
+    running = state.running & (y != state.x).any(axes)
+    return _State(
+      y,
+      of(upper) - count,
+      count,
+      running,
+      state.passes + state.running,
+      good.all(axes),
+      environment.fingerprint_if(given, (dist, table)),
+    )
+
+  def go_on(state: _State) -> Array:
+    return state.running.any() & (state.passes.max() < most)
+
+  zeros = jnp.zeros_like(x)
+  first = _State(
+    x,
+    zeros,
+    zeros,
+    jnp.ones(batch, bool),
+    jnp.zeros(batch, jnp.int32),
+    jnp.ones(batch, bool),
+    jnp.zeros((), jnp.uint32),
+  )
+  return jax.lax.while_loop(go_on, body, first)
 
 
-def unpack(data: bytes, num: int) -> tuple[np.ndarray, int]:
-  """`num` states, and the bytes that they took.
+def probe(
+  model: AutoregressiveModel, precision: int, params: Params, part: Part
+) -> int:
+  """The bits of one pass of the program on a part."""
+  found = _found(model, precision, params, part, np.zeros_like(part.x), True)
+  return int(found.bits)
 
-  Raises:
-    ValueError: the data is too short.
-  """
-  bits = np.unpackbits(np.frombuffer(data, np.uint8))
-  state, at = np.empty(num, np.uint64), 0
-  weights = 1 << np.arange(LOW + WORD - 1, dtype=np.int64)[::-1]
-  for n in range(num):
-    head = bits[at : at + 4]
-    if len(head) < 4:
-      raise ValueError(f'{n} of {num} states are there.')
-    length = 16 + int(head @ weights[-4:])
-    body = bits[at + 4 : at + 4 + length]
-    if len(body) < length:
-      raise ValueError(f'{n} of {num} states are there.')
-    state[n] = (1 << length) + int(body @ weights[-length:])
-    at += 4 + length
-  return state, -(-at // 8)
+
+def encode(
+  model: AutoregressiveModel, precision: int, params: Params, parts: list[Part]
+) -> bytes:
+  """Pushes the parts in reverse, so that they are popped in order."""
+  if not parts:
+    return b''
+  state = np.full(parts[0].x.size, 2**rans.LOW, np.uint64)
+  words = []
+  for part in reversed(parts):
+    found = _found(model, precision, params, part, np.zeros_like(part.x), True)
+    quantize.refuse_bad(model, found.good[part.used])
+    state, moved = rans.push(
+      state,
+      found.start.reshape(-1),
+      found.owned.reshape(-1),
+      _lanes(part),
+      precision,
+    )
+    words.append(moved)
+  words.reverse()
+  kept = state[_lanes(parts[0])]
+  return rans.pack(kept) + np.concatenate(words).astype('<u2').tobytes()
+
+
+def decode(
+  model: AutoregressiveModel,
+  precision: int,
+  params: Params,
+  parts: Iterable[Part],
+  body: bytes,
+) -> Decoded:
+  """Solves one part after another; each hands its states to the next."""
+  state, words, at = np.empty(0, np.uint64), np.empty(0, '<u2'), 0
+  events, passes, evaluations = [], [], 0
+  for part in parts:
+    if not events:
+      first = _lanes(part)
+      state = np.full(part.x.size, 2**rans.LOW, np.uint64)
+      state[first], size = rans.unpack(body, int(first.sum()))
+      words = np.frombuffer(body[size:], '<u2')
+    u = rans.peek(state, precision).reshape(part.x.shape)
+    found = _found(model, precision, params, part, u, False)
+    if found.running[part.used].any():
+      raise ValueError(
+        f'no event was found in {found.passes.max()} passes, so {model.name} '
+        'is not causal, or its conditionals are others here.'
+      )
+    quantize.refuse_bad(model, found.good[part.used])
+    state, read = rans.pop(
+      state,
+      found.start.reshape(-1),
+      found.owned.reshape(-1),
+      _lanes(part),
+      words[at:],
+      precision,
+    )
+    at += read
+    events.append(found.x[part.used])
+    passes.append(found.passes[part.used])
+    evaluations += int(found.passes.max())
+  if at != len(words) or (state != 2**rans.LOW).any():
+    raise ValueError('its lanes do not end where they began.')
+  return Decoded(np.concatenate(events), np.concatenate(passes), evaluations)
+
+
+@functools.cache
+def _program() -> Callable[..., _State]:
+  return jax.jit(
+    _solve, static_argnums=(0, 1), compiler_options=environment.options()
+  )
+
+
+def _found(
+  model: AutoregressiveModel,
+  precision: int,
+  params: Params,
+  part: Part,
+  u: np.ndarray,
+  given: bool,
+) -> _State:
+  found: _State = jax.device_get(
+    _program()(
+      model, precision, params, part.x, part.context, u, jnp.array(given)
+    )
+  )
+  return found
+
+
+def _lanes(part: Part) -> np.ndarray:
+  """bool[B D], lanes of events that there are."""
+  return np.repeat(part.used, part.x[0].size)

@@ -3,14 +3,16 @@
   f_v = 1 + floor(p_v (2^r - V)),   and what is left of 2^r goes to the largest
 
 Both ends of a file must use the same numbers, so they are integers that sum to
-2^r, and none is 0, so that every event has a code. The price of r = 16 is at
-most V 2^-16 / ln 2 bits a symbol, and a symbol rarer than 2^-16 costs 16 bits.
+2^r, and none is 0, so that every event has a code: also one that the model
+forbids (p = 0, a logit of -inf). The price of r = 16 is at most V 2^-16 / ln 2
+bits a symbol, and a symbol rarer than 2^-16 costs 16 bits.
 """
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from parallel_ar import transform
 from parallel_ar.memo import once
@@ -42,6 +44,10 @@ def check(model: AutoregressiveModel, precision: int = PRECISION) -> None:
       'first, and modelled with a bernoulli, categorical or '
       'discretized_logistic head.'
     )
+  if head.num_values < 2:
+    raise ValueError(
+      f'{model.name} has one value, so there is nothing to code.'
+    )
   if not 2 <= precision <= 16:
     raise ValueError(f'precision is 2 to 16 bits; got {precision}.')
   if 4 * head.num_values > 2**precision:
@@ -63,25 +69,74 @@ def frequencies(pmf: Array, precision: int = PRECISION) -> Array:
     int32[..., V].
   """
   num_values, total = pmf.shape[-1], 2**precision
+  pmf = pmf.astype(jnp.float32)
+  pmf = pmf / pmf.sum(-1, keepdims=True)
   # At most V 2^-24 total = V / 256 too many, which the largest can spare.
-  scaled = jnp.floor(pmf.astype(jnp.float32) * (total - num_values))
+  scaled = jnp.floor(pmf * (total - num_values))
   counts = 1 + scaled.astype(jnp.int32)
   rest = total - counts.sum(-1, keepdims=True, dtype=jnp.int32)
   largest = jax.nn.one_hot(jnp.argmax(counts, -1), num_values, dtype=jnp.int32)
   return counts + rest * largest
 
 
-def tables(head: Head, dist: Dist, x: Array, precision: int) -> Array:
-  """int32[*event, V], the frequencies of every symbol given those before it.
+def probabilities(head: Head, dist: Dist, x: Array) -> Array:
+  """float[*event, V] of every symbol given those before it.
 
   Where a position carries channels, each is given those before it in `x`.
   """
   if head.chain is not None:
-    pmf = head.chain(dist, x)
-  else:
-    assert head.pmf is not None
-    pmf = head.pmf(dist)
-  return frequencies(pmf, precision)
+    return head.chain(dist, x)
+  assert head.pmf is not None
+  return head.pmf(dist)
+
+
+def tables(head: Head, dist: Dist, x: Array, precision: int) -> Array:
+  """int32[*event, V], the frequencies of `probabilities`."""
+  return frequencies(probabilities(head, dist, x), precision)
+
+
+def checked_tables(
+  model: AutoregressiveModel, dist: Dist, x: Array, precision: int
+) -> tuple[Array, Array]:
+  """`tables` of one event, and where they come of probabilities.
+
+  A row that is no distribution (NaN, below 0, a sum that is not 1 within 2 %),
+  or whose position has NaN in any leaf of `dist`, gets equal frequencies: what
+  a guess asks for need not be known, and only a row that is used must be good.
+
+  Args:
+    model: the model.
+    dist: its conditionals of one event.
+    x: int32[*event].
+    precision: r.
+
+  Returns:
+    int32[*event, V], and bool[*event], whether the row can be coded with.
+  """
+  pmf = probabilities(model.head, dist, x)
+  total = pmf.astype(jnp.float32).sum(-1)
+  good = (pmf >= 0).all(-1) & (abs(total - 1) < 0.02)  # NaN is neither
+  positions, channels = model.rank.shape, x.ndim - model.rank.ndim
+  for leaf in jax.tree.leaves(dist):
+    if jnp.issubdtype(leaf.dtype, jnp.inexact):
+      number = ~jnp.isnan(leaf).reshape(*positions, -1).any(-1)
+      good &= number.reshape(*positions, *(1,) * channels)
+  pmf = jnp.where(good[..., None], pmf, 1 / pmf.shape[-1])
+  return frequencies(pmf, precision), good
+
+
+def refuse_bad(model: AutoregressiveModel, good: np.ndarray) -> None:
+  """Raises where frequencies do not come of probabilities.
+
+  Raises:
+    ValueError: see `checked_tables`.
+  """
+  if not good.all():
+    raise ValueError(
+      f'{model.name} gives conditionals that are no probabilities: NaN, all '
+      'of a row -inf, below 0, or a sum that is not 1. Nothing can be coded '
+      'with them. Look at the parameters, and at pmf of a head of your own.'
+    )
 
 
 def ends(table: Array) -> Array:

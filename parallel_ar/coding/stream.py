@@ -11,16 +11,30 @@ References:
 """
 
 import functools
-from collections.abc import Iterator
+import importlib.util
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from parallel_ar.coding import quantize
+from parallel_ar.coding import environment, quantize
 from parallel_ar.coding.container import Decoded, Part
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.types import Array, Context, Params
+
+
+def available() -> bool:
+  """Whether the coder is installed."""
+  return importlib.util.find_spec('constriction') is not None
+
+
+def probe(
+  model: AutoregressiveModel, precision: int, params: Params, part: Part
+) -> int:
+  """The bits of one pass of the program on a part."""
+  return int(_found(model, precision, params, part.x, part, True)[2])
 
 
 def encode(
@@ -33,7 +47,8 @@ def encode(
   coder, family = _constriction()
   encoder = coder.RangeEncoder()
   for part in parts:
-    table = np.asarray(_tables(model, precision, params, part.x, part.context))
+    table, good, _ = _found(model, precision, params, part.x, part)
+    quantize.refuse_bad(model, good[part.used])
     for at in _steps(model):
       symbols = part.x[part.used][at].reshape(-1)
       rows = table[part.used][at].reshape(-1, table.shape[-1])
@@ -45,7 +60,7 @@ def decode(
   model: AutoregressiveModel,
   precision: int,
   params: Params,
-  parts: list[Part],
+  parts: Iterable[Part],
   body: bytes,
 ) -> Decoded:
   """The events of all parts; a pass for every rank, or channel of a rank."""
@@ -54,40 +69,83 @@ def decode(
     raise ValueError('a stream is made of words of 4 bytes.')
   words = np.frombuffer(body, '<u4').astype(np.uint32)
   decoder = coder.RangeDecoder(words)
-  events, passes = [], 0
+  events, passes, num = [], 0, 0
+  # The coder reads zeros behind its end, and would go on for ever.
+  left = 8.0 * len(body) + 32
   for part in parts:
     x = np.array(part.x)
     for at in _steps(model):
-      table = np.asarray(_tables(model, precision, params, x, part.context))
+      table, good, _ = _found(model, precision, params, x, part)
+      quantize.refuse_bad(model, good[part.used][at])
       rows = table[part.used][at].reshape(-1, table.shape[-1])
       values = _decoded(decoder, family, _rows(rows, precision))
+      counts = np.take_along_axis(rows, values[:, None].astype(np.int64), 1)
+      left += float((np.log2(counts) - precision).sum())
+      if left < 0:
+        raise ValueError('its symbols take more bits than it has.')
       known = x[part.used]
       known[at] = values.reshape(known[at].shape)
       x[part.used] = known
       passes += 1
-    events.append(x)
-  if not events:
-    empty = np.zeros((0, *model.event.shape), np.int32)
-    return Decoded(empty, np.zeros(0, np.int32), 0)
-  each = passes // len(parts)
+    events.append(x[part.used])
+    num += 1
+  if not decoder.maybe_exhausted():
+    raise ValueError('bits are left behind its last symbol.')
   x = np.concatenate(events)
-  return Decoded(x, np.full(len(x), each), passes)
+  return Decoded(x, np.full(len(x), passes // num), passes)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
 def _tables(
   model: AutoregressiveModel,
   precision: int,
   params: Params,
   x: Array,
   context: Context,
-) -> Array:
-  """int32[B, *event, V]; the one program of both directions."""
+  probing: Array,
+) -> tuple[Array, Array, Array]:
+  """The one program of both directions.
+
+  Args:
+    model: the model.
+    precision: r.
+    params: its parameters.
+    x: int32[B, *event].
+    context: of every event.
+    probing: bool[].
+
+  Returns:
+    int32[B, *event, V], the frequencies; bool[B, *event], whether they come of
+    probabilities; uint32[], the fingerprint of the pass where `probing`.
+  """
   x = x.astype(model.event.dtype)
   dist = jax.vmap(model.conditionals, (None, 0, 0))(params, x, context)
-  of_one = functools.partial(quantize.tables, model.head, precision=precision)
-  table: Array = jax.vmap(of_one)(dist, x)
-  return table
+  of_one = functools.partial(
+    quantize.checked_tables, model, precision=precision
+  )
+  table, good = jax.vmap(of_one)(dist, x)
+  bits = environment.fingerprint_if(probing, (dist, table))
+  return table, good, bits
+
+
+@functools.cache
+def _program() -> Callable[..., tuple[Array, Array, Array]]:
+  return jax.jit(
+    _tables, static_argnums=(0, 1), compiler_options=environment.options()
+  )
+
+
+def _found(
+  model: AutoregressiveModel,
+  precision: int,
+  params: Params,
+  x: np.ndarray,
+  part: Part,
+  probing: bool = False,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  found: tuple[np.ndarray, np.ndarray, np.ndarray] = jax.device_get(
+    _program()(model, precision, params, x, part.context, jnp.array(probing))
+  )
+  return found
 
 
 def _steps(model: AutoregressiveModel) -> Iterator[Any]:

@@ -20,7 +20,7 @@ def test_the_parts_are_what_they_say(method):
   assert sum(bill[:-1]) == pytest.approx(bill.total, abs=1e-6)
   bits = -np.asarray(likelihood.log_prob(NET, CASE.params, X)) / np.log(2)
   assert bill.model == pytest.approx(bits.sum(), rel=1e-6)
-  assert bill.header == 8 * 39
+  assert bill.header == 8 * (10 + 2 + 1 + 2 + 20 + 15)
   assert abs(bill.frequencies) < 3 * X.size * 2**-16 / np.log(2) + 1e-3
   if method == 'lanes':  # 16 bits to begin with and 4 for the length, a lane
     lanes = 3 * 7

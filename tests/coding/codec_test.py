@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import parallel_ar as par
 from parallel_ar import coding, heads, likelihood, models, order, samplers
-from parallel_ar.coding import baselines, lanes, quantize
+from parallel_ar.coding import baselines, container, quantize, rans, stream
 from parallel_ar.testing import case as cases
 from parallel_ar.testing import coding_laws, conformance, leaks
 from tests import toys
@@ -70,21 +71,40 @@ class TestFiles:
     with pytest.raises(coding.BadFile, match='batch=2.*batch=3'):
       pair.decode(CASE.params, data)
 
-  def test_another_platform_is_refused(self, coded, monkeypatch):
+  def test_what_is_recorded_refuses_nothing_while_the_bits_agree(self, coded):
     pair, data = coded
-    monkeypatch.setattr(
-      coding.container.importlib.metadata, 'version', lambda name: '0.0'
-    )
-    with pytest.raises(coding.BadFile, match='jaxlib'):
-      pair.decode(CASE.params, data)
+    head, body = container.read(data)
+    facts = head.facts._replace(cores=99, jaxlib=bytes(3), cpu=b'??')
+    other = container.write(head._replace(facts=facts), body)
+    assert len(other) == len(data) and other != data
+    decoded = pair.decode(CASE.params, other)
+    np.testing.assert_array_equal(decoded.x, CASE.x)
+
+  def test_other_bits_are_refused_before_the_work_and_say_why(self, coded):
+    pair, data = coded
+    head, body = container.read(data)
+    facts = head.facts._replace(cores=1, jaxlib=b'\x00\x09\x07', flags=b'??')
+    probe = bytes(4)
+    odd = container.write(head._replace(facts=facts, probe=probe), body)
+    wanted = r'other bits.*jaxlib 0\.9\.7 there.*XLA_FLAGS.*taskset -c 0-0'
+    with pytest.raises(coding.BadFile, match=wanted):
+      pair.decode(CASE.params, odd)
+    odd = container.write(head._replace(probe=probe), body)
+    with pytest.raises(coding.BadFile, match='Nothing that the header records'):
+      pair.decode(CASE.params, odd)
 
   def test_another_context_is_found(self):
     model = models.nade(event=(6,), num_values=3, hidden=5, num_classes=2)
     case = conformance.make_case(model)
     pair = coding.codec(model, batch=2)
     data = pair.encode(case.params, case.x, case.context)
-    with pytest.raises(coding.BadFile, match='context|lanes'):
+    with pytest.raises(coding.BadFile, match='another context'):
       pair.decode(case.params, data, 1 - case.context)
+    with pytest.raises(ValueError, match='conditioned on int32; got float'):
+      pair.decode(case.params, data, case.context * 1.0)
+    wide = np.asarray(case.context, np.int64)  # by value, not by dtype
+    decoded = pair.decode(case.params, data, wide)
+    np.testing.assert_array_equal(decoded.x, case.x)
     with pytest.raises(ValueError, match='conditioned'):
       pair.decode(case.params, data)
 
@@ -113,13 +133,138 @@ class TestRefusals:
 
   def test_parameters_that_are_not_finite(self):
     params = jax.tree.map(lambda p: p * jnp.nan, CASE.params)
-    with pytest.raises(ValueError, match='not finite'):
+    with pytest.raises(ValueError, match='no probabilities: NaN'):
       coding.codec(NET).encode(params, CASE.x)
 
   @pytest.mark.parametrize('leak', leaks.GALLERY[:4], ids=lambda k: k.name)
   def test_a_model_that_reads_the_future_breaks_the_law(self, leak):
     with pytest.raises(conformance.LawBroken, match='Law 6'):
       coding_laws.codec(conformance.make_case(leak.build()))
+
+
+class TestProof:
+  """`encode` returns no file that it could not decode."""
+
+  @pytest.mark.parametrize('method', ['lanes', 'stream'])
+  def test_a_leak_is_named(self, method):
+    steps = jnp.array([1.0, -0.7, 0.3, -0.2])
+    leak = _own(lambda p, x, c: jnp.tanh(jnp.outer(jnp.cumsum(x), steps)))
+    x = np.random.default_rng(0).integers(0, 4, (99, 5))
+    pair = coding.codec(leak, method=method, batch=9)
+    with pytest.raises(ValueError, match='does not decode.*not causal'):
+      pair.encode({}, x)
+    free = coding.codec(leak, method=method, batch=9, verify=False)
+    with pytest.raises(coding.BadFile, match='could not be decoded'):
+      free.decode({}, free.encode({}, x))
+
+  def test_rounding_is_found(self):
+    """A causal sum by FFT is changed in its last bits by what is unknown."""
+
+    def fft(p, x, context):
+      fed = jnp.concatenate([jnp.zeros(1), x[:-1] + 1.0])
+      y = jnp.fft.irfft(jnp.fft.rfft(fed, 32) * jnp.fft.rfft(p, 32), 32)[:16]
+      return jnp.tanh(jnp.outer(y, jnp.arange(1.0, 5)))
+
+    model = par.from_function(
+      fft,
+      event=(16,),
+      rank=order.raster((16,)),
+      head=heads.categorical(4),
+      init=lambda key: jax.random.normal(key, (16,)),
+    )
+    x = np.random.default_rng(0).integers(0, 4, (256, 16))
+    with pytest.raises(ValueError, match='only up to rounding'):
+      coding.codec(model, method='stream').encode(
+        model.init(jax.random.key(0)), x
+      )
+
+
+class TestAuto:
+  def test_takes_lanes_only_where_their_ends_are_small(self):
+    pair = coding.codec(NET, batch=2)
+    for times, method in ((1, 'stream'), (300, 'lanes')):
+      x = np.tile(CASE.x, (times, 1))
+      data = pair.encode(CASE.params, x)
+      assert coding.read_header(data).method == method
+      np.testing.assert_array_equal(pair.decode(CASE.params, data).x, x)
+
+  def test_takes_lanes_without_the_coder_of_streams(self, monkeypatch):
+    monkeypatch.setattr(stream, 'available', lambda: False)
+    data = coding.codec(NET, batch=2).encode(CASE.params, CASE.x)
+    assert coding.read_header(data).method == 'lanes'
+
+  def test_lanes_that_no_event_uses_are_not_kept(self):
+    sizes = [
+      len(coding.codec(NET, method='lanes', batch=b).encode(CASE.params, one))
+      for one in [CASE.x[:1]]
+      for b in (1, 40)
+    ]
+    assert sizes[0] == sizes[1]
+
+
+def _own(conditionals, num_values=4, size=5):
+  return par.from_function(
+    conditionals,
+    event=(size,),
+    rank=order.raster((size,)),
+    head=heads.categorical(num_values),
+    init=lambda key: {},
+  )
+
+
+@pytest.mark.parametrize('method', ['lanes', 'stream'])
+class TestEdges:
+  def test_symbols_that_are_forbidden(self, method):
+    """-inf is coded; also an event that the model calls impossible."""
+
+    def fresh(params, x, context):
+      before = jnp.concatenate([jnp.full(1, -1), x[:-1]])
+      return jnp.where(jax.nn.one_hot(before, 4) > 0, -jnp.inf, 0.0)
+
+    pair = coding.codec(_own(fresh), method=method, batch=2)
+    x = np.array([[0, 1, 0, 2, 3], [3, 2, 1, 2, 1], [1, 1, 1, 1, 1]])
+    np.testing.assert_array_equal(pair.decode({}, pair.encode({}, x)).x, x)
+
+  @pytest.mark.parametrize('value', [jnp.nan, jnp.inf, -jnp.inf])
+  def test_what_is_no_probability(self, method, value):
+    model = _own(lambda p, x, c: jnp.zeros((5, 4)).at[3].set(value))
+    with pytest.raises(ValueError, match='no probabilities'):
+      coding.codec(model, method=method).encode({}, np.zeros((2, 5), int))
+
+  def test_nan_in_a_leaf_that_the_head_may_swallow(self, method):
+    head = heads.categorical(4)._replace(
+      log_prob=lambda dist, x: jnp.zeros(5),
+      pick=lambda dist, noise: jnp.zeros(5, jnp.int32),
+      pmf=lambda dist: jnp.full((5, 4), 0.25),
+      temper=None,
+    )
+    model = par.from_function(
+      lambda p, x, c: (jnp.zeros(5), jnp.zeros(5).at[2].set(jnp.nan)),
+      event=(5,),
+      rank=order.raster((5,)),
+      head=head,
+      init=lambda key: {},
+    )
+    with pytest.raises(ValueError, match='no probabilities'):
+      coding.codec(model, method=method).encode({}, np.zeros((2, 5), int))
+
+  @pytest.mark.parametrize('pmf', [(0.5,) * 4, (-0.5, 0.5, 0.5, 0.5)])
+  def test_a_pmf_that_is_none(self, method, pmf):
+    head = heads.categorical(4)._replace(
+      pmf=lambda logits: jnp.broadcast_to(jnp.array(pmf), (5, 4))
+    )
+    model = dataclasses.replace(
+      _own(lambda p, x, c: jnp.zeros((5, 4))), head=head
+    )
+    with pytest.raises(ValueError, match='sum that is not 1'):
+      coding.codec(model, method=method).encode({}, np.zeros((2, 5), int))
+
+  def test_float64(self, method):
+    with jax.enable_x64(True):
+      model = _own(lambda p, x, c: jnp.cumsum(jnp.ones((5, 4)), 1) / 3)
+      pair = coding.codec(model, method=method, batch=2)
+      x = np.arange(15).reshape(3, 5) % 4
+      np.testing.assert_array_equal(pair.decode({}, pair.encode({}, x)).x, x)
 
 
 class TestFrequencies:
@@ -157,7 +302,7 @@ class TestFrequencies:
     np.testing.assert_allclose(jnp.log(at).sum(-1), want, rtol=1e-4)
 
 
-class TestLanes:
+class TestRans:
   def test_push_and_pop_are_inverse_for_every_precision(self):
     rng = np.random.default_rng(1)
     for precision in (2, 11, 16):
@@ -165,19 +310,19 @@ class TestLanes:
       start = rng.integers(0, 2**precision, 500)
       count = 1 + rng.integers(0, 2**precision - start)
       used = rng.random(500) < 0.7
-      pushed, words = lanes.push(state, start, count, used, precision)
+      pushed, words = rans.push(state, start, count, used, precision)
       assert (pushed >= 2**16).all() and (pushed < 2**32).all()
-      u = lanes.peek(pushed, precision)[used]
+      u = rans.peek(pushed, precision)[used]
       assert (u >= start[used]).all() and (u < (start + count)[used]).all()
-      back, read = lanes.pop(pushed, start, count, used, words, precision)
+      back, read = rans.pop(pushed, start, count, used, words, precision)
       np.testing.assert_array_equal(back, state)
       assert read == len(words)
 
   def test_states_are_packed(self):
     state = np.array([2**16, 2**17 - 1, 2**31, 2**32 - 1, 99999], np.uint64)
-    data = lanes.pack(state)
+    data = rans.pack(state)
     assert len(data) == -(-(5 * 4 + 16 + 16 + 31 + 31 + 16) // 8)
-    back, size = lanes.unpack(data + b'more', 5)
+    back, size = rans.unpack(data + b'more', 5)
     np.testing.assert_array_equal(back, state)
     assert size == len(data)
 
