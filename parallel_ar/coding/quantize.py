@@ -173,9 +173,11 @@ def quantized(
     )
 
   def log_prob(dist: Dist, x: Array) -> Array:
-    table = tables(head, dist, x, precision)
+    found = probabilities(head, dist, x)
+    table = frequencies(found, precision)
     at = jnp.take_along_axis(table, x[..., None].astype(jnp.int32), -1)
-    return jnp.log(at[..., 0] / 2.0**precision)
+    # NaN has no place among whole numbers, and must stay NaN.
+    return jnp.log(at[..., 0] / 2.0**precision) + 0 * found.sum(-1)
 
   def noise(key: Array, position: Array) -> Array:
     key = jax.random.fold_in(key, position)

@@ -281,6 +281,11 @@ class TestFrequencies:
     file = coding.codec(NET, method='stream').encode(CASE.params, x)
     assert abs(8 * len(file) - bits.sum()) < 64 + 8 * 48
 
+  def test_the_quantized_model_keeps_nan(self):
+    params = jax.tree.map(lambda p: p * jnp.nan, CASE.params)
+    got = likelihood.log_prob(coding.quantized(NET), params, CASE.x)
+    assert np.isnan(got).all()
+
   def test_the_quantized_model_is_a_model(self):
     case = conformance.make_case(coding.quantized(NET), params=CASE.params)
     for law in ('causality', 'normalisation', 'same_integers'):
