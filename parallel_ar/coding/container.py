@@ -180,7 +180,8 @@ def read(data: bytes) -> tuple[Header, bytes]:
     )
   checks = _CHECKS.unpack_from(data, at)
   facts = environment.unpack(data[at + _CHECKS.size : body_at])
-  head = Header(num, batch, METHODS[method], precision, *checks, facts)
+  fields = num, batch, METHODS[method], precision, *checks
+  head = Header(*fields, facts=facts)
   return head, data[body_at:]
 
 

@@ -113,11 +113,11 @@ def encode(
   words = []
   for part in reversed(parts):
     found = _found(model, precision, params, part, np.zeros_like(part.x), True)
-    quantize.refuse_bad(model, found.good[part.used])
+    quantize.refuse_bad(model, np.asarray(found.good)[part.used])
     state, moved = rans.push(
       state,
-      found.start.reshape(-1),
-      found.owned.reshape(-1),
+      np.asarray(found.start).reshape(-1),
+      np.asarray(found.owned).reshape(-1),
       _lanes(part),
       precision,
     )
@@ -136,7 +136,9 @@ def decode(
 ) -> Decoded:
   """Solves one part after another; each hands its states to the next."""
   state, words, at = np.empty(0, np.uint64), np.empty(0, '<u2'), 0
-  events, passes, evaluations = [], [], 0
+  events: list[np.ndarray] = []
+  passes: list[np.ndarray] = []
+  evaluations = 0
   for part in parts:
     if not events:
       first = _lanes(part)
@@ -150,18 +152,18 @@ def decode(
         f'no event was found in {found.passes.max()} passes, so {model.name} '
         'is not causal, or its conditionals are others here.'
       )
-    quantize.refuse_bad(model, found.good[part.used])
+    quantize.refuse_bad(model, np.asarray(found.good)[part.used])
     state, read = rans.pop(
       state,
-      found.start.reshape(-1),
-      found.owned.reshape(-1),
+      np.asarray(found.start).reshape(-1),
+      np.asarray(found.owned).reshape(-1),
       _lanes(part),
       words[at:],
       precision,
     )
     at += read
-    events.append(found.x[part.used])
-    passes.append(found.passes[part.used])
+    events.append(np.asarray(found.x)[part.used])
+    passes.append(np.asarray(found.passes)[part.used])
     evaluations += int(found.passes.max())
   if at != len(words) or (state != 2**rans.LOW).any():
     raise ValueError('its lanes do not end where they began.')
