@@ -180,8 +180,8 @@ def read(data: bytes) -> tuple[Header, bytes]:
     )
   checks = _CHECKS.unpack_from(data, at)
   facts = environment.unpack(data[at + _CHECKS.size : body_at])
-  fields = num, batch, METHODS[method], precision, *checks
-  head = Header(*fields, facts=facts)
+  fields: list[Any] = [num, batch, METHODS[method], precision, *checks, facts]
+  head = Header(*fields)
   return head, data[body_at:]
 
 
