@@ -102,6 +102,7 @@ def main() -> None:
   if _FILE.value:
     pathlib.Path(_FILE.value).write_bytes(next(iter(files.values())))
     print(f'file: {_FILE.value}')
+  print(f'parameters: {run.params_name}')
   numbers = _table(model, x, own, files, found, rounds, data.num_values)
   report.save(
     _OUT.value,

@@ -93,6 +93,7 @@ def _sample(workdir: pathlib.Path) -> None:
   if _TEMPERATURE.value != 1.0:
     model = transform.with_temperature(model, _TEMPERATURE.value)
   print(describe(model))
+  print(f'parameters: {run.params_name}')
   data = context = None
   if model.context is not None or run.config.data.name in ('text', 'kjv'):
     split = run.config.evaluate.split

@@ -129,7 +129,7 @@ def _kill(
   process.wait()
   if done:
     return None
-  drafts = list((workdir / 'checkpoints').glob('*.orbax-checkpoint-tmp'))
+  drafts = list((workdir / 'checkpoints').glob('*.draft*'))
   return {
     'early': int(early),
     # At its start a process still sees what the one before left.

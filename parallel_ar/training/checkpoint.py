@@ -1,34 +1,39 @@
-"""Checkpoints of a run, over orbax.
+"""Checkpoints of a run.
 
 One directory a step holds the items `params`, `ema` (where one is kept),
 `opt_state`, `spikes` (where train.skip_spikes is on) and `meta`. They are
 separate, so that evaluation reads the parameters alone. `checkpoint_meta` says
-what `meta` holds.
+what `meta` holds, `checkpoint_store` when a step gets its name.
 
-A directory gets its final name only when it is complete, so a kill in the
-middle of a save leaves the step before as the newest. What is read is compared
-with the checksums taken from the arrays before they were written, on whatever
-mesh and number of hosts either happened. What is broken is stepped over, newest
-to oldest, and moved aside once an older step has been read. A checkpoint of
-another model is never broken: it is refused, with the fields that differ.
+What is read is compared with the checksums taken from the arrays before they
+were written, on whatever mesh and number of hosts either happened. What is
+damaged is stepped over, newest to oldest, with a line on stderr, and a run
+moves it aside once an older step has been read. What the disk does not give is
+tried again, then ends the run (`checkpoint_faults`). A checkpoint of another
+model is refused, with the fields that differ.
 """
 
 import functools
 import os
 import pathlib
-import shutil
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from parallel_ar.distributed import multihost
-from parallel_ar.training import checkpoint_meta, checksum
-from parallel_ar.training import state as state_lib
+from parallel_ar.training import (
+  checkpoint_faults,
+  checkpoint_meta,
+  checkpoint_store,
+  checksum,
+  results,
+)
 from parallel_ar.training.checkpoint_meta import Json, OtherRunError
+from parallel_ar.training.checkpoint_store import LostSave
 from parallel_ar.training.state import TrainState
 from parallel_ar.types import Params
 
@@ -65,58 +70,66 @@ class Checkpoints:
     """
     self.directory = pathlib.Path(directory).absolute()
     self.best_step: int | None = None
+    self.notes: list[str] = []
     self._config = config
     self._keep = keep
-    self._saved: int | None = None
     self._saved_at = time.monotonic()
-    self._manager = ocp.CheckpointManager(
-      self.directory,
-      options=ocp.CheckpointManagerOptions(
-        preservation_policy=self,
-        create=not read_only,
-        cleanup_tmp_directories=not read_only,
-      ),
-    )
+    self._store = checkpoint_store.Store(self.directory, read_only=read_only)
 
   def steps(self) -> list[int]:
     """Steps with a checkpoint, oldest first."""
-    return sorted(self._manager.all_steps())
+    return self._store.steps()
 
-  def should_preserve(
-    self, checkpoints: Sequence[Any], *, context: Any
-  ) -> list[bool]:
-    """Orbax's preservation policy: the newest `keep`, and the best."""
-    del context
-    kept = sorted(c.step for c in checkpoints)[-self._keep :]
-    return [c.step in kept or c.step == self.best_step for c in checkpoints]
-
-  def save(self, step: int, state: TrainState, extra: Json) -> None:
+  def save(
+    self, step: int, state: TrainState, extra: Json, *, hold: bool = False
+  ) -> None:
     """Starts saving a state; a step that is saved already is left alone.
 
     Args:
       step: updates done.
       state: may be donated to the next step as soon as this returns.
       extra: JSON data of the loop, returned by `restore_latest`.
+      hold: write it, but keep the older steps and give it no name before
+        `release`; without that, closing drops it.
 
     Raises:
       NonFiniteState: the state holds nan or infinity; nothing is written.
       CheckpointError: the previous save failed.
     """
-    if step in self._manager.all_steps():
+    if step == self._store.saving() or step in self.steps():
       return
     items = _items(state)
-    finite, sums = _inspect(items)
+    finite, sums = checksum.inspect(items)
     if not finite:
       raise NonFiniteState(f'The state after step {step} is not finite.')
     self.wait()
     meta = checkpoint_meta.make(step, self._config, items, sums, extra)
-    args = {k: ocp.args.StandardSave(v) for k, v in items.items()}
-    args['meta'] = ocp.args.JsonSave(meta)
-    self._saved, self._saved_at = step, time.monotonic()
+    self._saved_at = time.monotonic()
+    keep, best = self._keep, self.best_step
+    keeps = lambda steps: [s for s in steps if s in steps[-keep:] or s == best]
     try:
-      self._manager.save(step, args=ocp.args.Composite(**args), force=True)
-    except (ValueError, OSError, RuntimeError) as error:
-      self._lost(error)
+      self._store.save(items, meta, keeps, hold=hold)
+    except LostSave as error:
+      raise _lost(error) from error
+
+  def held(self) -> int | None:
+    """The step that waits for `release`, or None."""
+    return self._store.held()
+
+  def release(self) -> None:
+    """Lets the held step become the newest."""
+    self._store.release()
+
+  def drop(self) -> None:
+    """Throws the held step away."""
+    self._store.release(wanted=False)
+
+  def newest(self) -> str:
+    """A sentence on what a run can go back to."""
+    self.wait()
+    if not (steps := self.steps()):
+      return 'No checkpoint was saved before it.'
+    return f'The newest checkpoint is of step {steps[-1]}, in {self.directory}.'
 
   def time_is_up(self, minutes: float) -> bool:
     """Whether the last save began so long ago, by the clock of process 0."""
@@ -160,13 +173,26 @@ class Checkpoints:
     if not steps:
       return None
     step, (trees, extra), broken = self._newest(read, steps)
-    for bad in broken:
-      self._quarantine(bad)
-    place = _place(template.step)
-    trees['step'] = jax.make_array_from_callback(
-      (), place, lambda _: np.asarray(step, np.int32)
+    for bad, why in broken.items():
+      name = self._store.move_aside(bad)
+      self.tell(
+        f'Checkpoint of step {bad} is damaged ({why}) and was moved to {name}; '
+        f'the run goes on from step {step}.'
+      )
+    return self._state(step, trees, template), extra
+
+  def read_back(self, step: int, template: TrainState) -> TrainState:
+    """The state of a step that this process has saved.
+
+    Raises:
+      CheckpointError: it cannot be read, or is not what was written.
+    """
+    self.wait()
+    items = _items(template)
+    _, trees, _ = self._newest(
+      lambda at: self._read(at, items, self._meta(at)), [step]
     )
-    return template._replace(**trees), extra
+    return self._state(step, trees, template)
 
   def latest_extra(self) -> Json:
     """What the loop saved beside the newest state; see `save`.
@@ -175,10 +201,17 @@ class Checkpoints:
       ValueError: there is no checkpoint.
       CheckpointError: nothing can be read.
     """
-    return self._newest(self._meta, self._need())[1]['extra']
+    at, meta, broken = self._newest(self._meta, self._need())
+    self._tell_of(broken, at)
+    return meta['extra']
 
   def restore_params(
-    self, template: Params, which: str = 'auto', step: int | None = None
+    self,
+    template: Params,
+    which: str = 'auto',
+    step: int | None = None,
+    *,
+    prefer: int | None = None,
   ) -> tuple[Params, str, int]:
     """Parameters alone, for evaluation and sampling.
 
@@ -186,9 +219,11 @@ class Checkpoints:
       template: parameters of the model, or their shapes and dtypes.
       which: 'raw', 'ema', or 'auto' for the average where one is kept.
       step: a step with a checkpoint; None for the newest readable one.
+      prefer: without a `step`, the one to try first, such as the best.
 
     Returns:
-      (params, 'raw' or 'ema', step).
+      (params, 'raw' or 'ema', step). `notes` tells where it is another step
+      than the first that was tried.
 
     Raises:
       ValueError: no such checkpoint, or no average in it.
@@ -196,6 +231,11 @@ class Checkpoints:
       CheckpointError: nothing can be read.
     """
     steps = self._need(step)
+    absent = {}
+    if prefer in steps:
+      steps = [s for s in steps if s != prefer] + [prefer]
+    elif prefer is not None and step is None:
+      absent = {prefer: 'it is the best on validation, and not there'}
 
     def read(at):
       meta = self._meta(at)
@@ -210,7 +250,8 @@ class Checkpoints:
       name = {'ema': 'ema', 'params': 'raw'}[item]
       return self._read(at, {item: template}, meta)[item], name
 
-    at, (params, name), _ = self._newest(read, steps)
+    at, (params, name), broken = self._newest(read, steps)
+    self._tell_of(absent | broken, at)
     return params, name, at
 
   def wait(self) -> None:
@@ -220,21 +261,16 @@ class Checkpoints:
       CheckpointError: it failed; what was written of it is removed.
     """
     try:
-      self._manager.wait_until_finished()
-    except (ValueError, OSError, RuntimeError) as error:
-      self._lost(error)
-    if (
-      self._saved is not None
-      and not (self.directory / str(self._saved)).is_dir()
-    ):
-      self._lost(None)
+      self._store.wait()
+    except LostSave as error:
+      raise _lost(error) from error
 
   def close(self) -> None:
     """Waits for the save in flight, then closes."""
     try:
-      self.wait()
-    finally:
-      self._manager.close()
+      self._store.close()
+    except LostSave as error:
+      raise _lost(error) from error
 
   def _need(self, step: int | None = None) -> list[int]:
     """The steps to choose from; only `step`, where one is asked for."""
@@ -247,22 +283,8 @@ class Checkpoints:
       )
     return steps if step is None else [step]
 
-  def _lost(self, error: Exception | None) -> None:
-    """Ends a save that failed; the steps before it are as they were."""
-    step, self._saved = self._saved, None
-    if multihost.is_first():
-      draft = f'{step}.orbax-checkpoint-tmp'
-      shutil.rmtree(self.directory / draft, ignore_errors=True)
-    reason = '' if error is None else f' ({str(error).strip()[-200:]})'
-    raise CheckpointError(
-      f'The checkpoint of step {step} did not reach {self.directory}{reason}: '
-      'look for a full disk or a removed directory. Older checkpoints are as '
-      'they were; make room, and the same command goes on from the newest.'
-    ) from error
-
   def _meta(self, step: int) -> Json:
-    args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-    meta = self._manager.restore(step, args=args)['meta']
+    meta = self._store.read_meta(step)
     checkpoint_meta.check(meta, step, str(self.directory))
     return meta
 
@@ -270,38 +292,44 @@ class Checkpoints:
     self, step: int, items: dict[str, Any], meta: Json
   ) -> dict[str, Any]:
     """The items, where the templates say, compared with their checksums."""
-    args = {
-      name: ocp.args.StandardRestore(jax.tree.map(_abstract, tree))
-      for name, tree in items.items()
-    }
-    restored = self._manager.restore(step, args=ocp.args.Composite(**args))
-    trees = {name: restored[name] for name in items}
-    for name, found in _inspect(trees)[1].items():
+    trees = self._store.read(step, jax.tree.map(_abstract, items))
+    for name, found in checksum.inspect(trees)[1].items():
       checkpoint_meta.compare(meta, name, found)
     return trees
 
+  def _state(
+    self, step: int, trees: dict[str, Any], template: TrainState
+  ) -> TrainState:
+    place = _place(template.step)
+    trees['step'] = jax.make_array_from_callback(
+      (), place, lambda _: np.asarray(step, np.int32)
+    )
+    return template._replace(**trees)
+
   def _newest(
     self, read: Callable[[int], Any], steps: list[int]
-  ) -> tuple[int, Any, list[int]]:
-    """Reads the newest step that can be read; also tells the broken ones."""
-    broken: dict[int, Exception] = {}
-    for step in sorted(steps, reverse=True):
-      found, problem = None, None
-      try:
-        found = read(step)
-      except Exception as error:
-        problem = error
-      refused = isinstance(problem, OtherRunError)
-      good = multihost.all_agree('restore', problem is None or refused)
-      if problem is not None and refused and good:
-        raise problem
-      if good:
-        return step, found, list(broken)
-      broken[step] = problem or RuntimeError('another process cannot read it')
-    reasons = '; '.join(
-      f'step {step}: {type(error).__name__}: {str(error)[:120]}'
-      for step, error in broken.items()
-    )
+  ) -> tuple[int, Any, dict[int, str]]:
+    """Reads the last step that can be read; also why later ones cannot."""
+    broken: dict[int, str] = {}
+    for step in reversed(steps):
+      path = self._store.path(step)
+      verdict, found, problem = checkpoint_faults.attempt(
+        functools.partial(read, step), path
+      )
+      if verdict == 'good':
+        return step, found, broken
+      why = checkpoint_faults.reason(problem)
+      if verdict == 'refused':
+        raise problem or OtherRunError(why)
+      if verdict == 'unread':
+        raise CheckpointError(
+          f'The checkpoint of step {step} in {self.directory} cannot be read '
+          f'now ({why}). Nothing shows that it is damaged, so nothing was '
+          'changed there: look at the disk, its permissions and the memory, '
+          'then give the same command again.'
+        ) from problem
+      broken[step] = why
+    reasons = '; '.join(f'step {step}: {why}' for step, why in broken.items())
     raise CheckpointError(
       f'{self.directory} holds checkpoints, but none can be read: {reasons}. '
       'Nothing was changed there. Bring a good one back, or start anew in '
@@ -312,13 +340,32 @@ class Checkpoints:
     where = f'The checkpoint of step {step} in {self.directory}'
     checkpoint_meta.refuse(meta, self._config, items, where)
 
-  def _quarantine(self, step: int) -> None:
-    source = self.directory / str(step)
-    if multihost.is_first() and source.is_dir():
-      count = len(list(self.directory.glob(f'corrupt-{step}-*')))
-      source.rename(self.directory / f'corrupt-{step}-{count}')
-    multihost.all_agree('quarantine', True)
-    self._manager.reload()
+  def _tell_of(self, broken: dict[int, str], used: int) -> None:
+    for step, why in broken.items():
+      self.tell(
+        f'Checkpoint of step {step} cannot be read ({why}); step {used} is '
+        'read instead.'
+      )
+
+  def tell(self, line: str) -> None:
+    """As the function `tell`, once; also in `notes`."""
+    if line not in self.notes:
+      self.notes.append(line)
+      tell(line)
+
+
+def tell(line: str) -> None:
+  """A line on stderr, and in the results of this process."""
+  results.remember(line)
+  if multihost.is_first():
+    print(line, file=sys.stderr, flush=True)
+
+
+def _lost(error: LostSave) -> CheckpointError:
+  return CheckpointError(
+    f'{error}: look for a full disk or a removed directory. Older checkpoints '
+    'are as they were; make room, and the same command goes on from the newest.'
+  )
 
 
 def _items(state: TrainState) -> dict[str, Any]:
@@ -326,28 +373,6 @@ def _items(state: TrainState) -> dict[str, Any]:
   items = state._asdict()
   del items['step']
   return {name: tree for name, tree in items.items() if tree is not None}
-
-
-def _look(items: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-  sums = {name: checksum.words(tree) for name, tree in items.items()}
-  return state_lib.all_finite(items), sums
-
-
-@functools.cache
-def _look_from(place: jax.sharding.Sharding | None) -> Callable[..., Any]:
-  """`_look`, compiled, with a result that every process can read."""
-  return jax.jit(_look, out_shardings=place)
-
-
-def _inspect(items: dict[str, Any]) -> tuple[bool, dict[str, dict[str, str]]]:
-  """Whether all is finite, and the checksums of every item."""
-  places = [leaf.sharding for leaf in jax.tree.leaves(items)]
-  meshes = [p.mesh for p in places if isinstance(p, jax.sharding.NamedSharding)]
-  whole = jax.sharding.PartitionSpec()
-  place = jax.sharding.NamedSharding(meshes[0], whole) if meshes else None
-  finite, sums = jax.device_get(_look_from(place)(items))
-  names = {k: checksum.hex_digits(items[k], v) for k, v in sums.items()}
-  return bool(finite), names
 
 
 def _place(leaf: Any) -> jax.sharding.Sharding:

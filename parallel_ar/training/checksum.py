@@ -12,13 +12,16 @@ always changes c. Two unrelated changes cancel with probability about 2^-63.
 The sums are taken where the array lies: nothing is gathered.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from parallel_ar.training import state as state_lib
 from parallel_ar.types import Array
 
 
@@ -49,6 +52,32 @@ def hex_digits(tree: Any, values: Array) -> dict[str, str]:
     jax.tree_util.keystr(path): f'{int(one):08x}{int(two):08x}'
     for path, (one, two) in zip(paths, np.asarray(values), strict=True)
   }
+
+
+def _look(items: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+  sums = {name: words(tree) for name, tree in items.items()}
+  return state_lib.all_finite(items), sums
+
+
+@functools.cache
+def _look_from(place: jax.sharding.Sharding | None) -> Callable[..., Any]:
+  """`_look`, compiled, with a result that every process can read."""
+  return jax.jit(_look, out_shardings=place)
+
+
+def inspect(items: dict[str, Any]) -> tuple[bool, dict[str, dict[str, str]]]:
+  """Whether all is finite, and the checksums of every item.
+
+  Args:
+    items: name -> tree of arrays, sharded in any way.
+  """
+  places = [leaf.sharding for leaf in jax.tree.leaves(items)]
+  meshes = [p.mesh for p in places if isinstance(p, jax.sharding.NamedSharding)]
+  whole = jax.sharding.PartitionSpec()
+  place = jax.sharding.NamedSharding(meshes[0], whole) if meshes else None
+  finite, sums = jax.device_get(_look_from(place)(items))
+  names = {k: hex_digits(items[k], v) for k, v in sums.items()}
+  return bool(finite), names
 
 
 def _leaf(leaf: Any) -> Array:

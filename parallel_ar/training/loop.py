@@ -13,7 +13,6 @@ bits of one that was not.
 """
 
 import contextlib
-import math
 import os
 import pathlib
 import sys
@@ -44,7 +43,7 @@ from parallel_ar.training import (
   step,
 )
 from parallel_ar.training import profile as profile_lib
-from parallel_ar.training.outcome import NonFiniteLoss, Summary
+from parallel_ar.training.outcome import NonFiniteLoss, Summary, not_finite
 from parallel_ar.training.selection import Selection
 from parallel_ar.training.state import TrainState
 from parallel_ar.types import Array, Params, PRNGKey
@@ -201,6 +200,9 @@ class _Run:
     """The newest checkpoint, or a fresh state, born where it will lie."""
     found = self.checkpoints.restore_latest(self.template)
     if found is None:
+      records = self.workdir / 'metrics.jsonl'
+      if records.exists() and records.stat().st_size:
+        checkpoint.tell(f'No checkpoint beside {records}: the run begins anew.')
       create = jax.jit(self._create, out_shardings=self.shardings)
       data = state.first_data(self.models[0], self.batches)
       self.state = create(jax.random.key(self.seed), data)
@@ -253,15 +255,25 @@ class _Run:
       self._leave_if_asked(at)
     return 'steps'
 
+  def _finish_save(self, at: int) -> None:
+    """Ends the save of the last state, whose loss one step more gives."""
+    if self.checkpoints.held() == at:
+      batch = mesh_lib.place_batch(self.batches, at)
+      _, values = self.train_step(self.state, batch)
+      self._check(at + 1, jax.device_get(values))
+    self.checkpoints.wait()
+
   def summary(self, stopped: str, seconds: float) -> Summary:
     """Waits for the last save and picks the parameters to evaluate."""
     at, nats = int(self.state.step), None
+    if self.checkpoints.held() == at:
+      self._finish_save(at)
+      self.state = self.checkpoints.read_back(at, self.template)
     params = self._eval_params()
     if self.selection.evaluated == at:
       nats = self.selection.nats
     if self.config.keep_best and self.selection.best_step not in (-1, at):
       at, nats = self.selection.best_step, self.selection.best_nats
-      self.checkpoints.wait()
       params, _, _ = self.checkpoints.restore_params(
         self.state.params, self.params_name, at
       )
@@ -300,17 +312,20 @@ class _Run:
     self.pending = None
     fetched = jax.device_get(fetched)
     values = {name: float(value) for name, value in fetched.items()}
-    checked = {k: values[k] for k in ('loss_nats', 'grad_norm')}
-    finite = all(math.isfinite(value) for value in checked.values())
     logged = self._due(at, self.config.log_every) or at == self.config.steps
     if at == self.start + 1:
       self.writer.start_clock(at)
-    if logged or not finite:
+    if logged or not_finite(values):
       self.writer.write('train', at, values | self._rates(at, waited))
     self.writer.advance(at, values)
-    if not finite:
-      shown = ', '.join(f'{k} = {v}' for k, v in checked.items())
-      raise NonFiniteLoss(at, shown, self.checkpoints.directory)
+    self._check(at, values)
+
+  def _check(self, at: int, values: dict[str, Any]) -> None:
+    """Checks what the state before step `at` gives: it may be saved then."""
+    if wrong := not_finite(values):
+      self.checkpoints.drop()
+      raise NonFiniteLoss(at, wrong, self.checkpoints.newest())
+    self.checkpoints.release()
 
   def _rates(self, at: int, waited: float) -> dict[str, float]:
     """How fast the steps since the last record were."""
@@ -372,24 +387,22 @@ class _Run:
       )
 
   def _save(self, at: int) -> None:
-    """Saves a state of which every metric has been seen and is finite."""
+    """Saves a state; the numbers of the step after it decide if it stays."""
     self._settle()
     extra = {'seed': self.seed, 'selection': self.selection._asdict()}
     try:
       with self.writer.paused():
-        self.checkpoints.save(at, self.state, extra)
+        self.checkpoints.save(at, self.state, extra, hold=True)
     except checkpoint.NonFiniteState as error:
-      directory = self.checkpoints.directory
-      raise NonFiniteLoss(
-        at, 'its new state is not finite', directory
-      ) from error
+      what = 'its new state is not finite'
+      raise NonFiniteLoss(at, what, self.checkpoints.newest()) from error
 
   def _leave_if_asked(self, at: int) -> None:
     name = self.signals.asked()
     if name is None:
       return
     self._save(at)
-    self.checkpoints.wait()
+    self._finish_save(at)
     directory = str(self.checkpoints.directory)
     stop = interrupt.Interrupted(name, at, directory)
     if multihost.is_first():

@@ -1,6 +1,7 @@
 """How a run ends."""
 
-import pathlib
+import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from parallel_ar.model import AutoregressiveModel
@@ -15,13 +16,21 @@ class NonFiniteLoss(RuntimeError):
     step: the update (counted from 1) whose loss or gradient was not finite.
   """
 
-  def __init__(self, at: int, reason: str, directory: pathlib.Path):
+  def __init__(self, at: int, reason: str, newest: str):
     super().__init__(
-      f'Step {at}: {reason}. Training stopped; the checkpoints from before '
-      f'this step in {directory} are good. Lower optimizer.learning_rate, set '
-      'optimizer.clip_norm, add optimizer.warmup_steps, or look at the batch.'
+      f'Step {at}: {reason}. Training stopped. {newest} Lower '
+      'optimizer.learning_rate, set optimizer.clip_norm, add '
+      'optimizer.warmup_steps, or look at the batch.'
     )
     self.step = at
+
+
+def not_finite(values: Mapping[str, float]) -> str:
+  """What is not finite in the numbers of a step; '' where all is well."""
+  checked = {name: float(values[name]) for name in ('loss_nats', 'grad_norm')}
+  if all(math.isfinite(value) for value in checked.values()):
+    return ''
+  return ', '.join(f'{name} = {value}' for name, value in checked.items())
 
 
 class Summary(NamedTuple):

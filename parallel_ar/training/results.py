@@ -25,6 +25,18 @@ PACKAGES = (
   'numpy',
 )
 
+_NOTES: list[str] = []
+
+
+def remember(note: str) -> None:
+  """Puts a line into every record that this process makes from now on.
+
+  For what happens on the way and changes what a number is of, such as a
+  checkpoint that could not be read.
+  """
+  if note not in _NOTES:
+    _NOTES.append(note)
+
 
 def result_json(
   numbers: dict[str, tuple[float | int, str]],
@@ -59,7 +71,7 @@ def result_json(
       name: {'value': value, 'unit': unit}
       for name, (value, unit) in numbers.items()
     },
-    'details': details or {},
+    'details': (details or {}) | ({'notes': _NOTES[:]} if _NOTES else {}),
     'hardware': hardware(),
     'versions': versions(),
     'config': config,

@@ -13,11 +13,12 @@ import hashlib
 import json
 import os
 import pathlib
+import socket
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from parallel_ar.distributed import multihost
-from parallel_ar.training import configuration
+from parallel_ar.training import configuration, disk
 
 PathLike = str | os.PathLike[str]
 DRAFTS: set[pathlib.Path] = set()  # being written by this process, see `whole`
@@ -120,21 +121,25 @@ def whole(path: PathLike) -> Iterator[BinaryIO]:
     path: of the file; its folder is made, and what had the name is replaced.
 
   Yields:
-    The draft, open for bytes. Where the block raises, it is removed.
+    The draft, open for bytes. Where the block raises, it is removed; what a
+    dead process of this host has left of the file is, too.
 
   Raises:
     OSError: names the file.
   """
   path = pathlib.Path(path)
-  draft = path.with_name(f'{path.name}.{os.getpid()}.draft')
+  host = socket.gethostname().partition('.')[0]
+  draft = path.with_name(f'{path.name}.{host}.{os.getpid()}{disk.DRAFT}')
   DRAFTS.add(draft)
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    disk.make_directory(path.parent)
+    disk.clear_drafts(path, host)
     with draft.open('wb') as file:
       yield file
       file.flush()
       os.fsync(file.fileno())
     os.replace(draft, path)
+    disk.sync(path.parent)
   except OSError as error:
     if error.filename is None:  # of a write: tell what could not be written
       raise OSError(error.errno, error.strerror, str(path)) from error

@@ -24,6 +24,8 @@ class Trained(NamedTuple):
     params: the parameters.
     params_name: for example 'ema of step 900'.
     step: updates that made them.
+    notes: what else than was asked for was read, and why; each line was said
+      on stderr, and is in the results of this process.
   """
 
   config: ConfigDict
@@ -31,6 +33,7 @@ class Trained(NamedTuple):
   params: Params
   params_name: str
   step: int
+  notes: tuple[str, ...] = ()
 
 
 def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
@@ -98,13 +101,31 @@ def load(
     workdir / 'checkpoints', recorded, read_only=True
   )
   try:
-    if step is None and config.train.keep_best:
-      best = checkpoints.latest_extra()['selection']['best_step']
-      step = None if best < 0 else best
-    params, name, step = checkpoints.restore_params(template, which, step)
+    params, name, step = _restore(checkpoints, template, which, step, config)
+    if name == 'raw' != which and config.train.ema_decay:
+      checkpoints.tell(
+        f'The checkpoint of step {step} keeps no moving average, though the '
+        'run has train.ema_decay: its raw parameters are read.'
+      )
   finally:
     checkpoints.close()
-  return Trained(config, models, params, f'{name} of step {step}', step)
+  notes = tuple(checkpoints.notes)
+  return Trained(config, models, params, f'{name} of step {step}', step, notes)
+
+
+def _restore(
+  checkpoints: checkpoint.Checkpoints,
+  template: Params,
+  which: str,
+  step: int | None,
+  config: ConfigDict,
+) -> tuple[Params, str, int]:
+  """Of the step that was asked for, or the best, or the newest."""
+  best = None
+  if step is None and config.train.keep_best:
+    best = checkpoints.latest_extra()['selection']['best_step']
+  prefer = best if best is not None and best >= 0 else None
+  return checkpoints.restore_params(template, which, step, prefer=prefer)
 
 
 def _load_file(path: pathlib.Path, which: str, step: int | None) -> Trained:
@@ -121,7 +142,18 @@ def _load_file(path: pathlib.Path, which: str, step: int | None) -> Trained:
   places = _places(template, config)
   if places is not None:
     params = jax.device_put(params, places)
-  return Trained(config, models, params, f'{name} of step {at}', at)
+  notes = []
+  if name == 'raw' and which == 'auto' == config.evaluate.params:
+    if config.train.ema_decay:
+      notes.append(
+        f'{path.name} holds the raw parameters of step {at}, though its run '
+        'validates their moving average.'
+      )
+  for note in notes:
+    checkpoint.tell(note)
+  return Trained(
+    config, models, params, f'{name} of step {at}', at, tuple(notes)
+  )
 
 
 def _build(

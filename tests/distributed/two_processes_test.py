@@ -53,7 +53,7 @@ def test_killed_in_a_save_both_go_on_to_the_same_bits(runs, tmp_path):
   whole, broken = tmp_path / 'whole', tmp_path / 'broken'
   straight = runs.start_job(2, whole, STEPS)
   jobs = runs.start_job(2, broken, STEPS, 'pause=0.02')
-  draft = broken / 'checkpoints' / '10.orbax-checkpoint-tmp'
+  draft = broken / 'checkpoints' / '10.draft.orbax-checkpoint-tmp'
   processes.wait_until(draft.exists, jobs[1], 'save of step 10')
   jobs[1].kill()
   for job in straight:

@@ -10,7 +10,8 @@ import numpy as np
 from parallel_ar.training import configuration, evaluate, results
 
 
-def test_record_names_everything(tmp_path):
+def test_record_names_everything(tmp_path, monkeypatch):
+  monkeypatch.setattr(results, '_NOTES', [])
   record = results.result_json(
     {'test': (88.4, 'nats'), 'images': (10000, 'examples')},
     config={'model': {'name': 'made'}},
