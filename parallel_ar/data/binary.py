@@ -96,7 +96,7 @@ def uci(
   parts = archives.parse_npz(path, content, keys)
   columns, counts = catalogue.UCI_SHAPES[stem]
   for key, x in parts.items():
-    if x.ndim != 2 or x.shape[1] != columns or not np.isin(x, (0, 1)).all():
+    if x.ndim != 2 or x.shape[1] != columns or not files.are_bits(x):
       raise files.WrongFileError(
         f'{path} has {key} of shape {list(x.shape)}; expected [N, {columns}] '
         f'made of 0 and 1. {files.advice(name, data_dir)}'

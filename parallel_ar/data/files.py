@@ -13,17 +13,20 @@ References:
   LeCun, The MNIST database of handwritten digits (the idx format).
 """
 
-import gzip
 import hashlib
 import io
+import math
 import os
 import pathlib
+import re
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import IO, Any
 
 import numpy as np
 import scipy.io
 
+from parallel_ar import npz
 from parallel_ar.data import catalogue
 
 DEFAULT_DIRECTORY = 'data'
@@ -32,6 +35,10 @@ PathLike = str | os.PathLike[str]
 
 _GZIP = b'\x1f\x8b'
 _MATLAB = b'MATLAB 5.0 MAT-file'
+_MATLAB_7_3 = b'MATLAB 7.3 MAT-file'
+_MATLAB_COMPRESSED = 15  # miCOMPRESSED
+_FLOAT_BIT = re.compile(rb'\b([01])\.0*(?:e[+-]00)?(?![0-9.e])')
+_BLOCK = 1 << 20
 
 
 class MissingFileError(FileNotFoundError):
@@ -90,44 +97,80 @@ def find(
   )
 
 
+def most_unpacked(packed: int) -> int:
+  """Bytes that a file of `packed` bytes may unpack to, whatever it is.
+
+  The data sets here shrink by less than 32; a megabyte of zeros unpacks to a
+  thousand, and a few of them to more than the memory.
+  """
+  return (1 << 28) + 32 * packed
+
+
+def unzip(raw: IO[bytes]) -> Iterator[bytes]:
+  """The blocks of a gzip stream, of one member or several.
+
+  Args:
+    raw: a file, at its beginning.
+
+  Raises:
+    EOFError: the stream is truncated.
+    zlib.error: it is damaged, or longer than `most_unpacked`.
+  """
+  most = most_unpacked(os.fstat(raw.fileno()).st_size)
+  member, rest, out = zlib.decompressobj(31), b'', b''
+  while (block := rest or raw.read(_BLOCK)) or out:
+    if member.eof:
+      block, rest, out = block.lstrip(b'\0'), b'', b''  # zeros may pad it
+      if not block:
+        continue
+      member = zlib.decompressobj(31)
+    out = member.decompress(block, _BLOCK)
+    rest = member.unconsumed_tail or member.unused_data
+    most -= len(out)
+    if most < 0:
+      raise zlib.error('it unpacks to more than any data of its size does')
+    yield out
+  if not member.eof:
+    raise EOFError('it ends before the stream does')
+
+
 def read(path: PathLike) -> bytes:
   """The whole content of a file, unzipped where it is gzipped.
 
   Raises:
-    WrongFileError: the gzip stream is truncated or damaged.
+    WrongFileError: the gzip stream is truncated or damaged, or unpacks to more
+      than any data set does.
   """
-  content = pathlib.Path(path).read_bytes()
-  if not content.startswith(_GZIP):
-    return content
-  try:
-    return gzip.decompress(content)
-  except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-    raise WrongFileError(
-      f'{path} is a truncated or damaged gzip file: expected a whole gzip '
-      f'stream, found {len(content)} bytes that end in an error ({error}). '
-      'Delete it and get it again (./run.sh fetch --help).'
-    ) from error
+  content = io.BytesIO()
+  for block in _blocks(path):
+    content.write(block)
+  return content.getvalue()
 
 
 def sha256(path: PathLike) -> str:
   """sha256 of a file's content, unzipped where it is gzipped, in hex.
 
   Raises:
-    WrongFileError: the gzip stream is truncated or damaged.
+    WrongFileError: as `read`.
   """
   digest = hashlib.sha256()
+  for block in _blocks(path):
+    digest.update(block)
+  return digest.hexdigest()
+
+
+def _blocks(path: PathLike) -> Iterator[bytes]:
   with open(path, 'rb') as raw:
     zipped = raw.read(2) == _GZIP
     raw.seek(0)
     try:
-      with gzip.open(raw) if zipped else raw as file:
-        while block := file.read(1 << 20):
-          digest.update(block)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+      yield from unzip(raw) if zipped else iter(lambda: raw.read(_BLOCK), b'')
+    except (EOFError, zlib.error) as error:
       raise WrongFileError(
-        f'{path} is a truncated or damaged gzip file ({error}).'
+        f'{path} is a truncated or damaged gzip file: expected a whole gzip '
+        f'stream, found {os.path.getsize(path)} bytes that end in an error '
+        f'({error}). Delete it and get it again (./run.sh fetch --help).'
       ) from error
-  return digest.hexdigest()
 
 
 def matches(path: PathLike, digests: Collection[str]) -> bool:
@@ -138,7 +181,7 @@ def matches(path: PathLike, digests: Collection[str]) -> bool:
     digests: as in `catalogue.Form`.
 
   Raises:
-    WrongFileError: the gzip stream is truncated or damaged.
+    WrongFileError: as `read`.
   """
   if sha256(path) in digests:
     return True
@@ -209,7 +252,7 @@ def parse_idx(path: PathLike, content: bytes, ndim: int) -> np.ndarray:
       'the right one (images have 3 axes, labels 1), or fetch it again.'
     )
   shape = tuple(int(n) for n in np.frombuffer(content[4:header], '>u4'))
-  expected = header + int(np.prod(shape, dtype=np.int64))
+  expected = header + math.prod(shape)  # of Python's integers: none wraps
   if len(content) != expected:
     kind = 'truncated' if len(content) < expected else 'too long'
     raise WrongFileError(
@@ -237,7 +280,7 @@ def parse_amat(path: PathLike, content: bytes, columns: int) -> np.ndarray:
   Raises:
     WrongFileError: neither form, truncated, or not made of bits.
   """
-  if content.startswith(_MATLAB):
+  if content.startswith((_MATLAB, _MATLAB_7_3)):
     x = _parse_matlab_bits(path, content)
   else:
     x = _parse_bits(path, content, columns)
@@ -262,33 +305,74 @@ def parse_matlab(path: PathLike, content: bytes) -> dict[str, np.ndarray]:
   Raises:
     WrongFileError: another format, or a truncated file.
   """
+  if content.startswith(_MATLAB_7_3):
+    raise WrongFileError(
+      f'{path} is a MATLAB file of version 7.3, which is HDF5; expected '
+      "version 5. In MATLAB, save it with save(..., '-v7')."
+    )
   try:
+    _check_matlab(content)
     variables = scipy.io.loadmat(io.BytesIO(content))
   except Exception as error:  # scipy raises a dozen kinds on damaged files
     raise WrongFileError(
       f'{path} is a MATLAB file that cannot be read: {len(content)} bytes, '
-      f'{type(error).__name__}: {error}. It is probably truncated: delete it '
-      'and fetch it again.'
+      f'{npz.told(error)}. It is probably truncated: delete it and fetch it '
+      'again.'
     ) from error
   return {k: v for k, v in variables.items() if not k.startswith('__')}
+
+
+def _check_matlab(content: bytes) -> None:
+  """Refuses compressed variables that unpack to more than data do."""
+  most, at = most_unpacked(len(content)), 128
+  order = 'little' if content[126:128] == b'IM' else 'big'
+  while at + 8 <= len(content):
+    kind, size = (
+      int.from_bytes(content[i : i + 4], order) for i in (at, at + 4)
+    )
+    if kind == _MATLAB_COMPRESSED:
+      variable, rest = zlib.decompressobj(), content[at + 8 : at + 8 + size]
+      while rest and not variable.eof:
+        most -= len(variable.decompress(rest, _BLOCK))
+        rest = variable.unconsumed_tail
+        if most < 0:
+          raise ValueError('it unpacks to more than any data of its size does')
+    at += 8 + size
+
+
+def are_bits(x: Any) -> bool:
+  """Whether all that an array holds is 0 or 1; texts and cells are not."""
+  if not isinstance(x, np.ndarray) or x.dtype.kind not in 'biuf':
+    return False
+  return bool(((x == 0) | (x == 1)).all())
+
+
+def told(x: Any) -> str:
+  """What was found where numbers were expected, for a message."""
+  if not isinstance(x, np.ndarray):
+    return f'a {type(x).__name__}'
+  numbers = x.dtype.kind in 'biuf' and x.size
+  values = f'in {x.min()}..{x.max()}, ' if numbers else ''
+  return f'{values}of shape {list(x.shape)} and dtype {x.dtype.name}'
 
 
 def _parse_matlab_bits(path: PathLike, content: bytes) -> np.ndarray:
   variables = parse_matlab(path, content)
   x = variables.get('X')
-  if x is None or not np.isin(x, (0, 1)).all():
-    names = sorted(variables)
+  if not are_bits(x):
     raise WrongFileError(
       f'{path} is a MATLAB file of another kind: expected a variable X made '
-      f'of the values 0 and 1, found the variables {names}'
-      f'{"" if x is None else f" with X in {x.min()}..{x.max()}"}. Check that '
-      'it is the right file, or fetch it again.'
+      'of the values 0 and 1, not sparse, found the variables '
+      f'{sorted(variables)}{"" if x is None else f" with X {told(x)}"}. Check '
+      'that it is the right file, or fetch it again.'
     )
   return x
 
 
 def _parse_bits(path: PathLike, content: bytes, columns: int) -> np.ndarray:
   rows = []
+  # What np.savetxt writes: 0.000000000000000000e+00.
+  content = _FLOAT_BIT.sub(rb'\1', content.removeprefix(b'\xef\xbb\xbf'))
   for number, line in enumerate(content.split(b'\n'), 1):
     bits = line.translate(None, b' \t\r')
     if bits.strip(b'01'):

@@ -98,7 +98,9 @@ def mnist(
     data_dir: directory with the idx files, in mnist/ or directly.
     labels: whether `context` holds the class, int32[N] in 0..9.
     verify: whether to compare the files' sha256 with MNIST's own; False reads
-      any other data set in the same files (KMNIST, EMNIST digits).
+      any other data set in the same files (KMNIST, EMNIST), whose classes may
+      be others: those of EMNIST's letters are 1..26. `datasets.check_fit`
+      compares them with the model's.
 
   Returns:
     A Dataset with event (28, 28, 1) and 256 values.
@@ -188,13 +190,18 @@ def _idx_images(
     'valid': slice(first_valid, None),
   }.get(split, slice(None))
   context = None
-  if labels:
+  try:
     _, classes = _idx(name, f'{stem}-labels-idx1-ubyte', 1, data_dir, verify)
-    if len(classes) != len(images):
-      raise files.WrongFileError(
-        f'{path} has {len(images)} images, but its labels are {len(classes)}; '
-        f'expected as many. {files.advice(name, data_dir)}'
-      )
+  except files.MissingFileError:
+    if labels:  # images alone need none
+      raise
+    classes = None
+  if classes is not None and len(classes) != len(images):
+    raise files.WrongFileError(
+      f'{path} has {len(images)} images, but its labels are {len(classes)}; '
+      f'expected as many. {files.advice(name, data_dir)}'
+    )
+  if labels:
     context = classes[rows].astype(np.int32)
   return Dataset(name, split, images[rows][..., None], 256, context)
 

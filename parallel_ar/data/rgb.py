@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from parallel_ar import npz
 from parallel_ar.data import archives, catalogue, dataset, files
 from parallel_ar.data.dataset import Dataset
 from parallel_ar.data.files import PathLike
@@ -167,6 +168,11 @@ def imagenet(
         f'labels; expected uint8[N, {3 * size**2}] and N labels. '
         f'{files.advice(name, data_dir)}'
       )
+    if not ((1 <= label) & (label <= 1000)).all():
+      raise files.WrongFileError(
+        f'{where} has labels in {label.min()}..{label.max()}; expected 1..1000.'
+        f' {files.advice(name, data_dir)}'
+      )
     images.append(_last_axis(data, size))
     classes.append(label - 1)
   x = np.concatenate(images)
@@ -210,11 +216,11 @@ def imagenet_old(
   names = (f'{part}_{size}x{size}.npy', f'imagenet{size}-{part}.npy')
   path = files.find(name, names, data_dir)
   try:
-    x = np.load(path, mmap_mode='r', allow_pickle=False)
-  except (ValueError, OSError, EOFError) as error:
+    x = npz.map_file(path)
+  except (ValueError, OSError) as error:
     raise files.WrongFileError(
-      f'{path} is no .npy file that can be mapped: {type(error).__name__}: '
-      f'{error}. {files.advice(name, data_dir)}'
+      f'{path} is no .npy file that can be mapped: {error}. '
+      f'{files.advice(name, data_dir)}'
     ) from error
   if x.shape[1:] == (3, size, size):
     x = x.transpose(0, 2, 3, 1)

@@ -21,6 +21,7 @@ from parallel_ar.data import archives, catalogue, dataset, files
 from parallel_ar.data.dataset import Dataset
 from parallel_ar.data.files import PathLike
 
+_BLOCK = 1 << 20
 VOCABULARIES = ('bytes', 'training', 'file')
 
 
@@ -85,7 +86,8 @@ def text(
   elif not pathlib.Path(path).is_file():
     raise files.MissingFileError(
       f'The text file {path} is missing: expected a file of text, found '
-      'nothing there. Check the path, or pass file= and data_dir.'
+      'nothing there. Check data.path (--config.data.path), or give the name '
+      'of a file in --data_dir as data.file.'
     )
   content = np.frombuffer(files.read(path), np.uint8)
   cut = Cut(length, vocabulary, previous, hop)
@@ -262,6 +264,11 @@ def _examples(
   first = start + cut.previous
   if cut.hop < 0:
     raise ValueError(f'hop is a number of bytes of at least 0; got {cut.hop}.')
+  if stop <= first:
+    raise ValueError(
+      f'{path} has {len(content)} bytes, of which the {split!r} split has '
+      f'{max(stop - start, 0)}: no example of any length. Choose a longer file.'
+    )
   if not 1 <= cut.length <= stop - first:
     raise ValueError(
       f'{path} has {len(content)} bytes, of which the {split!r} split has '
@@ -300,7 +307,7 @@ def _symbols(
       f'{dataset.suggest(vocabulary, VOCABULARIES)}'
     )
   symbols = _occurring(content[:train_end])
-  unseen = np.setdiff1d(content[train_end:], symbols)
+  unseen = np.setdiff1d(_occurring(content[train_end:]), symbols)
   if unseen.size:
     raise ValueError(
       f'{path} has bytes after its training split that do not occur in it: '
@@ -312,4 +319,9 @@ def _symbols(
 
 def _occurring(content: np.ndarray) -> np.ndarray:
   """uint8[V], the bytes that occur; counting is faster than sorting."""
-  return np.flatnonzero(np.bincount(content, minlength=256)).astype(np.uint8)
+  counts = np.zeros(256, np.int64)
+  for start in range(
+    0, len(content), _BLOCK
+  ):  # bincount widens each to 8 bytes
+    counts += np.bincount(content[start : start + _BLOCK], minlength=256)
+  return np.flatnonzero(counts).astype(np.uint8)

@@ -120,7 +120,7 @@ def _not_an_array() -> bytes:
     (b'', 'no .npz file that can be read: 0 bytes'),
     (b'<html></html>', 'no .npz file that can be read: 13 bytes'),
     (tiny_files.uci(112, 2, 2, 2)[:-30], 'damaged'),
-    (_not_an_array(), 'of another kind'),
+    (_not_an_array(), 'no header of a .npy file'),
     (tiny_files.npz(train_data=np.array([{}])), 'no .npz file'),
     (tiny_files.npz(x=np.eye(2)), r'expected the arrays train_data, found x'),
     (tiny_files.uci(111, 2, 2, 2), r'\[2, 111\]; expected \[N, 112\]'),

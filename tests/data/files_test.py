@@ -1,12 +1,19 @@
 """Tests of finding, checking and parsing data files."""
 
 import gzip
+import hashlib
+import io
 import re
+import struct
+import tarfile
+import zipfile
 
 import numpy as np
 import pytest
+import scipy.io
+import scipy.sparse
 
-from parallel_ar.data import files
+from parallel_ar.data import archives, files
 from tests.data import tiny_files
 
 
@@ -113,3 +120,98 @@ def test_wrong_amat_files(content, message):
   with pytest.raises(files.WrongFileError, match=message) as caught:
     files.parse_amat('some/path', content, 784)
   assert re.match('some/path', str(caught.value))
+
+
+def test_what_savetxt_and_a_bom_make_of_bits():
+  want = tiny_files.BITS
+  file = io.BytesIO()
+  np.savetxt(file, want)
+  for content in (file.getvalue(), b'\xef\xbb\xbf' + file.getvalue()):
+    np.testing.assert_array_equal(files.parse_amat('x', content, 784), want)
+  for other in (b'1.5 ' * 784, b'1.0e+01 ' * 784, b'0.1e+00 ' * 784):
+    with pytest.raises(files.WrongFileError, match='characters 0 and 1'):
+      files.parse_amat('x', other, 784)
+
+
+def test_a_matlab_variable_of_another_kind():
+  sparse = scipy.sparse.csc_matrix(np.eye(3))
+  cells = np.array([['a'], [np.eye(2)]], object)
+  for x in ('01', cells, {'a': 1.0}, sparse):
+    file = io.BytesIO()
+    scipy.io.savemat(file, {'X': x})
+    with pytest.raises(files.WrongFileError, match='not sparse, found'):
+      files.parse_amat('some/path', file.getvalue(), 3)
+
+
+def test_a_matlab_file_of_version_7_3():
+  content = b'MATLAB 7.3 MAT-file, Platform: GLNXA64'.ljust(512)
+  with pytest.raises(files.WrongFileError, match="HDF5; .*'-v7'"):
+    files.parse_amat('some/path', content, 3)
+  with pytest.raises(files.WrongFileError, match="HDF5; .*'-v7'"):
+    files.parse_matlab('some/path', content)
+
+
+def test_an_idx_header_whose_product_wraps():
+  header = bytes([0, 0, 8, 3]) + struct.pack('>3I', 1 << 31, 1 << 31, 4)
+  with pytest.raises(files.WrongFileError, match='is truncated'):
+    files.parse_idx('some/path', header, 3)
+
+
+@pytest.mark.parametrize('block', [7, 1 << 20])
+def test_gzip_streams_of_any_form(tmp_path, monkeypatch, block):
+  monkeypatch.setattr(files, '_BLOCK', block)
+  one, two = gzip.compress(b'one' * 500), gzip.compress(bytes(3000))
+  path = tmp_path / 'a.gz'
+  want = b'one' * 500 + bytes(3000)
+  for content in (one + two, one + two + bytes(600), one + bytes(9) + two):
+    path.write_bytes(content)
+    assert files.read(path) == want
+    assert files.sha256(path) == hashlib.sha256(want).hexdigest()
+  for content in (one + b'junk', (one + two)[:-1], one[:-9], one[:1] + b'\x8b'):
+    path.write_bytes(content)
+    with pytest.raises(files.WrongFileError, match='truncated or damaged gzip'):
+      files.read(path)
+
+
+def test_a_bomb_is_refused_within_bounds(tmp_path, monkeypatch):
+  monkeypatch.setattr(files, 'most_unpacked', lambda packed: 1 << 20)
+  path = tmp_path / 'a'
+  path.write_bytes(gzip.compress(bytes(1 << 24)))
+  for read in (files.read, files.sha256):
+    with pytest.raises(files.WrongFileError, match='unpacks to more'):
+      read(path)
+  file = io.BytesIO()
+  scipy.io.savemat(
+    file, {'X': np.zeros((1 << 12, 1 << 12))}, do_compression=True
+  )
+  with pytest.raises(files.WrongFileError, match='unpacks to more'):
+    files.parse_matlab(path, file.getvalue())
+  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as made:
+    made.writestr('x/a.bin', bytes(1 << 24))
+  with pytest.raises(files.WrongFileError, match='unpacks to 16777216 bytes'):
+    list(archives.members(path, ['a.bin']))
+  with pytest.raises(files.WrongFileError, match='unpacks to 16777216 bytes'):
+    archives.unzipped(path, path.read_bytes(), 'x/a.bin')
+  with tarfile.open(path, 'w:gz') as made:
+    member = tarfile.TarInfo('x/a.bin')
+    member.size = 1 << 24
+    made.addfile(member, io.BytesIO(bytes(1 << 24)))
+  with pytest.raises(files.WrongFileError, match='unpacks to more'):
+    list(archives.members(path, ['a.bin']))
+
+
+def test_a_sparse_tar_is_no_file(tmp_path):
+  """1 kB that say that they are 4 GB."""
+  path = tmp_path / 'a.tar'
+  member = tarfile.TarInfo('a.bin')
+  member.size = 0
+  member.pax_headers = {
+    'GNU.sparse.major': '0',
+    'GNU.sparse.minor': '1',
+    'GNU.sparse.map': '0,0',
+    'GNU.sparse.size': str(1 << 32),
+  }
+  with tarfile.open(path, 'w', format=tarfile.PAX_FORMAT) as made:
+    made.addfile(member)
+  with pytest.raises(files.WrongFileError, match='no plain file'):
+    list(archives.members(path, ['a.bin']))

@@ -76,6 +76,12 @@ def test_labels_of_another_length_are_refused(tmp_path):
   (tmp_path / 'train-labels-idx1-ubyte').write_bytes(wrong)
   with pytest.raises(files.WrongFileError, match=r'12 images.*labels are 5'):
     images.mnist('train', tmp_path, labels=True, verify=False)
+  with pytest.raises(files.WrongFileError, match=r'12 images.*labels are 5'):
+    images.mnist('train', tmp_path, verify=False)
+  (tmp_path / 'train-labels-idx1-ubyte').unlink()
+  assert len(images.mnist('train', tmp_path, verify=False)) == 10
+  with pytest.raises(files.MissingFileError):
+    images.mnist('train', tmp_path, labels=True, verify=False)
 
 
 def test_static_binarization(tmp_path):

@@ -51,12 +51,13 @@ def test_npm(tmp_path, bin_dir, scratch):
 
 
 def test_apt_with_a_file_in_a_form_of_its_own(bin_dir, scratch, tmp_path):
-  (tmp_path / 'bible').write_bytes(tiny_files.bible([b'in the beginning']))
+  bible = tiny_files.bible([b'in the beginning'])
+  make_tgz(tmp_path / 'data.tar', {'./usr/lib/bible.data': bible})
   client(bin_dir, 'apt-get', '[ "$1 $2" = "download tiny-data" ] && : > a.deb')
   client(
     bin_dir,
     'dpkg-deb',
-    f'mkdir -p "$3"/usr/lib && cp {tmp_path}/bible "$3"/usr/lib/bible.data',
+    f'[ "$1 $2" = "--fsys-tarfile a.deb" ] && cat {tmp_path}/data.tar',
   )
   found = packages.obtain(APT, ['text.txt'], scratch)
   assert found['text.txt'].read_bytes() == b'in the beginning'
@@ -67,7 +68,7 @@ def test_apt_with_a_file_in_a_form_of_its_own(bin_dir, scratch, tmp_path):
   [
     ('echo no such package >&2; exit 3', 'status 3: no such package'),
     ('exit 0', r'left 0 files \*\.tgz'),
-    (': > a.tgz', 'cannot be unpacked'),
+    (': > a.tgz', 'no archive from which package/data/a can be read'),
   ],
 )
 def test_a_client_that_fails(bin_dir, scratch, body, message):
@@ -89,12 +90,31 @@ def test_a_package_without_the_file(tmp_path, bin_dir, scratch):
     packages.obtain(NPM, ['b'], scratch)
 
 
-def test_a_package_that_writes_elsewhere_is_refused(tmp_path, bin_dir, scratch):
-  make_tgz(tmp_path / 'a.tgz', {'../../escaped': b'1'})
+def test_nothing_but_the_named_files_is_written(tmp_path, bin_dir, scratch):
+  """A package may hold anything: links out of it, and names above it."""
+  with tarfile.open(tmp_path / 'a.tgz', 'w:gz') as tar:
+    for name, kind, target in [
+      ('package/data', tarfile.SYMTYPE, str(tmp_path)),
+      ('../../escaped', tarfile.REGTYPE, ''),
+      ('package/data/fifo', tarfile.FIFOTYPE, ''),
+      ('package/data/b', tarfile.SYMTYPE, '/etc/passwd'),
+      ('package/data/c', tarfile.LNKTYPE, 'package/data/a'),
+    ]:
+      member = tarfile.TarInfo(name)
+      member.type, member.linkname = kind, target
+      tar.addfile(member)
+    member = tarfile.TarInfo('package/data/a')
+    member.size = 1
+    tar.addfile(member, io.BytesIO(b'1'))
   client(bin_dir, 'npm', f'cp {tmp_path}/a.tgz .')
-  with pytest.raises(packages.PackageError, match='cannot be unpacked'):
-    packages.obtain(NPM, ['a'], scratch)
-  assert not (tmp_path / 'escaped').exists()
+  before = sorted(p.name for p in tmp_path.iterdir())
+  found = packages.obtain(NPM, ['a'], scratch)
+  assert found['a'].read_bytes() == b'1'
+  assert sorted(p.name for p in scratch.iterdir()) == ['a', 'a.tgz']
+  assert sorted(p.name for p in tmp_path.iterdir()) == before
+  for name in ('b', 'c', 'fifo'):
+    with pytest.raises(packages.PackageError, match='no plain file'):
+      packages.obtain(NPM, [name], scratch)
 
 
 def test_a_missing_client(scratch, monkeypatch, tmp_path):

@@ -170,3 +170,15 @@ def test_the_king_james_bible(tmp_path):
     text.kjv('train', tmp_path)
   data = text.kjv('test', tmp_path, length=7, verify=False)
   assert text.decode(data, data.x) == CONTENT[950:999]
+
+
+def test_an_empty_file(tmp_path):
+  (tmp_path / 'a.txt').write_bytes(b'')
+  with pytest.raises(ValueError, match='has 0 bytes.*Choose a longer file'):
+    text.text('train', path=tmp_path / 'a.txt')
+
+
+def test_counting_takes_no_more_memory_than_a_block(monkeypatch):
+  monkeypatch.setattr(text, '_BLOCK', 7)
+  content = np.frombuffer(b'to be or not to be' * 5, np.uint8)
+  assert bytes(text._occurring(content)) == b' benort'
