@@ -11,7 +11,8 @@ ROOT="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)"
 VENV="${PARALLEL_AR_VENV:-$ROOT/.venv}"
 # Holds 'unfinished' from the first moment of .venv, and its key at the end.
 STAMP="$VENV/parallel_ar.stamp"
-EXTRAS='data,plots,coding,quantization,export,test,dev'
+# Bytes of compiled programs that are kept, of all versions together.
+CACHE_BYTES=$((4 << 30))
 # Leaves convolutions and matrix products to XLA's older CPU kernels, which
 # are faster here; the reductions stay, because the old ones lose accuracy.
 XLA_FLAG='--xla_cpu_experimental_ynn_fusion_type='
@@ -60,7 +61,7 @@ Experiments (\`./run.sh EXPERIMENT --help\` lists the flags of one):
 $(list_experiments)
 
 The first call makes .venv (about 1 GB) with python3.11, 3.12 or 3.13, or with
-the one that PYTHON names; it is made again when setup.py or constraints.txt
+the one that PYTHON names; it is made again when setup.py or requirements.lock
 changes. Paths in flags are relative to the repository. What is set on the way
 to make XLA fast on a CPU (the allocator's MALLOC_*, XLA_FLAGS,
 JAX_COMPILATION_CACHE_DIR and two more of JAX) never overrides your own
@@ -104,7 +105,7 @@ print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" || continue
 # Prints what .venv depends on as one hash: the kind of Python, the place of
 # the repository, and what is to be installed.
 venv_key() {
-  "$1" -I - "$ROOT" "$EXTRAS" <<'EOF'
+  "$1" -I - "$ROOT" <<'EOF'
 import hashlib
 import os
 import pathlib
@@ -113,7 +114,7 @@ import sys
 root = pathlib.Path(sys.argv[1])
 facts = [sys.implementation.cache_tag, os.uname().machine, *sys.argv[1:]]
 digest = hashlib.sha256(repr(facts).encode())
-for name in ('setup.py', 'constraints.txt'):
+for name in ('setup.py', 'requirements.lock'):
   digest.update((root / name).read_bytes())
 print(digest.hexdigest())
 EOF
@@ -146,7 +147,12 @@ die_of_pip() {
       "Check the network and the proxy (HTTPS_PROXY), or name a mirror" \
       "(PIP_INDEX_URL), and run the same command again."
   fi
-  die "pip could not install what setup.py and constraints.txt ask for (the" \
+  if grep -qi 'do not match the hashes' "$log"; then
+    die "a package is not the one that requirements.lock names (the end of" \
+      "$log is above): it was damaged on its way, or somebody changed it." \
+      "Install it from nowhere; try another index (PIP_INDEX_URL)."
+  fi
+  die "pip could not install what requirements.lock asks for (the" \
     "end of $log is above). If a version is missing for this Python, try" \
     "another: PYTHON=python3.12 ./run.sh ...; every call starts afresh."
 }
@@ -171,30 +177,56 @@ make_venv() {
       "install python3-venv; on a full disk make room; then try again."
   }
   say "installing the pinned packages with pip (log: $log)"
-  (cd -- "$ROOT" && "$VENV/bin/python" -m pip install --no-input \
-    --disable-pip-version-check -c constraints.txt -e ".[$EXTRAS]") \
-    >>"$log" 2>&1 || die_of_pip "$log"
+  # Only files whose sha256 is in the lock, and no code of theirs runs here:
+  # wheels are unpacked, and what builds the project itself is pinned as well.
+  (
+    cd -- "$ROOT"
+    install=("$VENV/bin/python" -m pip install --no-input
+      --disable-pip-version-check)
+    "${install[@]}" --require-hashes --only-binary :all: -r requirements.lock
+    "${install[@]}" --no-deps --no-build-isolation --no-index -e .
+  ) >>"$log" 2>&1 || die_of_pip "$log"
   probe_xla_flag
   venv_key "$VENV/bin/python" >"$STAMP.new"
   mv -f -- "$STAMP.new" "$STAMP"
   say "$VENV is ready"
 }
 
-# Makes .venv unless it is current. Calls at the same time wait in turn.
+# Tells other calls, for as long as this process and those it becomes live, that
+# .venv is used. Waits where another call is making it.
+hold_venv() {
+  if ! command -v flock >/dev/null 2>&1; then return; fi
+  exec 8>>"$VENV.used"
+  flock -n -s 8 || {
+    say "another run.sh is at work on $VENV; waiting for it"
+    flock -s 8
+  }
+}
+
+# Makes .venv unless it is current. Calls at the same time wait in turn, and
+# none is removed while it is used.
 ensure_venv() {
-  if venv_is_current; then return; fi
+  mkdir -p -- "$(dirname -- "$VENV")"
+  if venv_is_current && hold_venv && venv_is_current; then return; fi
+  exec 8>&-
   local python
   python="$(find_python)"
-  mkdir -p -- "$(dirname -- "$VENV")"
   (
     if command -v flock >/dev/null 2>&1; then
       flock -n 9 || {
         say "another run.sh is at work on $VENV; waiting for it"
         flock 9
       }
+      if ! venv_is_current; then
+        flock -n -x 8 || die "$VENV has to be made again (the pins, the Python" \
+          "or the place changed), but a process that run.sh started still" \
+          "uses it. Wait for its end, or set PARALLEL_AR_VENV to another" \
+          "directory."
+      fi
     fi
     if ! venv_is_current; then make_venv "$python"; fi
-  ) 9>"$VENV.lock"
+  ) 9>"$VENV.lock" 8>>"$VENV.used"
+  hold_venv
 }
 
 # ------------------------------------------------------------------- settings
@@ -239,6 +271,11 @@ export_settings() {
   fi
   if cache="$(cache_directory "$python" 2>/dev/null)" \
     && mkdir -p -- "$cache" 2>/dev/null; then
+    if [[ -z ${JAX_COMPILATION_CACHE_DIR+set} ]]; then
+      # Removes torn entries and the oldest; that it failed is no failure.
+      "$python" -I "$ROOT/parallel_ar/compilation_cache.py" "$cache" \
+        "$CACHE_BYTES" 2>/dev/null || true
+    fi
     set_default JAX_COMPILATION_CACHE_DIR "$cache"
     set_default JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS 0.1
     set_default JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES -1

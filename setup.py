@@ -1,7 +1,8 @@
 r"""Packaging of parallel_ar.
 
 What is needed to run is here, with lower bounds only. The versions that the
-tests pass with, one set for each Python, are pinned in constraints.txt:
+tests pass with, one set for each Python, are pinned in constraints.txt, and
+with the sha256 of each file in requirements.lock, which run.sh installs:
 
   pip install -c constraints.txt \
       -e '.[data,plots,coding,quantization,export,test,dev]'

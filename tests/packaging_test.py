@@ -1,9 +1,10 @@
-"""setup.py, constraints.txt and run.sh.
+"""setup.py, constraints.txt, requirements.lock and run.sh.
 
 run.sh is run for real in a small copy of the repository, with a Python that
 only pretends to make environments and to install, so nothing is downloaded.
 """
 
+import itertools
 import os
 import pathlib
 import re
@@ -15,7 +16,7 @@ import sys
 import types
 
 import pytest
-from packaging import requirements
+from packaging import requirements, utils
 
 ROOT = pathlib.Path(__file__).parents[1]
 PYTHONS = ('3.11', '3.12', '3.13')
@@ -34,6 +35,7 @@ case "$*" in
   '-m '*)
     echo "run $*" >>"$FAKE/calls"
     env >"$FAKE/environment"
+    [[ -z ${FAKE_RUNS:-} ]] || { echo runs; read -r _; }
     [[ "$*" != *"${FAKE_FAILS:-no such}"* ]] || exit 7 ;;
   *) exec "$REAL_PYTHON" "$@" ;;
 esac
@@ -46,8 +48,10 @@ class Repository:
   def __init__(self, path: pathlib.Path):
     self.path = path
     self.stamp = path / '.venv' / 'parallel_ar.stamp'
-    for name in ('run.sh', 'setup.py', 'constraints.txt'):
+    for name in ('run.sh', 'setup.py', 'requirements.lock'):
       shutil.copy(ROOT / name, path)
+    (path / 'parallel_ar').mkdir()
+    shutil.copy(ROOT / 'parallel_ar/compilation_cache.py', path / 'parallel_ar')
     (path / 'experiments').mkdir()
     self.experiment('hello', '"""Says hello.\n\nAt length.\n"""\n')
     self.python = path / 'fake_python'
@@ -85,7 +89,7 @@ class Repository:
     return calls.read_text().splitlines() if calls.exists() else []
 
   def installs(self) -> int:
-    return sum(call.startswith('pip') for call in self.calls())
+    return sum('requirements.lock' in call for call in self.calls())
 
 
 @pytest.fixture
@@ -112,12 +116,34 @@ def pins() -> list[requirements.Requirement]:
   return [requirements.Requirement(line) for line in lines]
 
 
+def locked() -> dict[str, list[str]]:
+  """Each pin of requirements.lock, with its hashes."""
+  text = (ROOT / 'requirements.lock').read_text().replace('\\\n', ' ')
+  found = {}
+  for line in text.splitlines():
+    pin, *hashes = re.split(r' +--hash=sha256:', line.strip())
+    found[pin.strip()] = hashes
+  return found
+
+
 class TestSetup:
-  def test_extras_are_those_of_run_sh(self, monkeypatch):
-    extras = setup_arguments(monkeypatch)['extras_require']
-    names = 'data plots coding quantization export test dev'.split()
-    assert list(extras) == names
-    assert f"EXTRAS='{','.join(extras)}'" in (ROOT / 'run.sh').read_text()
+  def test_the_lock_is_of_the_pins(self):
+    """Else: the command at the top of constraints.txt makes it again."""
+    same = lambda pin: (utils.canonicalize_name(pin.name), str(pin.specifier))
+    lock = [requirements.Requirement(pin) for pin in locked()]
+    assert sorted(map(same, lock)) == sorted(map(same, pins()))
+    for python, machine in itertools.product(PYTHONS, ('x86_64', 'aarch64')):
+      where = {'python_version': python, 'platform_machine': machine}
+      where['python_full_version'] = f'{python}.1'
+      live = lambda some, where=where: sorted(
+        same(p) for p in some if not p.marker or p.marker.evaluate(where)
+      )
+      assert live(lock) == live(pins())
+
+  def test_every_file_is_known_by_its_hash(self):
+    for pin, hashes in locked().items():
+      assert hashes, pin
+      assert all(re.fullmatch('[0-9a-f]{64}', one) for one in hashes), pin
 
   def test_pythons_are_those_of_run_sh(self, monkeypatch):
     wanted = setup_arguments(monkeypatch)['python_requires']
@@ -133,6 +159,7 @@ class TestSetup:
     arguments = setup_arguments(monkeypatch)
     wanted = [*arguments['install_requires'], 'jaxlib']
     wanted += sum(arguments['extras_require'].values(), [])
+    wanted += ['pip', 'setuptools>=77']
     where = {'python_version': python}
     live = [p for p in pins() if not p.marker or p.marker.evaluate(where)]
     names = [p.name for p in live]
@@ -188,11 +215,10 @@ class TestEnvironment:
     second = repository.run('experiments/hello.py')
     assert second.returncode == 0
     assert 'making' not in second.stderr
-    pip, *runs = repository.calls()
-    assert (
-      '-c constraints.txt -e .[data,plots,coding,quantization,export,test,dev]'
-      in pip
-    )
+    packages, project, *runs = repository.calls()
+    hashed = '--require-hashes --only-binary :all: -r requirements.lock'
+    assert packages.endswith(hashed)
+    assert project.endswith('--no-deps --no-build-isolation --no-index -e .')
     assert runs == [
       'run -m experiments.hello --name=you and me',
       'run -m experiments.hello',
@@ -204,7 +230,7 @@ class TestEnvironment:
     assert done.returncode == 0
     assert repository.installs() == 1
 
-  @pytest.mark.parametrize('name', ['setup.py', 'constraints.txt'])
+  @pytest.mark.parametrize('name', ['setup.py', 'requirements.lock'])
   def test_is_made_again_when_the_pins_change(self, repository, name):
     repository.run('hello')
     with (repository.path / name).open('a') as f:
@@ -232,6 +258,7 @@ class TestEnvironment:
     [
       ('connection broken by NewConnectionError', 'HTTPS_PROXY'),
       ('No matching distribution found for jax==99', 'another: PYTHON'),
+      ('THESE PACKAGES DO NOT MATCH THE HASHES', 'somebody changed it'),
     ],
   )
   def test_pip_fails(self, repository, says, lesson):
@@ -261,6 +288,26 @@ class TestEnvironment:
     assert [call.returncode for call in calls] == [0, 0, 0]
     assert repository.installs() == 1
     assert said.count(b'waiting for it') == 2
+
+  def test_is_not_removed_while_it_is_used(self, repository):
+    if not shutil.which('flock'):
+      pytest.skip('flock is not installed')
+    repository.run('hello')
+    command = [str(repository.path / 'run.sh'), 'hello']
+    environment = repository.environment(FAKE_RUNS='1')
+    trains = subprocess.Popen(
+      command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert trains.stdout.readline() == b'runs\n'
+    with (repository.path / 'requirements.lock').open('a') as file:
+      file.write('# another\n')
+    done = repository.run('hello')
+    assert done.returncode == 1
+    assert 'still uses it' in done.stderr
+    assert repository.installs() == 1
+    trains.communicate(b'end\n')
+    assert repository.run('hello').returncode == 0
+    assert repository.installs() == 2
 
   def test_keeps_what_it_did_not_make(self, repository):
     mine = repository.path / '.venv' / 'precious'
@@ -376,6 +423,17 @@ class TestSettings:
     (repository.path / 'old_jaxlib').touch()
     assert 'XLA_FLAGS' not in self.settings(repository)
 
+  def test_the_cache_is_mended_and_bounded(self, repository):
+    directory = self.settings(repository)['JAX_COMPILATION_CACHE_DIR']
+    torn = pathlib.Path(directory, 'a-cache')
+    torn.write_bytes(b'\x78')
+    os.utime(torn, (1, 1))
+    (pathlib.Path(directory) / '.checked').unlink()
+    self.settings(repository, JAX_COMPILATION_CACHE_DIR=directory)
+    assert torn.exists()  # a directory of one's own
+    self.settings(repository)
+    assert not torn.exists()
+
   def test_can_be_left_out(self, repository):
     assert self.settings(repository, PARALLEL_AR_SETTINGS='off') == {}
 
@@ -395,7 +453,7 @@ class TestTest:
 
   def test_arguments_are_for_pytest_alone(self, repository):
     assert repository.run('test', '-m', 'slow').returncode == 0
-    assert repository.calls()[1:] == ['run -m pytest -m slow']
+    assert repository.calls()[2:] == ['run -m pytest -m slow']
 
   def test_ci_runs_it_from_anywhere(self, repository):
     shutil.copytree(ROOT / '.ci', repository.path / '.ci')

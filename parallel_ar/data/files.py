@@ -21,7 +21,7 @@ import pathlib
 import re
 import zlib
 from collections.abc import Collection, Iterator, Sequence
-from typing import IO, Any
+from typing import IO, Any, TypeGuard
 
 import numpy as np
 import scipy.io
@@ -325,11 +325,9 @@ def parse_matlab(path: PathLike, content: bytes) -> dict[str, np.ndarray]:
 def _check_matlab(content: bytes) -> None:
   """Refuses compressed variables that unpack to more than data do."""
   most, at = most_unpacked(len(content)), 128
-  order = 'little' if content[126:128] == b'IM' else 'big'
+  word = np.dtype('<u4' if content[126:128] == b'IM' else '>u4')
   while at + 8 <= len(content):
-    kind, size = (
-      int.from_bytes(content[i : i + 4], order) for i in (at, at + 4)
-    )
+    kind, size = (int(n) for n in np.frombuffer(content, word, 2, at))
     if kind == _MATLAB_COMPRESSED:
       variable, rest = zlib.decompressobj(), content[at + 8 : at + 8 + size]
       while rest and not variable.eof:
@@ -340,7 +338,7 @@ def _check_matlab(content: bytes) -> None:
     at += 8 + size
 
 
-def are_bits(x: Any) -> bool:
+def are_bits(x: Any) -> TypeGuard[np.ndarray]:
   """Whether all that an array holds is 0 or 1; texts and cells are not."""
   if not isinstance(x, np.ndarray) or x.dtype.kind not in 'biuf':
     return False
