@@ -7,12 +7,15 @@
 For every --batch, 'lanes' (a fixed point over all positions) and 'stream' (rank
 after rank) encode and decode the same events, in turn, and every integer is
 compared; beside them the bits that the model promises and what zlib, bzip2, xz
-and PNG need. --file keeps the file of the first method and batch; --decode
-reads one and writes its events beside it, as .npy.
+and PNG need. --file keeps the file of the first method and batch, once it has
+come back; --decode reads one, without the data, and writes its events to
+FILE.npy, or where --events says.
 """
 
 import dataclasses
 import functools
+import io
+import os
 import pathlib
 import time
 from collections.abc import Callable
@@ -27,7 +30,13 @@ from parallel_ar import coding, describe
 from parallel_ar.analysis import timing
 from parallel_ar.coding import baselines
 from parallel_ar.data import dataset
-from parallel_ar.training import configuration, datasets, evaluate, trained
+from parallel_ar.training import (
+  configuration,
+  datasets,
+  evaluate,
+  run_directory,
+  trained,
+)
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _SPLIT = flags.DEFINE_string(
@@ -51,12 +60,20 @@ _PRECISION = flags.DEFINE_integer(
 _ROUNDS = flags.DEFINE_integer('rounds', 1, 'Timed rounds.', lower_bound=1)
 _FILE = flags.DEFINE_string('file', None, 'Keep the compressed file here.')
 _DECODE = flags.DEFINE_string('decode', None, 'Only decode this file.')
+_EVENTS = flags.DEFINE_string(
+  'events', None, 'Where --decode writes; without it FILE.npy, if it is new.'
+)
 _OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+
+# A file may ask for any batch, and a program takes memory with it.
+_MOST = 1024
 
 
 def main() -> None:
   """Runs the script."""
   started = time.monotonic()
+  methods = _methods()
+  target = _target()
   run = trained.load(pathlib.Path(entry.require(_WORKDIR)))
   model = run.models[0]
   if len(run.models) > 1:
@@ -64,15 +81,12 @@ def main() -> None:
       f'This run is a mixture of {len(run.models)} models, whose probabilities '
       'are not one chain of conditionals. Compress with a run of one model.'
     )
-  data = datasets.load_split(
-    run.config, _SPLIT.value or run.config.evaluate.split, _DATA_DIR.value
-  )
-  datasets.check_fit(model, data)
-  count = _COUNT.value or len(data)
-  data = dataset.binarize_once(_first(data, count))
+  print(f'parameters: {run.params_name}')
   if _DECODE.value:
-    _decode(run, data)
+    assert target is not None
+    _decode(run, target)
     return
+  data = _data(run)
   x, context = data.x, datasets.contexts(model, data, len(data))
   nats = evaluate.evaluate(
     run.models, run.params, data, run.config.evaluate.batch_size
@@ -80,10 +94,14 @@ def main() -> None:
   own = nats * len(x) / np.log(2)
   pairs = {
     f'{method}, batch {batch}': coding.codec(
-      model, method=method, batch=batch, precision=_PRECISION.value
+      model,
+      method=method,
+      batch=batch,
+      precision=_PRECISION.value,
+      verify=False,  # every file is decoded and compared below
     )
     for batch in report.whole_numbers('batches', _BATCHES.value)
-    for method in _METHODS.value
+    for method in methods
   }
   files = {n: c.encode(run.params, x, context) for n, c in pairs.items()}
   found: dict[str, Any] = {}
@@ -99,10 +117,15 @@ def main() -> None:
     for n, c in pairs.items()
   }
   rounds = timing.in_turn(programs, rounds=_ROUNDS.value)
-  if _FILE.value:
-    pathlib.Path(_FILE.value).write_bytes(next(iter(files.values())))
-    print(f'file: {_FILE.value}')
-  print(f'parameters: {run.params_name}')
+  for name, decoded in found.items():
+    if not np.array_equal(decoded.x, x):
+      raise ValueError(
+        f'{name}: other events came back, so no file is kept. '
+        'experiments.audit says whether the model is causal.'
+      )
+  if target:
+    run_directory.replace(target, next(iter(files.values())))
+    print(f'file: {target}')
   numbers = _table(model, x, own, files, found, rounds, data.num_values)
   report.save(
     _OUT.value,
@@ -118,28 +141,85 @@ def main() -> None:
   )
 
 
-def _first(data: dataset.Dataset, count: int) -> dataset.Dataset:
-  context = None if data.context is None else data.context[:count]
-  return dataclasses.replace(data, x=data.x[:count], context=context)
+def _methods() -> list[str]:
+  """Those of --methods.
+
+  Raises:
+    ValueError: none, or an unknown one.
+  """
+  if not _METHODS.value or set(_METHODS.value) - {'lanes', 'stream'}:
+    raise ValueError(
+      f'--methods={",".join(_METHODS.value)}: give lanes, stream, or both as '
+      'in lanes,stream.'
+    )
+  return _METHODS.value
 
 
-def _decode(run: trained.Trained, data: dataset.Dataset) -> None:
-  """Decodes --decode as the first method and batch would have encoded it."""
-  path = pathlib.Path(entry.require(_DECODE))
-  packed = path.read_bytes()
-  how = coding.read_header(packed)
-  pair = coding.codec(
-    run.models[0],
-    method=how.method,
-    batch=how.batch,
-    precision=how.precision,
+def _target() -> pathlib.Path | None:
+  """Where a file or events go; looked at before the work.
+
+  Raises:
+    ValueError: it is the file that is read, or one that was not named, or it
+      cannot be written.
+  """
+  if not _DECODE.value:
+    path = pathlib.Path(_FILE.value) if _FILE.value else None
+  else:
+    source = pathlib.Path(_DECODE.value)
+    path = pathlib.Path(_EVENTS.value or f'{source}.npy')
+    if path.exists() and source.exists() and path.samefile(source):
+      raise ValueError(
+        f'--events={path} is the file that is decoded. Name another.'
+      )
+    if path.exists() and not _EVENTS.value:
+      raise ValueError(
+        f'{path} exists. Move it away, or name a place with --events; one that '
+        'is named is replaced.'
+      )
+  if path is None:
+    return None
+  above = path.parent
+  while not above.exists():
+    above = above.parent
+  if path.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
+    raise ValueError(f'{path} cannot be written: {above} is no place for it.')
+  return path
+
+
+def _data(run: trained.Trained) -> dataset.Dataset:
+  """The first events of the split."""
+  data = datasets.load_split(
+    run.config, _SPLIT.value or run.config.evaluate.split, _DATA_DIR.value
   )
-  context = datasets.contexts(run.models[0], data, how.num)
+  datasets.check_fit(run.models[0], data)
+  count = _COUNT.value or len(data)
+  context = None if data.context is None else data.context[:count]
+  data = dataclasses.replace(data, x=data.x[:count], context=context)
+  return dataset.binarize_once(data)
+
+
+def _decode(run: trained.Trained, target: pathlib.Path) -> None:
+  """Decodes --decode with the method, batch and precision of its header."""
+  model, packed = run.models[0], pathlib.Path(_DECODE.value).read_bytes()
+  how = coding.read_header(packed)
+  if how.batch > _MOST and str(how.batch) not in _BATCHES.value:
+    raise ValueError(
+      f'{_DECODE.value} asks for {how.batch} events in one pass, which takes '
+      f'memory. If that is meant, say so: --batches={how.batch}.'
+    )
+  pair = coding.codec(
+    model, method=how.method, batch=how.batch, precision=how.precision
+  )
+  context = None
+  if model.context is not None:  # it is not in the file, but in the data
+    context = datasets.contexts(model, _data(run), how.num)
   decoded = pair.decode(run.params, packed, context)
-  out = path.with_suffix('.npy')
-  np.save(out, decoded.x)
+  file = io.BytesIO()
+  np.save(file, decoded.x)
+  run_directory.replace(target, file.getvalue())
   print(
-    f'{how.num} events in {decoded.evaluations} passes, checksum right: {out}'
+    f'{how.num} events in {decoded.evaluations} passes, checksum right: '
+    f'{target}'
   )
 
 
