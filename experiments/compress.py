@@ -200,7 +200,10 @@ def _data(run: trained.Trained) -> dataset.Dataset:
 
 def _decode(run: trained.Trained, target: pathlib.Path) -> None:
   """Decodes --decode with the method, batch and precision of its header."""
-  model, packed = run.models[0], pathlib.Path(_DECODE.value).read_bytes()
+  model, packed = (
+    run.models[0],
+    pathlib.Path(entry.require(_DECODE)).read_bytes(),
+  )
   how = coding.read_header(packed)
   if how.batch > _MOST and str(how.batch) not in _BATCHES.value:
     raise ValueError(
