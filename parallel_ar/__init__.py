@@ -13,6 +13,8 @@ par.codec(model).encode(params, x)        # bytes, and decode() gives x back
 from parallel_ar import heads, order
 from parallel_ar.coding import Codec, codec
 from parallel_ar.decode import Decode, recompute_decode
+from parallel_ar.doors import check_events
+from parallel_ar.head import Head
 from parallel_ar.likelihood import (
   bits_per_dim,
   log_prob,
@@ -22,8 +24,6 @@ from parallel_ar.likelihood import (
 )
 from parallel_ar.model import (
   AutoregressiveModel,
-  Head,
-  check_events,
   describe,
   from_function,
   from_linen,
@@ -44,12 +44,14 @@ from parallel_ar.samplers import (
   window,
 )
 from parallel_ar.transform import permute, with_temperature
+from parallel_ar.types import Labels
 
 __all__ = [
   'AutoregressiveModel',
   'Codec',
   'Decode',
   'Head',
+  'Labels',
   'Level',
   'Sample',
   'SampleInfo',

@@ -4,13 +4,14 @@ All functions take a leading batch axis, are pure, and are jitted by the
 caller. Values are nats unless the name says bits.
 """
 
+import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parallel_ar import order, partition
+from parallel_ar import doors, order, partition
 from parallel_ar.model import AutoregressiveModel, over_positions
 from parallel_ar.types import Array, Context, Params
 
@@ -33,6 +34,7 @@ def log_prob_terms(
   def one(x, context):
     return model.head.log_prob(model.conditionals(params, x, context), x)
 
+  x, context = doors.check_batch(model, x, context)
   return partition.vmap(one, 0, x.shape[0])(x, context)
 
 
@@ -82,6 +84,7 @@ def sequential_log_prob(
 
     return jax.lax.fori_loop(0, model.depth, body, jnp.zeros(()))
 
+  x, context = doors.check_batch(model, x, context)
   return jax.vmap(one)(x, context)
 
 
@@ -107,6 +110,7 @@ def blockwise_log_prob(
   Raises:
     ValueError: the model has no blocks.
   """
+  x, context = doors.check_batch(model, x, context)
   blocks = model.decode and model.decode.blocks
   if not blocks:
     raise ValueError(
@@ -171,4 +175,5 @@ def bits_per_dim(nats: Array | float, num_dims: int) -> Array | float:
 
 
 def _total(terms: Array) -> Array:
-  return terms.reshape(terms.shape[0], -1).sum(-1)
+  size = math.prod(terms.shape[1:])  # -1 has no meaning for no examples
+  return terms.reshape(terms.shape[0], size).sum(-1)

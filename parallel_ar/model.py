@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from parallel_ar import order
+from parallel_ar import keys, order
 from parallel_ar.decode import Decode
+from parallel_ar.head import Head
 from parallel_ar.types import (
   Array,
   ArrayLike,
@@ -26,32 +27,6 @@ from parallel_ar.types import (
   Params,
   PRNGKey,
 )
-
-
-class Head(NamedTuple):
-  """The family of the conditionals.
-
-  Attributes:
-    name: shown in errors and descriptions.
-    num_values: V for symbols 0..V-1, None for continuous values.
-    log_prob: (dist, x) -> float[E], nats.
-    noise: (key, position) -> the noise of ONE position. Keyed by the position,
-      never by a loop step, so that every sampler sees the same noise.
-    pick: (dist, noise) -> x; deterministic and elementwise over positions.
-    pmf: (dist) -> float[E, V] for coding, or None.
-    chain: (dist, x) -> float[E, C, V], of channels given those before, or None.
-    temper: (dist, temperature) -> dist of p^(1/temperature) normalised for
-      each position, or None.
-  """
-
-  name: str
-  num_values: int | None
-  log_prob: Callable[[Dist, Array], Array]
-  noise: Callable[[PRNGKey, Array], Any]
-  pick: Callable[[Dist, Any], Array]
-  pmf: Callable[[Dist], Array] | None = None
-  chain: Callable[[Dist, Array], Array] | None = None
-  temper: Callable[[Dist, Any], Dist] | None = None
 
 
 class Features(NamedTuple):
@@ -88,7 +63,8 @@ class AutoregressiveModel:
     conditionals: (params, x, context) -> dist whose leaves lead with E. The
       part for position i must not depend on x_j unless rank[j] < rank[i].
     context: shapes and dtypes of what one example is conditioned on, a pytree
-      of jax.ShapeDtypeStruct; None for an unconditional model.
+      of jax.ShapeDtypeStruct, or `Labels` for a label; None for an
+      unconditional model.
     decode: the fast incremental path, where the family has one.
     features: for forecasting heads, where the family has them.
     objective: (params, x, context, key) -> nats[], what training minimises in
@@ -125,6 +101,7 @@ class AutoregressiveModel:
   name: str = 'model'
 
   def __post_init__(self):
+    _check_parts(self)
     rank = np.asarray(self.rank)
     positions = self.event.shape[: rank.ndim]
     object.__setattr__(self, 'rank', order.check(rank, positions))
@@ -166,7 +143,7 @@ class AutoregressiveModel:
 def from_function(
   fn: Callable[[Params, Array, Context], Dist],
   *,
-  event: jax.ShapeDtypeStruct | tuple[int, ...],
+  event: jax.ShapeDtypeStruct | order.Shape,
   rank: ArrayLike,
   head: Head,
   init: Callable[[PRNGKey], Params] | None = None,
@@ -181,7 +158,7 @@ def from_function(
     rank: int[E]; the promise that `fn` keeps. `analysis.causality` audits it.
     head: family of the conditionals.
     init: key -> params; without it params is the empty dict.
-    context: shapes and dtypes of one example's context.
+    context: shapes and dtypes of one example's context; `Labels` for a label.
     name: shown in errors.
 
   Returns:
@@ -190,10 +167,8 @@ def from_function(
   Raises:
     ValueError: the parts do not fit each other.
   """
-  if not isinstance(event, jax.ShapeDtypeStruct):
-    event = jax.ShapeDtypeStruct(tuple(event), jnp.int32)
   return AutoregressiveModel(
-    event=event,
+    event=_event(event),
     rank=np.asarray(rank),
     head=head,
     init=init or (lambda key: {}),
@@ -206,7 +181,7 @@ def from_function(
 def from_linen(
   module: nn.Module,
   *,
-  event: jax.ShapeDtypeStruct | tuple[int, ...],
+  event: jax.ShapeDtypeStruct | order.Shape,
   rank: ArrayLike,
   head: Head,
   context: Any = None,
@@ -224,8 +199,7 @@ def from_linen(
   Raises:
     ValueError: the parts do not fit, or the module owns other collections.
   """
-  if not isinstance(event, jax.ShapeDtypeStruct):
-    event = jax.ShapeDtypeStruct(tuple(event), jnp.int32)
+  event = _event(event)
 
   def init(key: PRNGKey) -> Params:
     x, c = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (event, context))
@@ -255,6 +229,7 @@ def from_linen(
 
 def position_noise(model: AutoregressiveModel, key: PRNGKey) -> Any:
   """Noise of every position of one example: leaves lead with E."""
+  key = keys.of_its_own(key)
   noise = jax.vmap(lambda i: model.head.noise(key, i))(
     jnp.arange(model.num_positions)
   )
@@ -267,43 +242,6 @@ def over_positions(mask: Array, x: Array) -> Array:
   return mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
 
 
-def check_events(model: AutoregressiveModel, x: ArrayLike) -> None:
-  """Checks concrete events, on the host, before they enter a compiled pass.
-
-  Args:
-    model: the model they are meant for.
-    x: array[B, *event].
-
-  Raises:
-    ValueError: wrong shape or dtype, or a value outside 0..V-1; the message
-      names the first offending example, position and value.
-  """
-  x = np.asarray(x)
-  expected = ('B', *model.event.shape)
-  if x.ndim != len(expected) or x.shape[1:] != model.event.shape:
-    raise ValueError(
-      f'{model.name}: x has shape {x.shape}; expected [{_show(expected)}], a '
-      'leading batch axis before the event. For one example pass x[None].'
-    )
-  num_values = model.head.num_values
-  if num_values is None:
-    return
-  if not np.issubdtype(x.dtype, np.integer):
-    raise ValueError(
-      f'{model.name}: the head {model.head.name} takes integers '
-      f'0..{num_values - 1}; got dtype {x.dtype}. Quantize or binarize first.'
-    )
-  outside = np.argwhere((x < 0) | (x >= num_values))
-  if outside.size:
-    example, *position = (int(i) for i in outside[0])
-    raise ValueError(
-      f'{model.name}: x out of range: example {example}, position '
-      f'{tuple(position)} holds {x[tuple(outside[0])]}, but the head '
-      f'{model.head.name} takes 0..{num_values - 1} '
-      f'({len(outside)} values are outside).'
-    )
-
-
 def describe(model: AutoregressiveModel) -> str:
   """One line: name, event, depth, head and number of parameters."""
   params = jax.eval_shape(model.init, jax.random.key(0))
@@ -313,6 +251,38 @@ def describe(model: AutoregressiveModel) -> str:
     f'{model.num_positions} positions, depth {model.depth}, '
     f'{model.head.name}, {count:,} parameters'
   )
+
+
+def _event(event: jax.ShapeDtypeStruct | order.Shape) -> jax.ShapeDtypeStruct:
+  if isinstance(event, jax.ShapeDtypeStruct):
+    return event
+  return jax.ShapeDtypeStruct(order.as_shape(event), jnp.int32)
+
+
+def _check_parts(model: AutoregressiveModel) -> None:
+  """Checks what a part is, before anything is made of it."""
+  if not isinstance(model.head, Head):
+    raise ValueError(
+      f'{model.name}: head must be a Head, such as par.heads.categorical(V); '
+      f'got {type(model.head).__name__}.'
+    )
+  for what, tree in (('event', [model.event]), ('context', model.context)):
+    for leaf in jax.tree.leaves(tree):
+      if not hasattr(leaf, 'shape') or not hasattr(leaf, 'dtype'):
+        raise ValueError(
+          f'{model.name}: {what} says shape and dtype, as '
+          'jax.ShapeDtypeStruct((3,), jnp.int32) does, or par.Labels(10) for '
+          f'labels 0..9; got {leaf!r}.'
+        )
+  num_values, dtype = model.head.num_values, model.event.dtype
+  if num_values is None or not jnp.issubdtype(dtype, jnp.integer):
+    return
+  if num_values - 1 > jnp.iinfo(dtype).max:
+    raise ValueError(
+      f'{model.name}: events of {np.dtype(dtype).name} hold no more than '
+      f'{jnp.iinfo(dtype).max}, but the head {model.head.name} has the values '
+      f'0..{num_values - 1}. Use int32 events.'
+    )
 
 
 def _check_fit(model: AutoregressiveModel) -> None:

@@ -20,18 +20,23 @@ from parallel_ar.types import Array, ArrayLike
 Shape = int | Sequence[int]
 
 
-def _shape(shape: Shape) -> tuple[int, ...]:
-  shape = (shape,) if isinstance(shape, int) else tuple(shape)
-  if not shape or any(int(n) != n or n < 1 for n in shape):
+def as_shape(shape: Shape) -> tuple[int, ...]:
+  """An event shape as a tuple; an integer, also NumPy's, is one axis.
+
+  Raises:
+    ValueError: no axis, or a size that is no positive integer.
+  """
+  shape = tuple(np.atleast_1d(np.asarray(shape)).tolist())
+  if not shape or any(type(n) is not int or n < 1 for n in shape):
     raise ValueError(
       f'An event shape needs at least one axis and positive sizes; got {shape}.'
     )
-  return tuple(int(n) for n in shape)
+  return shape
 
 
 def raster(shape: Shape) -> np.ndarray:
   """Row-major order: rank[position] = position, depth D."""
-  shape = _shape(shape)
+  shape = as_shape(shape)
   return np.arange(np.prod(shape), dtype=np.int32).reshape(shape)
 
 
@@ -54,7 +59,7 @@ def permutation(positions: ArrayLike, shape: Shape) -> np.ndarray:
   Raises:
     ValueError: `positions` is no permutation of 0..D-1.
   """
-  shape = _shape(shape)
+  shape = as_shape(shape)
   size = int(np.prod(shape))
   positions = np.asarray(positions).reshape(-1)
   if not np.array_equal(np.sort(positions), np.arange(size)):
@@ -63,13 +68,13 @@ def permutation(positions: ArrayLike, shape: Shape) -> np.ndarray:
       f'{shape}; got {positions.size} entries {_excerpt(positions)}.'
     )
   rank = np.empty(size, np.int32)
-  rank[positions] = np.arange(size)
+  rank[positions.astype(int)] = np.arange(size)
   return rank.reshape(shape)
 
 
 def random(shape: Shape, seed: int) -> np.ndarray:
   """A uniformly drawn total order; the same seed gives the same order."""
-  shape = _shape(shape)
+  shape = as_shape(shape)
   size = int(np.prod(shape))
   return permutation(np.random.default_rng(seed).permutation(size), shape)
 
@@ -84,14 +89,14 @@ def groups(labels: ArrayLike) -> np.ndarray:
     int32[E], the labels made dense: values 0..R-1 without a gap.
   """
   labels = np.asarray(labels)
-  _shape(labels.shape)
+  as_shape(labels.shape)
   _, dense = np.unique(labels, return_inverse=True)
   return dense.reshape(labels.shape).astype(np.int32)
 
 
 def blocks(shape: Shape, size: int) -> np.ndarray:
   """Row-major runs of `size` tied positions; the last may be shorter."""
-  if size < 1:
+  if int(size) != size or size < 1:
     raise ValueError(f'A block needs at least one position; got size {size}.')
   return raster(shape) // np.int32(size)
 
@@ -167,7 +172,7 @@ def multiscale(shape: Shape, per_octave: int = 3) -> np.ndarray:
     Reed et al.: Parallel multiscale autoregressive density estimation. ICML
     2017, Figure 2.
   """
-  shape = _shape(shape)
+  shape = as_shape(shape)
   if per_octave not in (1, 2, 3) or len(shape) not in (2, 3):
     raise ValueError(
       'multiscale takes an image, (height, width) or (height, width, '
@@ -191,7 +196,7 @@ def multiscale(shape: Shape, per_octave: int = 3) -> np.ndarray:
 
 def halvings(shape: Shape) -> tuple[int, ...]:
   """Strides 2^K, ..., 2, 1, the first of a grid with one pixel."""
-  side = max(_shape(shape)[:2])
+  side = max(as_shape(shape)[:2])
   return tuple(2**k for k in range(int(np.ceil(np.log2(side))), -1, -1))
 
 
@@ -211,7 +216,7 @@ def scales(shape: Shape, strides: Sequence[int]) -> np.ndarray:
     ValueError: another number of axes, strides that do not nest, or one whose
       grid adds no pixel.
   """
-  shape, strides = _shape(shape), tuple(strides)
+  shape, strides = as_shape(shape), tuple(strides)
   nested = all(
     a > b >= 1 and not a % b for a, b in zip(strides, strides[1:], strict=False)
   )
@@ -239,7 +244,7 @@ def channels(shape: Shape) -> np.ndarray:
 
   The channels are the last axis, and the depth is their number.
   """
-  shape = _shape(shape)
+  shape = as_shape(shape)
   row = np.arange(shape[-1], dtype=np.int32)
   return np.ascontiguousarray(np.broadcast_to(row, shape))
 
@@ -250,7 +255,7 @@ def check(rank: ArrayLike, shape: Shape) -> np.ndarray:
   Raises:
     ValueError: wrong shape, not integers, negative values or gaps.
   """
-  shape, rank = _shape(shape), np.asarray(rank)
+  shape, rank = as_shape(shape), np.asarray(rank)
   if rank.shape != shape:
     raise ValueError(
       f'rank has shape {rank.shape}, but the event has shape {shape}. Give one '

@@ -135,10 +135,11 @@ def with_temperature(
   Raises:
     ValueError: T is not positive and finite, or the head has no tempering.
   """
-  if not 0 < temperature < float('inf'):
+  float32 = np.finfo(np.float32)
+  if not float32.tiny <= temperature <= float32.max:
     raise ValueError(
-      f'temperature must be positive and finite; got {temperature}. For the '
-      'greedy limit use a small one, such as 1e-4.'
+      f'temperature must be positive and finite, also as a float32; got '
+      f'{temperature}. For the greedy limit use a small one, such as 1e-4.'
     )
   temper = model.head.temper
   if temper is None:

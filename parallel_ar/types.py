@@ -17,6 +17,7 @@ in likelihoods, samplers, training and data.
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Array = jax.Array
@@ -25,3 +26,19 @@ PRNGKey = jax.Array
 Params = Any  # a pytree of arrays
 Context = Any  # a pytree of arrays, or None for an unconditional model
 Dist = Any  # a pytree of arrays whose leaves lead with E
+
+
+class Labels(jax.ShapeDtypeStruct):
+  """The spec of a context that is a label: int32 in 0..num_classes-1.
+
+  Attributes:
+    num_classes: how many labels there are.
+  """
+
+  __slots__ = ('num_classes',)
+
+  def __init__(self, num_classes: int, shape: tuple[int, ...] = ()):
+    if num_classes < 1:
+      raise ValueError(f'Labels need at least 1 class; got {num_classes}.')
+    super().__init__(shape, jnp.int32)
+    self.num_classes = num_classes

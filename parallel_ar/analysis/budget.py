@@ -26,7 +26,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parallel_ar import order
+from parallel_ar import doors, order
+from parallel_ar.keys import of_its_own
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.models import any_order
 from parallel_ar.types import Array, ArrayLike, Context, Params, PRNGKey
@@ -164,7 +165,8 @@ def known_losses(
       f'{model.name} has one order. Policies need a model of any order: ardm '
       'or two_stream.'
     )
-  num = model.num_positions
+  x, context = doors.check_batch(model, x, context)
+  num, key = model.num_positions, of_its_own(key)
 
   def one(x: Array, context: Context, key: PRNGKey, count: Array) -> Array:
     slots = any_order.draw_slots(key, num)

@@ -17,6 +17,7 @@ import dataclasses
 import jax
 import numpy as np
 
+from parallel_ar import doors
 from parallel_ar.analysis import perturb
 from parallel_ar.model import AutoregressiveModel, position_noise
 from parallel_ar.types import ArrayLike, Context, Params, PRNGKey
@@ -196,6 +197,10 @@ def audit(
       f'{spec(model.context)}; the audit got {spec(context)}. Give the context '
       'of one example, without a batch axis.'
     )
+  one = jax.tree.map(lambda c: np.asarray(c)[None], context)
+  one = doors.check_context(model, one, 1)
+  context = jax.tree.map(lambda c: c[0], one)
+  key = doors.check_key(key)
   rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
   size = model.num_positions
   total = np.zeros((2, size, size), np.float32)  # whether, and how much

@@ -31,7 +31,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parallel_ar.model import Head
+from parallel_ar.head import Head
+from parallel_ar.keys import of_its_own
 from parallel_ar.types import Dist, PRNGKey
 
 
@@ -86,7 +87,7 @@ def collision_rate(
     apart = jnp.abs(head.pick(first, noise) - head.pick(second, noise))
     return (apart == 0).mean(), apart.mean()
 
-  drawn = jax.lax.map(agree, jax.random.split(key, num))
+  drawn = jax.lax.map(agree, jax.random.split(of_its_own(key), num))
   rates, aparts = (np.asarray(a, np.float64) for a in drawn)
   distance = 0.5 * jnp.abs(p_DV - q_DV).sum(-1)
   return Collision(

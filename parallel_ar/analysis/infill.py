@@ -36,8 +36,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parallel_ar import likelihood, samplers
+from parallel_ar import doors, likelihood, samplers
 from parallel_ar.data import synthetic
+from parallel_ar.keys import of_its_own
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.types import Array, ArrayLike, Params, PRNGKey
 
@@ -96,6 +97,7 @@ def exact(
       'one, so its terms are no conditional. Give a model of any order the '
       'rank order.known_first(rank, known), or use enumerated or bounds.'
     )
+  x, _ = doors.check_batch(model, x, None)
   terms = np.asarray(_terms(model, params, jnp.asarray(x)), np.float64)
   return np.where(known, 0, terms).reshape(len(terms), -1).sum(1)
 
@@ -122,7 +124,8 @@ def enumerated(
     raise ValueError(
       f'{model.name} has no finite number of values a position to sum over.'
     )
-  x, missing = np.asarray(x), ~np.asarray(known, bool)
+  x = np.asarray(doors.check_batch(model, x, None)[0])
+  missing = ~np.asarray(known, bool)
   fills = synthetic.enumerate_events(
     model.head.num_values, (int(missing.sum()),)
   )
@@ -166,7 +169,8 @@ def bounds(
   comes_first(model.rank, known)
   if num < 2:
     raise ValueError(f'Bounds need at least two draws an event; got {num}.')
-  x, known = np.asarray(x), np.asarray(known, bool)
+  x = np.asarray(doors.check_batch(model, x, None)[0])
+  key, known = of_its_own(key), np.asarray(known, bool)
   least, most = [], []
   for start in range(0, len(x), batch):
     rows = x[start : start + batch]

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parallel_ar import samplers
+from parallel_ar import doors, samplers
 from parallel_ar.model import AutoregressiveModel, position_noise
 from parallel_ar.types import ArrayLike, Params, PRNGKey
 
@@ -72,6 +72,9 @@ def matrix(
       f'The influence matrix needs one symbol a position; {model.name} has '
       f'event {model.event.shape} and rank {model.rank.shape}.'
     )
+  x = np.asarray(doors.check_events(model, x))
+  if not len(x):
+    raise ValueError('The mean over events needs at least one; got none.')
   size = model.num_positions
 
   def probabilities(x: Any) -> Any:
@@ -92,7 +95,7 @@ def matrix(
 
   total = np.zeros((size, size))
   places = np.arange(-(-size // chunk) * chunk).reshape(-1, chunk)
-  for event in np.asarray(x):
+  for event in x:
     columns = [change(event, np.minimum(at, size - 1)) for at in places]
     total += np.concatenate(columns, 1)[:, :size]
   return total / len(x)

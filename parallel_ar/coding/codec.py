@@ -32,7 +32,8 @@ import numpy as np
 
 from parallel_ar.coding import container, environment, lanes, quantize, stream
 from parallel_ar.coding.container import BadFile, Decoded, Part, batches
-from parallel_ar.model import AutoregressiveModel, check_events
+from parallel_ar.doors import check_context, check_events
+from parallel_ar.model import AutoregressiveModel
 from parallel_ar.types import ArrayLike, Context, Params
 
 _METHODS: dict[str, ModuleType] = {'lanes': lanes, 'stream': stream}
@@ -96,8 +97,7 @@ def codec(
   how = batch, precision
 
   def encode(params: Params, x: ArrayLike, context: Context = None) -> bytes:
-    check_events(model, x)
-    x = np.asarray(x).astype(np.int32)
+    x = np.asarray(check_events(model, x)).astype(np.int32)
     context = _context(model, context, len(x))
     parts = list(batches(x, context, batch))
     of, body = _write(model, method, precision, params, parts)
@@ -258,20 +258,4 @@ def _context(
   leaves = jax.tree.leaves(context)
   if num is None:
     num = len(leaves[0]) if leaves and np.ndim(leaves[0]) else 0
-  want = jax.tree.map(lambda c: (num, *c.shape), model.context)
-  have = jax.tree.map(np.shape, context)
-  if want != have:
-    raise ValueError(
-      f'{model.name} is conditioned on a context of shapes {want} for {num} '
-      f'events; got {have}.'
-    )
-
-  def cast(spec: jax.ShapeDtypeStruct, leaf: ArrayLike) -> np.ndarray:
-    leaf = np.asarray(leaf)
-    if not np.can_cast(leaf.dtype, spec.dtype, 'same_kind'):
-      raise ValueError(
-        f'{model.name} is conditioned on {spec.dtype}; got {leaf.dtype}.'
-      )
-    return leaf.astype(spec.dtype)
-
-  return jax.tree.map(cast, model.context, context)
+  return jax.tree.map(np.asarray, check_context(model, context, num))

@@ -1,6 +1,8 @@
 """Conditionals over a finite alphabet."""
 
-from typing import Literal
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -42,15 +44,16 @@ def categorical(num_values: int, coupling: Coupling = 'gumbel') -> Head:
     raise ValueError(
       f"coupling must be 'gumbel' or 'inverse_cdf'; got {coupling!r}."
     )
+  of_logits = functools.partial(_of_logits, num_values)
   if coupling == 'inverse_cdf':
     return Head(
       name=f'categorical({num_values}, inverse_cdf)',
       num_values=num_values,
-      log_prob=_log_prob,
+      log_prob=of_logits(_log_prob),
       noise=lambda key, i: jax.random.uniform(jax.random.fold_in(key, i)),
-      pick=_invert,
-      pmf=lambda logits: jax.nn.softmax(logits, -1),
-      temper=lambda logits, temperature: logits / temperature,
+      pick=of_logits(_invert),
+      pmf=of_logits(_pmf),
+      temper=of_logits(_temper),
     )
 
   def noise(key: PRNGKey, position: Array) -> Array:
@@ -61,12 +64,41 @@ def categorical(num_values: int, coupling: Coupling = 'gumbel') -> Head:
   return Head(
     name=f'categorical({num_values})',
     num_values=num_values,
-    log_prob=_log_prob,
+    log_prob=of_logits(_log_prob),
     noise=noise,
-    pick=lambda logits, g: jnp.argmax(logits + g, -1).astype(jnp.int32),
-    pmf=lambda logits: jax.nn.softmax(logits, -1),
-    temper=lambda logits, temperature: logits / temperature,
+    pick=of_logits(_pick),
+    pmf=of_logits(_pmf),
+    temper=of_logits(_temper),
   )
+
+
+def _of_logits(num_values: int, function: Callable) -> Callable:
+  """`function`, which first looks whether its dist is logits of V values."""
+
+  def of(logits: Array, *args: Any) -> Array:
+    shape = getattr(logits, 'shape', None)
+    if shape is None or shape[-1:] != (num_values,):
+      got = type(logits).__name__ if shape is None else f'shape {shape}'
+      raise ValueError(
+        f'a categorical head of V = {num_values} values takes an array of '
+        f'logits whose last axis is {num_values}; got {got}'
+      )
+    return function(logits, *args)
+
+  return of
+
+
+def _pick(logits: Array, gumbel: Array) -> Array:
+  return jnp.argmax(logits + gumbel, -1).astype(jnp.int32)
+
+
+def _pmf(logits: Array) -> Array:
+  return jax.nn.softmax(logits, -1)
+
+
+def _temper(logits: Array, temperature: Any) -> Array:
+  # The best value stays at 0, however small the temperature is.
+  return (logits - logits.max(-1, keepdims=True)) / temperature
 
 
 def _log_prob(logits: Array, x: Array) -> Array:

@@ -1,5 +1,6 @@
 """Mixtures of discretized logistics over the channels of a pixel."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ from parallel_ar.model import Head
 from parallel_ar.types import Array, PRNGKey
 
 _MIN_LOG_SCALE = -7.0
+_LEAST_WIDTH = 1e-30
 
 
 class Logistics(NamedTuple):
@@ -158,8 +160,11 @@ def channel_log_probs(dist: Logistics, x: Array, num_values: int) -> Array:
   lower = (edge(x - 1)[..., None] - mean) * scales
   below = jax.nn.log_sigmoid(upper)  # log F(a)
   above = jax.nn.log_sigmoid(-lower)  # log (1 - F(b))
-  width = jnp.maximum(upper - lower, 1e-30)
-  middle = below + above + jnp.log(-jnp.expm1(-width))
+  width = upper - lower
+  # Of bins so narrow that 1 - exp(-width) is lost, the width itself is left.
+  narrow = jnp.minimum(math.log(2 / (num_values - 1)) - dist.log_scales, 0)
+  wide = jnp.log(-jnp.expm1(-jnp.maximum(width, _LEAST_WIDTH)))
+  middle = below + above + jnp.where(width > _LEAST_WIDTH, wide, narrow)
   inner = jnp.where(x[..., None] == num_values - 1, above, middle)
   return jnp.where(x[..., None] == 0, below, inner)
 

@@ -9,6 +9,9 @@ import jax.numpy as jnp
 from parallel_ar.model import Head
 from parallel_ar.types import Array, PRNGKey
 
+_MIN_LOG_SCALE = -87.0
+_MOST = 1e19  # deviations; its square is still a float32
+
 
 def gaussian_mixture(num_components: int = 1) -> Head:
   """p(x_i) = sum_k w_k N(x_i; m_k, s_k^2), a density over the reals.
@@ -53,7 +56,9 @@ def gaussian_mixture(num_components: int = 1) -> Head:
 
 def _log_prob(dist: Any, x: Array) -> Array:
   logits, means, log_scales = dist
-  z = (x[..., None] - means) * jnp.exp(-log_scales)
+  # 0 * inf is nan, and so is the gradient of a square that overflows.
+  steep = jnp.exp(-jnp.maximum(log_scales, _MIN_LOG_SCALE))
+  z = jnp.clip((x[..., None] - means) * steep, -_MOST, _MOST)
   log_normal = -0.5 * (z**2 + math.log(2 * math.pi)) - log_scales
   weights = jax.nn.log_softmax(logits, -1)
   return jax.nn.logsumexp(weights + log_normal, -1)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from parallel_ar.types import Array, Context
+from parallel_ar.types import Array, Context, Labels
 
 Inputs = Literal['scaled', 'one_hot']
 
@@ -60,7 +60,7 @@ def context_spec(
   if pictured:
     return jax.ShapeDtypeStruct(tuple(image), jnp.float32)
   if num_classes:
-    return jax.ShapeDtypeStruct((), jnp.int32)
+    return Labels(num_classes)
   if context_size:
     return jax.ShapeDtypeStruct((context_size,), jnp.float32)
   return None
@@ -81,10 +81,12 @@ class AddContext(nn.Module):
 
   @nn.compact
   def __call__(self, y: Array, context: Context) -> Array:
-    """Returns y itself where there is no context."""
+    """Returns y itself where there is no context, nan for what is no label."""
     if context is None:
       return y
     if jnp.issubdtype(context.dtype, jnp.integer):
-      context = jax.nn.one_hot(context, self.num_classes)
+      known = (context >= 0) & (context < self.num_classes)
+      hot = jax.nn.one_hot(context, self.num_classes)
+      context = jnp.where(known[..., None], hot, jnp.nan)
     bias = nn.Dense(y.shape[-1], use_bias=False, dtype=self.dtype)(context)
     return y + jnp.broadcast_to(bias, y.shape).astype(y.dtype)

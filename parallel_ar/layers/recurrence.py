@@ -34,6 +34,7 @@ Cell = Literal['min_gru', 'min_lstm', 'rg_lru', 'gru']
 LINEAR = ('min_gru', 'min_lstm', 'rg_lru')
 Evaluation = Literal['scan', 'associative', 'chunked', 'deer', 'quasi_deer']
 _DECAY = 8.0  # c of RG-LRU
+_LEAST = 1e-30  # of 1 - a^2
 
 
 class Recurrence(nn.Module):
@@ -90,13 +91,16 @@ class Recurrence(nn.Module):
       z, h = jnp.split(gates, 2, -1)
       return jax.nn.sigmoid(-z), jax.nn.sigmoid(z) * h
     first, second, h = jnp.split(gates, 3, -1)
-    first, second = jax.nn.sigmoid(first), jax.nn.sigmoid(second)
     if self.cell == 'min_lstm':
-      total = first + second
-      return first / total, second / total * h
+      # f / (f + i) of their logarithms: both may be shut, and 0 / 0.
+      keep = jax.nn.log_sigmoid(first) - jax.nn.log_sigmoid(second)
+      return jax.nn.sigmoid(keep), jax.nn.sigmoid(-keep) * h
+    first, second = jax.nn.sigmoid(first), jax.nn.sigmoid(second)
     slow = self.param('decay', _decay_init, (self.size,), jnp.float32)
     log_a = -_DECAY * jax.nn.softplus(slow)[None] * first
-    return jnp.exp(log_a), jnp.sqrt(-jnp.expm1(2 * log_a)) * second * h
+    # The root of 0, a shut gate, has an infinite derivative.
+    rest = jnp.maximum(-jnp.expm1(2 * log_a), _LEAST)
+    return jnp.exp(log_a), jnp.sqrt(rest) * second * h
 
   def _gru(self, gates: Array, start: Array, whole: bool) -> Array:
     orthogonal = nn.initializers.orthogonal()

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from parallel_ar import likelihood
+from parallel_ar import doors, likelihood
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.samplers.fixed_point import fixed_point
 from parallel_ar.samplers.sweep import Sample, SampleInfo, Sampler
@@ -74,6 +74,7 @@ def hierarchical(
     params: Sequence[Params], keys: PRNGKey, context: Context = None
   ) -> HierarchicalSample:
     _check_count(levels, params)
+    keys = doors.check_keys(keys)
     drawn: list[Sample] = []
     for l, (level, own) in enumerate(zip(levels, params, strict=True)):
       given = _contexts(level, tuple(s.x for s in drawn), context)

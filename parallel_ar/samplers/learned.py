@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from parallel_ar import npz, order
+from parallel_ar.keys import of_its_own
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.npz import PathLike
 from parallel_ar.samplers.forecasters import Forecaster, Progress
@@ -160,7 +161,7 @@ def loss(
     same = model.head.pick(flat[place], noise) == model.head.pick(said, noise)
     return (p * logs).sum(-1).mean(), same
 
-  divergence, same = jax.vmap(at)(jax.random.split(key, 32))
+  divergence, same = jax.vmap(at)(jax.random.split(of_its_own(key), 32))
   return divergence.mean(), same.mean(0)
 
 

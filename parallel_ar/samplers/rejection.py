@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from parallel_ar.decode import Decode
+from parallel_ar.keys import of_its_own
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.samplers import rounds, sweep
 from parallel_ar.samplers.sweep import Sample, Sampler
@@ -116,6 +117,7 @@ def random(
   model: AutoregressiveModel, draft: AutoregressiveModel, key: PRNGKey
 ) -> Random:
   """Randomness of one example, keyed by purpose and then by position."""
+  key = of_its_own(key)
   proposal, accept, replace = (jax.random.fold_in(key, n) for n in range(3))
   num_values = model.head.num_values
   assert num_values is not None  # a head with a pmf

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from parallel_ar import partition
+from parallel_ar import doors, partition
 from parallel_ar.model import (
   AutoregressiveModel,
   over_positions,
@@ -83,7 +84,9 @@ def sampler(model: AutoregressiveModel, draw: Draw) -> Sampler:
     x: ArrayLike | None = None,
     known: ArrayLike | None = None,
   ) -> Sample:
-    given, known = prepare(model, keys, context, x, known)
+    keys, context, given, known = prepare(
+      model, params, keys, context, x, known
+    )
     return draw(params, keys, context, given, known)
 
   return sample
@@ -147,50 +150,45 @@ def draft(
 
 def prepare(
   model: AutoregressiveModel,
+  params: Params,
   keys: PRNGKey,
   context: Context,
   x: ArrayLike | None,
   known: ArrayLike | None,
-) -> tuple[Array, Array]:
+) -> tuple[PRNGKey, Context, Array, Array]:
   """Checks a sampler's arguments; fills in that nothing is known.
 
   Returns:
-    The given events array[B, *event] and bool[B, E], where they are known.
+    The keys, the context, the given events array[B, *event] and bool[B, E],
+    where they are known.
 
   Raises:
-    ValueError: keys are not key[B], the context does not fit the model's, or
-      x and known are not given together in matching shapes.
+    ValueError: parameters that are not finite, keys that are not key[B], a
+      context or known values that do not fit the model's (see `doors`), or x
+      and known that are not given together in matching shapes.
   """
-  if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.ndim != 1:
-    raise ValueError(
-      f'keys must be typed keys of shape [B], one for each example; got '
-      f'{keys.dtype}{list(keys.shape)}. Use jax.random.split(jax.random.key('
-      'seed), B).'
-    )
+  keys = doors.check_keys(keys)
   batch = keys.shape[0]
-  want = jax.tree.map(lambda c: (batch, *c.shape), model.context)
-  have = jax.tree.map(jnp.shape, context)
-  if want != have:
-    raise ValueError(
-      f'{model.name} is conditioned on a context of shapes {want} for this '
-      f'batch of {batch} keys; got {have}.'
-    )
-  if (x is None) != (known is None):
+  context = doors.check_context(model, context, batch)
+  doors.check_params(model, params)
+  shapes = (batch, *model.event.shape), (batch, *model.rank.shape)
+  if x is None and known is None:
+    none = jnp.zeros(shapes[0], model.event.dtype), jnp.zeros(shapes[1], bool)
+    return keys, context, *none
+  if x is None or known is None:
     raise ValueError(
       'x and known go together: x holds the given values and known says at '
       f'which positions. Only {"known" if x is None else "x"} was given.'
     )
-  if x is None or known is None:
-    x = jnp.zeros((batch, *model.event.shape), model.event.dtype)
-    known = jnp.zeros((batch, *model.rank.shape), bool)
-  x, known = jnp.asarray(x, model.event.dtype), jnp.asarray(known, bool)
-  want = (batch, *model.event.shape), (batch, *model.rank.shape)
-  if (x.shape, known.shape) != want:
+  if (np.shape(x), np.shape(known)) != shapes:
     raise ValueError(
-      f'{model.name}: x and known have shapes {x.shape} and {known.shape}; '
-      f'expected {want[0]} and {want[1]} for {batch} keys.'
+      f'{model.name}: x and known have shapes {np.shape(x)} and '
+      f'{np.shape(known)}; expected {shapes[0]} and {shapes[1]} for {batch} '
+      'keys.'
     )
-  return x, known
+  known = doors.check_known(known)
+  x = doors.check_events(model, x, known)
+  return keys, context, jnp.asarray(x), jnp.asarray(known)
 
 
 class _State(NamedTuple):

@@ -6,8 +6,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
+from parallel_ar import doors
 from parallel_ar.data import pyramid, sources
 from parallel_ar.data.dataset import Dataset
 from parallel_ar.model import AutoregressiveModel
@@ -99,8 +101,8 @@ def check_fit(model: AutoregressiveModel, data: Dataset) -> None:
     data: the dataset.
 
   Raises:
-    ValueError: another event, more values than the head has, or no context of
-      the right shape for a conditional model.
+    ValueError: another event, more values than the head has, no context of the
+      right shape for a conditional model, or labels that it does not know.
   """
   what = f'The model {model.name} does not fit {data.name} {data.split}'
   if data.event != model.event.shape:
@@ -115,6 +117,13 @@ def check_fit(model: AutoregressiveModel, data: Dataset) -> None:
       f'{num_values - 1}, the data has 0..{data.num_values - 1}. Set '
       f'config.model.num_values to {data.num_values}, or binarize the data.'
     )
+  if num_values is not None and data.num_values < num_values:
+    logging.warning(
+      '%s: the head %s has more values than the data, which has 0..%d only. '
+      'The others cost probability and parameters; config.model.num_values = '
+      '%d would leave them out.',
+      *(data.name, model.head.name, data.num_values - 1, data.num_values),
+    )
   if model.context is None:
     return
   if data.context is None:
@@ -122,12 +131,10 @@ def check_fit(model: AutoregressiveModel, data: Dataset) -> None:
       f'{what}: it is conditioned on {_shapes(model.context)}, and the data '
       'has no context. Choose a source with labels or an unconditional model.'
     )
-  given = jax.tree.map(lambda leaf: np.asarray(leaf)[0], data.context)
-  if _shapes(given) != _shapes(model.context):
-    raise ValueError(
-      f'{what}: the context of one example has shape {_shapes(given)}, the '
-      f'model expects {_shapes(model.context)}.'
-    )
+  try:
+    doors.check_context(model, data.context, len(data))
+  except ValueError as error:
+    raise ValueError(f'{what}: {error}') from error
 
 
 def _shapes(tree: Any) -> str:

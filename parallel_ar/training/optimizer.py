@@ -6,9 +6,10 @@ The update of every rule is
   g <- g + weight_decay * p                     (every rule but adamw)
   p <- p - rate(t) * rule(g)                    (adamw adds weight_decay * p)
 
-where weight decay touches leaves of two or more axes only, so that biases and
-scales keep their freedom. `t` counts optimizer updates from 0; an update of
-accumulated micro-batches is one update.
+where weight decay touches what an input is multiplied with or looked up in:
+kernels and tables. Biases and scales keep their freedom, whatever their shape.
+`t` counts optimizer updates from 0; an update of accumulated micro-batches is
+one update.
 """
 
 from typing import Any
@@ -39,7 +40,7 @@ def make(config: ConfigDict, *, steps: int) -> optax.GradientTransformation:
   if config.clip_norm > 0:
     parts.append(optax.clip_by_global_norm(config.clip_norm))
   if config.weight_decay > 0 and config.name != 'adamw':
-    parts.append(optax.add_decayed_weights(config.weight_decay, mask=_decayed))
+    parts.append(optax.add_decayed_weights(config.weight_decay, mask=decayed))
   parts.append(_rule(config, schedule(config, steps=steps)))
   return optax.chain(*parts)
 
@@ -100,7 +101,7 @@ def _rule(
         b1=config.b1,
         b2=config.b2,
         weight_decay=config.weight_decay,
-        mask=_decayed,
+        mask=decayed,
         **eps,
       )
     case 'adagrad':
@@ -121,8 +122,19 @@ def _rule(
       raise ValueError(_unknown('name', name, RULES))
 
 
-def _decayed(params: Any) -> Any:
-  return jax.tree.map(lambda p: p.ndim >= 2, params)
+def decayed(params: Any) -> Any:
+  """Whether weight decay touches a leaf: a tree of bool.
+
+  What is called bias or scale is free, by whatever axes, and so is a single
+  row, which is added to all slots alike, unless it is called a kernel.
+  """
+
+  def one(path: Any, leaf: Any) -> bool:
+    name = jax.tree_util.keystr(path[-1:], simple=True)
+    row = all(n == 1 for n in leaf.shape[:-1])
+    return name == 'kernel' or not (row or name in ('bias', 'scale'))
+
+  return jax.tree_util.tree_map_with_path(one, params)
 
 
 def _unknown(field: str, name: str, known: tuple[str, ...]) -> str:

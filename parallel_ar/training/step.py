@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from parallel_ar import likelihood, partition
+from parallel_ar import doors, likelihood, partition
+from parallel_ar.keys import of_its_own
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.training import spikes
 from parallel_ar.training.state import TrainState
@@ -82,7 +83,7 @@ def example_keys(seed: int, step: Any, first: Any, count: int) -> PRNGKey:
     key[count].
   """
   # A word of its own: the parameters and the samples come from this seed too.
-  key = jax.random.fold_in(jax.random.key(seed), _OBJECTIVE)
+  key = of_its_own(jax.random.fold_in(jax.random.key(seed), _OBJECTIVE))
   key = jax.random.fold_in(key, step)
   at = first + jnp.arange(count)
   return jax.vmap(jax.random.fold_in, (None, 0))(key, at)
@@ -261,6 +262,7 @@ def _mean_nats(model: AutoregressiveModel) -> Callable[..., Array]:
     if model.objective is None:
       nats = -likelihood.log_prob(model, params, x, context)
     else:
+      x, context = doors.check_batch(model, x, context)
       axes = None, 0, 0, 0
       each = partition.vmap(model.objective, axes, x.shape[0])
       nats = each(params, x, context, keys)

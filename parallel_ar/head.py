@@ -1,0 +1,110 @@
+"""The family of the conditionals: what a dist means, and how it is drawn from.
+
+A head guards itself: every head, also one's own, takes dists of any precision
+and calls what is no symbol impossible to score, so that no sampler, likelihood
+or codec can forget to.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from parallel_ar.types import Array, Dist, PRNGKey
+
+
+class _Parts(NamedTuple):
+  name: str
+  num_values: int | None
+  log_prob: Callable[[Dist, Array], Array]
+  noise: Callable[[PRNGKey, Array], Any]
+  pick: Callable[[Dist, Any], Array]
+  pmf: Callable[[Dist], Array] | None = None
+  chain: Callable[[Dist, Array], Array] | None = None
+  temper: Callable[[Dist, Any], Dist] | None = None
+
+
+class Head(_Parts):
+  """The family of the conditionals.
+
+  Whatever the network computes in, its functions see a dist of float32 or
+  wider. What is no symbol has the log-probability nan.
+
+  Attributes:
+    name: shown in errors and descriptions.
+    num_values: V for symbols 0..V-1, None for continuous values.
+    log_prob: (dist, x) -> float[E], nats.
+    noise: (key, position) -> the noise of ONE position. Keyed by the position,
+      never by a loop step, so that every sampler sees the same noise.
+    pick: (dist, noise) -> x; deterministic and elementwise over positions.
+    pmf: (dist) -> float[E, V] for coding, or None.
+    chain: (dist, x) -> float[E, C, V], of channels given those before, or None.
+    temper: (dist, temperature) -> dist of p^(1/temperature) normalised for
+      each position, or None.
+  """
+
+  __slots__ = ()
+
+  def __new__(cls, *args: Any, **fields: Any) -> 'Head':
+    """Guards the functions; those of another head are guarded anew."""
+    parts = _Parts(*args, **fields)
+    wide = {k: _widened(getattr(parts, k)) for k in _OF_A_DIST}
+    terms = _of_symbols(parts.name, parts.num_values, parts.log_prob)
+    return super().__new__(cls, *parts._replace(log_prob=terms, **wide))
+
+  @classmethod
+  def _make(cls, parts: Iterable[Any]) -> 'Head':
+    return cls(*parts)  # what `_replace` makes is a head too
+
+
+_OF_A_DIST = ('pick', 'pmf', 'chain', 'temper')
+
+
+def widen(tree: Any) -> Any:
+  """Leaves of less than float32 as float32; others as they are."""
+
+  def one(leaf: Array) -> Array:
+    if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+      return leaf
+    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+
+  return jax.tree.map(one, tree)
+
+
+def _widened(function: Callable | None) -> Callable | None:
+  if function is None:
+    return None
+  inner = getattr(function, 'inside_head', function)
+
+  def wide(dist: Dist, *args: Any) -> Any:
+    return inner(widen(dist), *args)
+
+  wide.inside_head = inner  # type: ignore[attr-defined]
+  return wide
+
+
+def _of_symbols(
+  name: str, num_values: int | None, log_prob: Callable
+) -> Callable:
+  """log_prob of wide dists, nan where x is no symbol."""
+  inner = getattr(log_prob, 'inside_head', log_prob)
+
+  def terms(dist: Dist, x: Array) -> Array:
+    x, dist = jnp.asarray(x), widen(dist)
+    if num_values is None:
+      return widen(inner(dist, x))
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+      raise ValueError(
+        f'The head {name} takes integers 0..{num_values - 1}; got dtype '
+        f'{x.dtype}.'
+      )
+    # uint8 cannot be compared with 256, nor can x - 1 be taken of it.
+    x = x.astype(jnp.promote_types(x.dtype, jnp.int32))
+    symbol = (x >= 0) & (x < num_values)
+    found = widen(inner(dist, jnp.where(symbol, x, 0)))
+    whole = symbol.reshape(*x.shape[: found.ndim], -1).all(-1)
+    return jnp.where(whole, found, jnp.nan)
+
+  terms.inside_head = inner  # type: ignore[attr-defined]
+  return terms
