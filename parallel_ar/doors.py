@@ -30,9 +30,7 @@ def check_model(model: Any) -> None:
     )
 
 
-def check_events(
-  model: AutoregressiveModel, x: ArrayLike, used: ArrayLike | None = None
-) -> Array:
+def check_events(model: AutoregressiveModel, x: Any, used: Any = None) -> Array:
   """Checks events and gives them the dtype of the model's events.
 
   Args:
@@ -48,7 +46,8 @@ def check_events(
       names the first offending example, position and value.
   """
   check_model(model)
-  x, event = _array(x), model.event
+  event = model.event
+  x = _array(x)
   if x.ndim != len(event.shape) + 1 or x.shape[1:] != event.shape:
     raise ValueError(
       f'{model.name}: x has shape {x.shape}; expected '
@@ -162,7 +161,7 @@ def _typed(keys: Any, want: str, make: str) -> tuple[Any, tuple[int, ...]]:
   return dtype, shape
 
 
-def check_known(known: ArrayLike) -> Array:
+def check_known(known: Any) -> Array:
   """bool[B, E], where positions are known.
 
   Raises:

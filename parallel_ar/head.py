@@ -49,12 +49,12 @@ class Head(_Parts):
   def __new__(cls, *args: Any, **fields: Any) -> 'Head':
     """Guards the functions; those of another head are guarded anew."""
     parts = _Parts(*args, **fields)
-    wide = {k: _widened(getattr(parts, k)) for k in _OF_A_DIST}
+    wide: dict[str, Any] = {k: _widened(getattr(parts, k)) for k in _OF_A_DIST}
     terms = _of_symbols(parts.name, parts.num_values, parts.log_prob)
     return super().__new__(cls, *parts._replace(log_prob=terms, **wide))
 
   @classmethod
-  def _make(cls, parts: Iterable[Any]) -> 'Head':
+  def _make(cls, parts: Iterable[Any]) -> 'Head':  # type: ignore[override]
     return cls(*parts)  # what `_replace` makes is a head too
 
 

@@ -25,7 +25,7 @@ def of_its_own(keys: PRNGKey) -> PRNGKey:
     return keys
 
   def one(words: Array) -> PRNGKey:
-    key = jax.random.wrap_key_data(jnp.resize(words, 2), impl=_IMPL)
+    key = jax.random.wrap_key_data(jnp.resize(words, (2,)), impl=_IMPL)
     for word in words[2:]:
       key = jax.random.fold_in(key, word)
     return key

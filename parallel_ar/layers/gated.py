@@ -103,7 +103,9 @@ class Shifted(nn.Module):
       ones = nn.initializers.ones
       length = self.param('length', ones, (self.features,), jnp.float32)
       squares = (kernel**2).sum((0, 1, 2), keepdims=True)
-      kernel = kernel * jax.lax.rsqrt(squares) * length[None, None, None]
+      some = squares > 0  # a feature of zeros has no direction, and stays 0
+      unit = jnp.where(some, jax.lax.rsqrt(jnp.where(some, squares, 1)), 0)
+      kernel = kernel * unit * length[None, None, None]
     return kernel, bias
 
   def _conv(

@@ -100,7 +100,8 @@ class TestFiles:
     data = pair.encode(case.params, case.x, case.context)
     with pytest.raises(coding.BadFile, match='another context'):
       pair.decode(case.params, data, 1 - case.context)
-    with pytest.raises(ValueError, match='conditioned on int32; got float'):
+    told = 'holds float64; expected integers, int32'
+    with pytest.raises(ValueError, match=told):
       pair.decode(case.params, data, case.context * 1.0)
     wide = np.asarray(case.context, np.int64)  # by value, not by dtype
     decoded = pair.decode(case.params, data, wide)
