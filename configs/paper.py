@@ -10,6 +10,7 @@ Command: ./run.sh train --config=configs/paper.py:uci_dna/made \
     --data_dir=data --result=results/paper/uci_dna/made.json
 """
 
+import difflib
 import importlib
 
 from ml_collections import ConfigDict
@@ -45,9 +46,11 @@ CELLS = {
 def get_config(cell: str = '') -> ConfigDict:
   """The config of a cell, by the name TABLE/CELL."""
   if cell not in CELLS:
-    known = ', '.join(CELLS)
+    near = difflib.get_close_matches(cell, CELLS, 1)
+    hint = f' Did you mean {near[0]!r}?' if near else ''
     raise ValueError(
-      f'--config=configs/paper.py:{cell} names no cell; take one of {known}.'
+      f'configs/paper.py has no cell {cell!r}.{hint} --config=configs/paper.py:'
+      f'TABLE/CELL takes one of: {", ".join(CELLS)}.'
     )
   base, fields = CELLS[cell].base, CELLS[cell].fields
   if not base:

@@ -24,9 +24,8 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 
-from experiments import entry, plots
+from experiments import entry, options, plots
 from experiments.tables import report
 from parallel_ar import describe, likelihood, models
 from parallel_ar.analysis import causality, receptive, static
@@ -37,7 +36,7 @@ from parallel_ar.testing import entropy_laws, leaks
 from parallel_ar.training import trained
 
 _MODEL = flags.DEFINE_string('model', None, 'my.module:name, see above.')
-_CONFIG = config_flags.DEFINE_config_file(
+_CONFIG = options.define_config(
   'config', None, 'Config file; --config.model.field=value overrides it.'
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of a trained run.')
@@ -58,9 +57,13 @@ _VALUES = flags.DEFINE_integer(
   'values', 3, 'Values tried at each position.', lower_bound=1
 )
 _STATIC = flags.DEFINE_bool('static', True, 'Also the static audit.')
-_SEED = flags.DEFINE_integer('seed', 0, 'Seed of all that is random.')
-_PNG = flags.DEFINE_string('png', None, 'Draw the matrix and the fields here.')
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_SEED = flags.DEFINE_integer(
+  'seed', 0, 'Seed of all that is random.', lower_bound=0
+)
+_PNG = options.define_output(
+  'png', 'Draw the matrix and the fields here.', options.PICTURES
+)
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 
 def main() -> None:

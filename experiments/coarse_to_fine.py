@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import entry
+from experiments import entry, options
 from parallel_ar import describe, samplers, transform
 from parallel_ar.model import AutoregressiveModel, position_noise
 from parallel_ar.samplers import forecasters
@@ -30,8 +30,8 @@ _DATA_DIR = flags.DEFINE_string(
   'data_dir', None, 'Directory of the data files.'
 )
 _COUNT = flags.DEFINE_integer('count', 64, 'Samples to draw.', lower_bound=1)
-_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the samples.')
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the samples.', lower_bound=0)
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 
 def main() -> None:

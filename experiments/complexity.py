@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import entry, plots
+from experiments import entry, options, plots
 from experiments.tables import report
 from parallel_ar import likelihood, models, samplers
 from parallel_ar.analysis import complexity, timing
@@ -38,8 +38,8 @@ _FAMILIES = flags.DEFINE_list(
   ['attention', 'convolution', 'scan', 'loop', 'DEER', 'hierarchy'],
   'Which families, of the ones above.',
 )
-_LENGTHS = flags.DEFINE_list('lengths', ['64', '256', '1024'], 'n.')
-_BATCHES = flags.DEFINE_list('batches', ['1', '16'], 'b.')
+_LENGTHS = options.define_numbers('lengths', [64, 256, 1024], 'n.')
+_BATCHES = options.define_numbers('batches', [1, 16], 'b.')
 _MOST = flags.DEFINE_integer(
   'most', 16384, 'Largest n b that is run.', lower_bound=1
 )
@@ -54,8 +54,10 @@ _HEADLINE = flags.DEFINE_bool('headline', False, 'The two larger models too.')
 _FULL = flags.DEFINE_bool(
   'full', False, 'n to 8,192, b to 256, and n b to 65,536.'
 )
-_PNG = flags.DEFINE_string('png', None, 'Draw speedups against n here.')
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_PNG = options.define_output(
+  'png', 'Draw speedups against n here.', options.PICTURES
+)
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 
 @dataclasses.dataclass
@@ -82,8 +84,8 @@ class Row:
 def main() -> None:
   """Runs the script."""
   started = time.monotonic()
-  lengths = report.whole_numbers('lengths', _LENGTHS.value)
-  batches = report.whole_numbers('batches', _BATCHES.value)
+  lengths = _LENGTHS.value
+  batches = _BATCHES.value
   most = _MOST.value
   if _FULL.value:
     lengths, batches = [64, 256, 1024, 4096, 8192], [1, 4, 16, 64, 256]

@@ -24,7 +24,7 @@ import numpy as np
 from absl import flags
 
 from configs import digits_gated_pixelcnn
-from experiments import entry, plots
+from experiments import entry, options, plots
 from experiments.tables import report
 from experiments.tables import samplers as table
 from parallel_ar import coding, describe, likelihood, samplers
@@ -36,8 +36,8 @@ from parallel_ar.training import configuration, datasets, loop, trained
 _CODED = flags.DEFINE_integer(
   'coded', 100, 'Test events that are encoded.', lower_bound=1
 )
-_BATCHES = flags.DEFINE_list(
-  'batches', ['1', '4', '16'], 'Events of one pass of the codec.'
+_BATCHES = options.define_numbers(
+  'batches', [1, 4, 16], 'Events of one pass of the codec.'
 )
 _METHODS = flags.DEFINE_list(
   'methods', ['lanes', 'stream'], 'Methods of the codec.'
@@ -46,7 +46,7 @@ _TRAIN = flags.DEFINE_string(
   'train', 'runs/digits_gated_pixelcnn', 'Where to train without --workdir.'
 )
 _FULL = flags.DEFINE_bool('full', False, 'Encodes the whole split.')
-_PNG = flags.DEFINE_string('png', None, 'Draw both tables here.')
+_PNG = options.define_output('png', 'Draw both tables here.', options.PICTURES)
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(table)  # workdir, count, batch, rounds, out, ...
@@ -141,7 +141,7 @@ def codecs(
   log_prob = jax.jit(functools.partial(likelihood.log_prob, model))
   nats = -np.asarray(log_prob(run.params, x, context), np.float64).sum()
   pairs, programs, found = {}, {}, {}
-  for size in report.whole_numbers('batches', _BATCHES.value):
+  for size in _BATCHES.value:
     for method in _METHODS.value:
       name = f'{method}, batch {size}'
       pair = coding.codec(model, method=method, batch=size, verify=False)

@@ -26,43 +26,44 @@ from collections.abc import Callable
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
-from experiments import entry, plots
+from experiments import entry, options, plots
 from experiments.limits import decoding, drafts, newton, race, stepping
 from experiments.tables import report
 from parallel_ar.training import configuration
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Config file; --config.section.field=value overrides it.'
-)
+_CONFIG = options.define_config()
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Directory of data files.')
 _CASES = flags.DEFINE_list('cases', [], 'Which of the seven; all by default.')
-_STEPS = flags.DEFINE_integer('steps', 200, 'Updates of the model that draws.')
+_STEPS = flags.DEFINE_integer(
+  'steps', 200, 'Updates of the model that draws.', lower_bound=1
+)
 _BATCH = flags.DEFINE_integer(
   'batch', 8, 'Samples at once, for windows.', lower_bound=1
 )
-_DEVICES = flags.DEFINE_integer('devices', 8, 'Most devices; a power of two.')
-_BATCHES = flags.DEFINE_list(
-  'batches', ['1', '4', '16', '64', '256'], 'Examples of a step.'
+_DEVICES = flags.DEFINE_integer(
+  'devices', 8, 'Most devices; a power of two.', lower_bound=1
 )
-_SAMPLES = flags.DEFINE_list('samples', ['1', '4', '16', '64'], 'Of bandwidth.')
+_BATCHES = options.define_numbers(
+  'batches', [1, 4, 16, 64, 256], 'Examples of a step.'
+)
+_SAMPLES = options.define_numbers('samples', [1, 4, 16, 64], 'Of bandwidth.')
 _FEATURES = flags.DEFINE_integer(
   'features', 384, 'Width of the model that reads its weights.', lower_bound=4
 )
 _LENGTH = flags.DEFINE_integer(
   'length', 64, 'Slots of the house networks.', lower_bound=8
 )
-_RADII = flags.DEFINE_list(
-  'radii', ['0.5', '1', '1.5', '2', '3'], 'Spectral radii of newton.'
+_RADII = options.define_numbers(
+  'radii', [0.5, 1, 1.5, 2, 3], 'Spectral radii of newton.', 0, float
 )
-_DRAFTS = flags.DEFINE_list(
-  'drafts', ['0', '20', '200'], 'Updates of the drafts.'
+_DRAFTS = options.define_numbers(
+  'drafts', [0, 20, 200], 'Updates of the drafts.', least=0
 )
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Timed rounds.', lower_bound=1)
 _FULL = flags.DEFINE_bool('full', False, 'Twice the sizes, and 9 rounds.')
-_PNG = flags.DEFINE_string('png', None, 'Draw every case here.')
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_PNG = options.define_output('png', 'Draw every case here.', options.PICTURES)
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 
 def main() -> None:
@@ -106,7 +107,7 @@ def _sharding(rounds: int) -> race.Case:
 
 
 def _batches(rounds: int) -> race.Case:
-  sizes = report.whole_numbers('batches', _BATCHES.value)
+  sizes = _BATCHES.value
   config = _config('digits_transformer')
   return stepping.small_batches(config, sizes, 16, _DATA_DIR.value, rounds)
 
@@ -128,18 +129,18 @@ def _bandwidth(rounds: int) -> race.Case:
   }
   if _CONFIG.value is not None:
     section = _CONFIG.value.model.to_dict()
-  samples = report.whole_numbers('samples', _SAMPLES.value)
+  samples = _SAMPLES.value
   return decoding.bandwidth(section, samples, rounds)
 
 
 def _newton(rounds: int) -> race.Case:
-  radii = [float(r) for r in _RADII.value]
+  radii = _RADII.value
   length = (16 if _FULL.value else 8) * _LENGTH.value
   return newton.case(length, 16, radii, rounds)
 
 
 def _drafts(rounds: int) -> race.Case:
-  numbers = [int(n) for n in _DRAFTS.value]
+  numbers = _DRAFTS.value
   width = max(_FEATURES.value // 2, 4)
   return drafts.drafts(
     _LENGTH.value, width, 4, _STEPS.value // 2, numbers, rounds

@@ -16,7 +16,7 @@ from absl import app, flags, logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments import leaving
+from experiments import leaving, options
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.distributed import sharding
 from parallel_ar.training import interrupt
@@ -33,8 +33,14 @@ _TAUGHT = (
   ModuleNotFoundError,
   app.UsageError,
 )
-# ml_collections raises these for a wrong field or type in --config.
+# ml_collections raises these for a wrong type in --config.
 _PARSING = (*_TAUGHT, AttributeError, KeyError, TypeError, flags.Error)
+
+# What Python says of a flag that is no number -> what a person reads.
+_PLAIN = {
+  'invalid literal for int() with base 10:': 'expected a whole number, not',
+  'could not convert string to float:': 'expected a number, not',
+}
 
 
 def run(main: Callable[[], None]) -> None:
@@ -104,7 +110,9 @@ def mesh(text: str | None, config: ConfigDict) -> Mesh:
 
 def _parse(argv: list[str]) -> list[str]:
   try:
-    return app.parse_flags_with_usage(argv)
+    rest = flags.FLAGS(argv)
+    options.settle(flags.FLAGS, argv)
+    return rest
   except _PARSING as error:
     if any(a.lstrip('-').startswith('traceback') for a in argv):
       raise
@@ -115,7 +123,9 @@ def _parse(argv: list[str]) -> list[str]:
 def _fail(error: Exception) -> None:
   text = str(error.args[0] if isinstance(error, KeyError) else error)
   if isinstance(error, AttributeError | KeyError | TypeError):
-    text = f'the flag --config names a field or value that does not fit: {text}'
+    text = f'the flag --config has a value that does not fit: {text}'
+  for foreign, plain in _PLAIN.items():
+    text = text.replace(foreign, plain)
   name = sys.argv[0].rpartition('/')[2].removesuffix('.py')
   paragraph = textwrap.fill(
     f'{name}: {text or type(error).__name__}',

@@ -9,16 +9,23 @@ Every example counts once: the last batch is padded and the padding masked.
 
 import csv
 import dataclasses
+import io
 import time
 
 import jax
 import numpy as np
 from absl import flags
 
-from experiments import entry
+from experiments import entry, options
 from parallel_ar import describe, likelihood
 from parallel_ar.data import dataset
-from parallel_ar.training import datasets, evaluate, results, trained
+from parallel_ar.training import (
+  datasets,
+  evaluate,
+  results,
+  run_directory,
+  trained,
+)
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _SPLIT = flags.DEFINE_string(
@@ -35,16 +42,25 @@ _PARAMS = flags.DEFINE_enum(
   'itself validates.',
 )
 _STEP = flags.DEFINE_integer(
-  'step', None, 'Step of the checkpoint; without it the best, or the newest.'
+  'step',
+  None,
+  'Step of the checkpoint; without it the best, or the newest.',
+  lower_bound=0,
 )
 _BATCH = flags.DEFINE_integer(
-  'batch_size', None, 'Examples of one pass; without it that of the config.'
+  'batch_size',
+  None,
+  'Examples of one pass; without it that of the config.',
+  lower_bound=1,
 )
-_DUMP = flags.DEFINE_string(
-  'dump', None, 'Write the nats of every example to this CSV file.'
+_DUMP = options.define_output(
+  'dump', 'Write the nats of every example to this CSV file.', ['.csv']
 )
 _ORACLE = flags.DEFINE_integer(
-  'oracle', 0, 'Also evaluate this many examples one rank after another.'
+  'oracle',
+  0,
+  'Also evaluate this many examples one rank after another.',
+  lower_bound=0,
 )
 _MESH = flags.DEFINE_string(
   'mesh',
@@ -52,7 +68,7 @@ _MESH = flags.DEFINE_string(
   'Devices of each axis, such as data=4,fsdp=2 or data=-1 for all; without it '
   'the mesh of the run.',
 )
-_RESULT = flags.DEFINE_string('result', None, 'Write the result here, as JSON.')
+_RESULT = options.define_output('result', 'Write the result here, as JSON.')
 
 
 def main() -> None:
@@ -88,10 +104,11 @@ def _evaluate() -> None:
   if _ORACLE.value:
     _check_oracle(run, data, evaluation)
   if _DUMP.value:
-    with open(_DUMP.value, 'w', newline='') as file:
-      writer = csv.writer(file)
-      writer.writerow(['example', 'nats'])
-      writer.writerows(enumerate(evaluation.per_example.tolist()))
+    text = io.StringIO(newline='')
+    writer = csv.writer(text)
+    writer.writerow(['example', 'nats'])
+    writer.writerows(enumerate(evaluation.per_example.tolist()))
+    run_directory.replace(_DUMP.value, text.getvalue())
     print(f'per example: {_DUMP.value}')
   if _RESULT.value:
     seconds = time.monotonic() - started

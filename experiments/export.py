@@ -11,23 +11,27 @@ import pathlib
 
 from absl import flags
 
-from experiments import entry
+from experiments import entry, options
 from parallel_ar import describe, export
 from parallel_ar.training import trained
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
-_OUT = flags.DEFINE_string(
-  'out', None, 'The file; model.zip in workdir without it.'
+_OUT = options.define_output(
+  'out', 'The file; model.zip in workdir without it.'
 )
 _PARAMS = flags.DEFINE_enum(
   'params', 'auto', ['auto', 'raw', 'ema'], 'Which parameters; see evaluate.'
 )
-_STEP = flags.DEFINE_integer('step', None, 'Step of the checkpoint.')
+_STEP = flags.DEFINE_integer(
+  'step', None, 'Step of the checkpoint.', lower_bound=0
+)
 
 
 def main() -> None:
   """Runs the script."""
   workdir = pathlib.Path(entry.require(_WORKDIR))
+  out = pathlib.Path(_OUT.value or workdir / 'model.zip')
+  options.check_writable(out)
   run = trained.load(workdir, which=_PARAMS.value, step=_STEP.value)
   if len(run.models) > 1:
     raise ValueError(
@@ -35,7 +39,6 @@ def main() -> None:
       'num_masks=1 or num_orders=1.'
     )
   print(describe(run.models[0]))
-  out = pathlib.Path(_OUT.value or workdir / 'model.zip')
   about = export.save(out, run.models[0], run.params)
   print(
     f'{out}: {out.stat().st_size / 1e6:.2f} MB, {run.params_name}, programs '

@@ -12,7 +12,7 @@ import pathlib
 
 from absl import flags
 
-from experiments import entry
+from experiments import entry, options
 from parallel_ar import describe
 from parallel_ar.training import configuration, params_file, trained
 
@@ -21,18 +21,22 @@ _PARAMS = flags.DEFINE_enum(
   'params', 'auto', ['auto', 'raw', 'ema'], 'Which parameters; see evaluate.'
 )
 _STEP = flags.DEFINE_integer(
-  'step', None, 'Step of the checkpoint; without it the best, or the newest.'
+  'step',
+  None,
+  'Step of the checkpoint; without it the best, or the newest.',
+  lower_bound=0,
 )
-_OUT = flags.DEFINE_string(
-  'out', None, 'The file; params.npz in the directory of the run without it.'
+_OUT = options.define_output(
+  'out', 'The file; params.npz in the directory of the run without it.'
 )
 
 
 def main() -> None:
   """Runs the script."""
   workdir = pathlib.Path(entry.require(_WORKDIR))
-  run = trained.load(workdir, which=_PARAMS.value, step=_STEP.value)
   out = pathlib.Path(_OUT.value or workdir / 'params.npz')
+  options.check_writable(out)
+  run = trained.load(workdir, which=_PARAMS.value, step=_STEP.value)
   params_file.save(
     out,
     run.params,

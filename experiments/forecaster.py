@@ -17,25 +17,33 @@ import optax
 import tqdm
 from absl import flags
 
-from experiments import entry
+from experiments import entry, options
 from parallel_ar import describe
 from parallel_ar.data import dataset, pipeline
 from parallel_ar.samplers import learned
-from parallel_ar.training import datasets, trained
+from parallel_ar.training import datasets, run_directory, trained
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _DATA_DIR = flags.DEFINE_string(
   'data_dir', None, 'Directory of the data files.'
 )
-_HORIZON = flags.DEFINE_integer('horizon', 8, 'Slots that are forecast.')
+_HORIZON = flags.DEFINE_integer(
+  'horizon', 8, 'Slots that are forecast.', lower_bound=1
+)
 _STEPS = flags.DEFINE_integer('steps', 1000, 'Updates.', lower_bound=1)
 _BATCH = flags.DEFINE_integer('batch', 32, 'Examples a step.', lower_bound=1)
-_RATE = flags.DEFINE_float('learning_rate', 3e-3, 'Of Adam, falls to zero.')
+_RATE = flags.DEFINE_float(
+  'learning_rate', 3e-3, 'Of Adam, falls to zero.', lower_bound=1e-12
+)
 
 
 def main() -> None:
   """Runs the script."""
-  run = trained.load(pathlib.Path(entry.require(_WORKDIR)))
+  workdir = pathlib.Path(entry.require(_WORKDIR))
+  folder = workdir.parent if workdir.is_file() else workdir
+  out = folder / 'forecaster.npz'
+  options.check_writable(out)
+  run = trained.load(workdir)
   model = run.models[0]
   if model.context is not None:
     raise ValueError(
@@ -77,8 +85,8 @@ def main() -> None:
   print(describe(model))
   print(f'mean KL on {held.split}: {float(nats):.4f} nats a forecast')
   print('agreement of head t = 1, 2, ...: ' + _list(same))
-  out = pathlib.Path(entry.require(_WORKDIR)) / 'forecaster.npz'
-  np.savez(out, **jax.device_get(heads))
+  with run_directory.whole(out) as file:
+    np.savez(file, **jax.device_get(heads))
   print(f'heads: {out}')
 
 

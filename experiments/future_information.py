@@ -25,7 +25,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import entry, fitting, plots
+from experiments import entry, fitting, options, plots
 from experiments.tables import report
 from parallel_ar import likelihood, models, order, samplers
 from parallel_ar.analysis import infill, timing
@@ -66,8 +66,8 @@ _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Timed rounds.', lower_bound=1)
 _FULL = flags.DEFINE_bool(
   'full', False, 'Width 64, 3,000 updates, 256 samples for the bounds.'
 )
-_PNG = flags.DEFINE_string('png', None, 'Draw both tables here.')
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_PNG = options.define_output('png', 'Draw both tables here.', options.PICTURES)
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 # row -> (config, whether --features sets its width)
 _ROWS = {

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import entry
+from experiments import entry, options
 from experiments.tables import report
 from parallel_ar import likelihood, samplers
 from parallel_ar.analysis import timing
@@ -28,6 +28,7 @@ from parallel_ar.training import (
   evaluate,
   loop,
   pictures,
+  run_directory,
 )
 
 _WORKDIR = flags.DEFINE_string(
@@ -35,11 +36,14 @@ _WORKDIR = flags.DEFINE_string(
 )
 _DOCS = flags.DEFINE_string('docs', 'docs', 'Where gallery.md is written.')
 _STEPS = flags.DEFINE_integer(
-  'steps', None, 'Training steps; without it those of the configs.'
+  'steps',
+  None,
+  'Training steps; without it those of the configs.',
+  lower_bound=1,
 )
 _ONLY = flags.DEFINE_list('only', [], 'Only these, by name; all by default.')
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Timed rounds.', lower_bound=1)
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 _COLUMNS = 12  # samples of a family in the picture
 
@@ -54,6 +58,8 @@ def main() -> None:
       f'--only: there is no configs/digits_{sorted(unknown)[0]}.py; there are '
       f'{", ".join(names)}.'
     )
+  docs = pathlib.Path(_DOCS.value)
+  options.check_writable(docs / 'gallery.md')
   runs = {n: train(n) for n in names if not _ONLY.value or n in _ONLY.value}
   some = next(iter(runs.values()))[0]
   test = datasets.load_split(some, some.evaluate.split)
@@ -89,8 +95,6 @@ def main() -> None:
       f'{name}: one pass': (1e3 * cost.median, 'ms'),
       f'{name}: passes mean': (passes, 'passes'),
     }
-  docs = pathlib.Path(_DOCS.value)
-  (docs / 'images').mkdir(parents=True, exist_ok=True)
   pictures.save_grid(
     np.concatenate(drawn),
     docs / 'images' / 'gallery.png',
@@ -98,7 +102,7 @@ def main() -> None:
     columns=_COLUMNS,
   )
   text = page(list(runs), lines)
-  (docs / 'gallery.md').write_text(text)
+  run_directory.replace(docs / 'gallery.md', text)
   print(text)
   config = {'steps': _STEPS.value or some.train.steps, 'families': list(runs)}
   report.save(_OUT.value, numbers, config, started, rounds)

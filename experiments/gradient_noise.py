@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 
-from experiments import entry, plots
+from experiments import entry, options, plots
 from experiments.tables import report
 from parallel_ar import describe, likelihood, models
 from parallel_ar.analysis import gradient_noise
@@ -33,34 +32,41 @@ from parallel_ar.training import (
   step,
 )
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Config file; --config.section.field=value overrides it.'
-)
+_CONFIG = options.define_config()
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Directory of data files.')
-_AT = flags.DEFINE_list(
-  'at', ['0', '10', '50', '200'], 'Updates after which the noise is measured.'
+_AT = options.define_numbers(
+  'at', [0, 10, 50, 200], 'Updates after which the noise is measured.', least=0
 )
 _EXAMPLES = flags.DEFINE_integer(
   'examples', 512, 'Examples whose gradients are taken.', lower_bound=4
 )
-_BATCHES = flags.DEFINE_list(
-  'batches', ['8', '32', '128', '512'], 'Batch sizes of the frontier.'
+_BATCHES = options.define_numbers(
+  'batches', [8, 32, 128, 512], 'Batch sizes of the frontier.'
 )
 _TARGET = flags.DEFINE_float(
-  'target', 0.0, 'Nats to reach; 0: what --at leaves, and 1 % more.'
+  'target',
+  0.0,
+  'Nats to reach; 0: what --at leaves, and 1 % more.',
+  lower_bound=0,
 )
-_RATES = flags.DEFINE_list(
-  'rates', ['0.5', '1', '2'], 'Learning rates tried, of sqrt(B / B0) times own.'
+_RATES = options.define_numbers(
+  'rates',
+  [0.5, 1, 2],
+  'Learning rates tried, of sqrt(B / B0) times own.',
+  1e-9,
+  float,
 )
-_VALID = flags.DEFINE_integer('valid', 200, 'Validation examples.')
+_VALID = flags.DEFINE_integer(
+  'valid', 200, 'Validation examples.', lower_bound=1
+)
 _MOST = flags.DEFINE_integer(
   'most', 3000, 'Updates after which a batch size gives up.', lower_bound=1
 )
 _FULL = flags.DEFINE_bool(
   'full', False, 'Twice as many batch sizes, and five learning rates.'
 )
-_PNG = flags.DEFINE_string('png', None, 'Draw both here.')
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_PNG = options.define_output('png', 'Draw both here.', options.PICTURES)
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 
 class Reached(NamedTuple):
@@ -153,7 +159,7 @@ def noises(
   trainer: Trainer, numbers: report.Numbers
 ) -> tuple[list[tuple[int, Any, Any]], float]:
   """Prints B_noise on the way; returns the rows and the last nats."""
-  at = sorted({int(n) for n in _AT.value})
+  at = sorted(set(_AT.value))
   config = trainer.config
   size = config.train.batch_size
   now, update, data = trainer.run(size, config.optimizer.learning_rate, False)
@@ -198,8 +204,8 @@ def frontier(
   trainer: Trainer, target: float, numbers: report.Numbers
 ) -> dict[int, Reached]:
   """Prints the updates that every batch size needs."""
-  sizes = report.whole_numbers('batches', _BATCHES.value)
-  rates = [float(r) for r in _RATES.value]
+  sizes = _BATCHES.value
+  rates = _RATES.value
   if _FULL.value:
     sizes = sorted({*sizes, *(int(b * 2) for b in sizes)})
     rates = [0.25, 0.5, 1, 2, 4]

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import entry
+from experiments import entry, options
 from parallel_ar import describe, samplers
 from parallel_ar.analysis import influence
 from parallel_ar.training import configuration, results, trained
@@ -26,8 +26,8 @@ _EVENTS = flags.DEFINE_integer(
 _COUNT = flags.DEFINE_integer(
   'count', 64, 'Samples whose passes are counted.', lower_bound=1
 )
-_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the samples.')
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the samples.', lower_bound=0)
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 
 def main() -> None:

@@ -29,20 +29,17 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
-from experiments import entry, plots
+from experiments import entry, options, plots
 from experiments.limits import ways as ways_lib
 from experiments.tables import report
 from parallel_ar import describe
 from parallel_ar.analysis import timing
 from parallel_ar.training import configuration
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Config file; --config.section.field=value overrides it.'
-)
-_LENGTHS = flags.DEFINE_list(
-  'lengths', [], 'Slots; 128,512,2048 by default, or the event of --config.'
+_CONFIG = options.define_config()
+_LENGTHS = options.define_numbers(
+  'lengths', None, 'Slots; 128,512,2048 by default, or the event of --config.'
 )
 _NETWORKS = flags.DEFINE_list(
   'networks',
@@ -63,8 +60,10 @@ _PEAK = flags.DEFINE_bool(
   'peak', False, 'Also gradients in processes of their own, for their peak.'
 )
 _FULL = flags.DEFINE_bool('full', False, 'Lengths to 8,192, and --peak.')
-_PNG = flags.DEFINE_string('png', None, 'Draw bytes and the trade-off here.')
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_PNG = options.define_output(
+  'png', 'Draw bytes and the trade-off here.', options.PICTURES
+)
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 
 def main() -> None:
@@ -110,8 +109,7 @@ def main() -> None:
 
 def _what(config: Any) -> tuple[dict[str, ways_lib.Section], list[int], int]:
   """ways_lib.Sections of models, lengths and the batch, from the flags."""
-  lengths = report.whole_numbers('lengths', _LENGTHS.value or ['1'])
-  lengths = lengths if _LENGTHS.value else []
+  lengths = _LENGTHS.value or []
   if config is not None:
     section = config.model.to_dict()
     size = config.train.batch_size // config.train.accumulate

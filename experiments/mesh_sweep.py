@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 
-from experiments import entry, plots
+from experiments import entry, options, plots
 from experiments.limits import meshes
 from experiments.tables import report
 from parallel_ar import describe, models
@@ -29,7 +28,7 @@ from parallel_ar.distributed import hardware
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.training import configuration
 
-_CONFIG = config_flags.DEFINE_config_file(
+_CONFIG = options.define_config(
   'config', None, 'Config file; digits_transformer by default.'
 )
 _DEVICES = flags.DEFINE_integer('devices', 8, 'Virtual devices.', lower_bound=1)
@@ -38,8 +37,8 @@ _HARDWARE = flags.DEFINE_string(
 )
 _FULL = flags.DEFINE_bool('full', False, 'Twice the devices, and 15 rounds.')
 _ROUNDS = flags.DEFINE_integer('rounds', 7, 'Timed rounds.', lower_bound=1)
-_PNG = flags.DEFINE_string('png', None, 'Draw the meshes here.')
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_PNG = options.define_output('png', 'Draw the meshes here.', options.PICTURES)
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 
 class Line(NamedTuple):

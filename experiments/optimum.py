@@ -23,7 +23,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from experiments import entry, fitting, plots
+from experiments import entry, fitting, options, plots
 from experiments.tables import report
 from parallel_ar import coding
 from parallel_ar.analysis import optimum
@@ -39,19 +39,22 @@ _CONFIGS = flags.DEFINE_list(
   ],
   'Config files, each with a source of known log-probability.',
 )
-_COUNTS = flags.DEFINE_list(
-  'counts', ['64', '256', '1024', '4096', '16384'], 'Training examples N.'
+_COUNTS = options.define_numbers(
+  'counts', [64, 256, 1024, 4096, 16384], 'Training examples N.'
 )
 _FIELD = flags.DEFINE_string(
   'field', 'features', 'Field of config.model that sets the size.'
 )
-_SIZES = flags.DEFINE_list('sizes', ['4', '8', '16'], 'Values of that field.')
+_SIZES = options.define_numbers('sizes', [4, 8, 16], 'Values of that field.')
 _STEPS = flags.DEFINE_integer('steps', 600, 'Updates a run.', lower_bound=1)
 _EVERY = flags.DEFINE_integer(
   'every', 50, 'Updates between validations.', lower_bound=1
 )
 _TEST = flags.DEFINE_integer(
-  'test', 10_000, 'Test samples, where events are not enumerated.', 2
+  'test',
+  10_000,
+  'Test samples, where events are not enumerated.',
+  lower_bound=2,
 )
 _CODED = flags.DEFINE_integer(
   'coded', 1000, 'Test samples in the file.', lower_bound=2
@@ -62,8 +65,8 @@ _DRAWS = flags.DEFINE_integer(
 _FULL = flags.DEFINE_bool(
   'full', False, 'N to 65,536, size 32 too, and 3,000 updates.'
 )
-_PNG = flags.DEFINE_string('png', None, 'Draw the curves here.')
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_PNG = options.define_output('png', 'Draw the curves here.', options.PICTURES)
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 _BITS = 1 / np.log(2)
 _ENUMERATED = 1 << 16  # events at most whose KL is a sum over all
@@ -81,8 +84,8 @@ class Point(NamedTuple):
 def main() -> None:
   """Runs the script."""
   started = time.monotonic()
-  counts = report.whole_numbers('counts', _COUNTS.value)
-  sizes = report.whole_numbers('sizes', _SIZES.value)
+  counts = _COUNTS.value
+  sizes = _SIZES.value
   steps = _STEPS.value
   if _FULL.value:
     counts, sizes, steps = [*counts, 65_536], [*sizes, 32], 3000

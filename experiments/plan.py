@@ -14,9 +14,8 @@ from typing import Any
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
-from experiments import entry
+from experiments import entry, options
 from experiments.tables import report
 from parallel_ar import describe, models
 from parallel_ar.analysis import plan
@@ -24,21 +23,24 @@ from parallel_ar.distributed import hardware
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.training import configuration
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Config file; --config.section.field=value overrides it.'
+_CONFIG = options.define_config()
+_DEVICES = flags.DEFINE_integer(
+  'devices', 8, 'Devices there will be.', lower_bound=1
 )
-_DEVICES = flags.DEFINE_integer('devices', 8, 'Devices there will be.')
 _HARDWARE = flags.DEFINE_string(
   'hardware', 'v5e', 'v5e, v5p, v6e, a100, h100, or a JSON file of your own.'
 )
 _UTILIZATION = flags.DEFINE_float(
-  'utilization', 0.4, 'Share of the peak FLOP/s that the model reaches.'
+  'utilization',
+  0.4,
+  'Share of the peak FLOP/s that the model reaches.',
+  lower_bound=1e-6,
 )
 _TOP = flags.DEFINE_integer('top', 12, 'Meshes to print.', lower_bound=1)
 _CHECK = flags.DEFINE_bool(
   'check', False, 'Also compile each mesh that is printed.'
 )
-_RESULT = flags.DEFINE_string('result', None, 'Write the result here, as JSON.')
+_RESULT = options.define_output('result', 'Write the result here, as JSON.')
 _HEADER = (
   'mesh | state, MB | temporary, MB | GFLOP | sent, MB: data | fsdp | tensor | '
   'sequence | ms a step | fits'

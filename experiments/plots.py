@@ -3,6 +3,8 @@
 import pathlib
 from typing import Any
 
+from parallel_ar.training import run_directory
+
 
 def figure(columns: int, rows: int = 1, size: float = 4.0) -> tuple[Any, Any]:
   """A figure that no window shows, and its axes [rows, columns].
@@ -23,6 +25,7 @@ def figure(columns: int, rows: int = 1, size: float = 4.0) -> tuple[Any, Any]:
 
 
 def save(made: Any, path: str) -> None:
-  """Writes a figure; its folder is made."""
-  pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-  made.savefig(path, dpi=110)
+  """Writes a figure in the format that its name ends with."""
+  kind = pathlib.Path(path).suffix.removeprefix('.')
+  with run_directory.whole(path) as file:
+    made.savefig(file, dpi=110, format=kind)

@@ -28,14 +28,24 @@ from parallel_ar import describe, likelihood, samplers
 from parallel_ar.analysis import timing
 from parallel_ar.data import dataset
 from parallel_ar.model import AutoregressiveModel
-from parallel_ar.training import datasets, evaluate, loop, pictures, results
+from parallel_ar.training import (
+  datasets,
+  evaluate,
+  loop,
+  pictures,
+  results,
+  run_directory,
+)
 from parallel_ar.types import Params
 
 _WORKDIR = flags.DEFINE_string(
   'workdir', 'runs/quickstart', 'Directory of the run.'
 )
 _STEPS = flags.DEFINE_integer(
-  'steps', None, 'Training steps; without it those of the config.'
+  'steps',
+  None,
+  'Training steps; without it those of the config.',
+  lower_bound=1,
 )
 _SAMPLES = flags.DEFINE_integer(
   'samples', 1000, 'Samples to draw with both samplers.', lower_bound=1
@@ -98,7 +108,7 @@ def main() -> None:
     ),
   }
   report = _report(model, evaluation, numbers, ratio, agreement)
-  (workdir / 'report.md').write_text(report)
+  run_directory.replace(workdir / 'report.md', report)
   record = results.result_json(
     numbers,
     config=config.to_dict(),

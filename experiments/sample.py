@@ -16,7 +16,7 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from experiments import entry
+from experiments import entry, options
 from parallel_ar import describe, samplers, transform
 from parallel_ar.data import text
 from parallel_ar.distributed import mesh as mesh_lib
@@ -56,24 +56,27 @@ _BATCH = flags.DEFINE_integer(
   'batch', 0, 'Samples drawn at once; 0 draws all of them.', lower_bound=0
 )
 _COUNT = flags.DEFINE_integer('count', 64, 'Samples to draw.', lower_bound=1)
-_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the samples.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the samples.', lower_bound=0)
 _TEMPERATURE = flags.DEFINE_float(
   'temperature',
   1.0,
   'Draw from the model whose conditionals are tempered; 1 is the model itself.',
+  lower_bound=1e-6,
 )
 _PARAMS = flags.DEFINE_enum(
   'params', 'auto', ['auto', 'raw', 'ema'], 'Which parameters; see evaluate.'
 )
-_STEP = flags.DEFINE_integer('step', None, 'Step of the checkpoint.')
+_STEP = flags.DEFINE_integer(
+  'step', None, 'Step of the checkpoint.', lower_bound=0
+)
 _MESH = flags.DEFINE_string(
   'mesh',
   None,
   'Devices of each axis, such as data=4,fsdp=2 or data=-1 for all; without it '
   'the mesh of the run.',
 )
-_OUT = flags.DEFINE_string(
-  'out', None, 'PNG of image events, else text or .npy; samples.* in workdir.'
+_OUT = options.define_output(
+  'out', 'PNG of image events, else text or .npy; samples.* in workdir.'
 )
 
 

@@ -16,15 +16,13 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import entry
+from experiments import entry, options
 from parallel_ar import describe
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.distributed import multihost
 from parallel_ar.training import datasets, evaluate, interrupt, loop, results
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Config file; --config.section.field=value overrides it.'
-)
+_CONFIG = options.define_config()
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Directory of the run; runs/<name of the config> without it.'
 )
@@ -46,16 +44,25 @@ _COORDINATOR = flags.DEFINE_string(
   'coordinator', None, 'HOST:PORT of process 0, where no cluster tells it.'
 )
 _PROCESSES = flags.DEFINE_integer(
-  'num_processes', None, 'Processes of the job, where no cluster tells it.'
+  'num_processes',
+  None,
+  'Processes of the job, where no cluster tells it.',
+  lower_bound=1,
 )
 _PROCESS = flags.DEFINE_integer(
-  'process_id', None, 'Number of this process, where no cluster tells it.'
+  'process_id',
+  None,
+  'Number of this process, where no cluster tells it.',
+  lower_bound=0,
 )
 _PATIENCE = flags.DEFINE_float(
-  'wait_seconds', 300, 'How long to wait for the other processes to come.'
+  'wait_seconds',
+  300,
+  'How long to wait for the other processes to come.',
+  lower_bound=0,
 )
-_RESULT = flags.DEFINE_string(
-  'result', None, 'Also write the result here, e.g. results/bmnist_made.json.'
+_RESULT = options.define_output(
+  'result', 'Also write the result here, e.g. results/bmnist_made.json.'
 )
 
 _ONLY_TEST = (

@@ -24,7 +24,7 @@ BAD = {
   'unknown field': (
     'train',
     [MARKOV, '--config.train.stesp=3'],
-    ['stesp', 'Did you mean "steps"'],
+    ['stesp', "Did you mean 'steps'"],
   ),
   'unknown model field': (
     'train',

@@ -29,7 +29,7 @@ def test_cells_are_runs(name):
 
 
 def test_an_unknown_cell():
-  with pytest.raises(ValueError, match='uci_dna/mode names no cell; take'):
+  with pytest.raises(ValueError, match='no cell .uci_dna.mode.. Did you'):
     paper.get_config('uci_dna/mode')
 
 

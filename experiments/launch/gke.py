@@ -27,7 +27,9 @@ _IMAGE = flags.DEFINE_string('image', None, 'Image with this repository.')
 _REPOSITORY = flags.DEFINE_string(
   'repository', '/parallel_ar', 'This repository in the image.'
 )
-_RESTARTS = flags.DEFINE_integer('max_restarts', 100, 'Starts after the first.')
+_RESTARTS = flags.DEFINE_integer(
+  'max_restarts', 100, 'Starts after the first.', lower_bound=0
+)
 _WORKLOAD = flags.DEFINE_string(
   'workload', None, 'Name of the workload; that of the working directory.'
 )

@@ -21,14 +21,23 @@ from experiments.launch import command
 
 _NODES = flags.DEFINE_integer('nodes', 1, 'Nodes of the job.', lower_bound=1)
 _GPUS = flags.DEFINE_integer(
-  'gpus_per_node', 0, 'GPUs and tasks of a node; 0: one task, no GPU.'
+  'gpus_per_node',
+  0,
+  'GPUs and tasks of a node; 0: one task, no GPU.',
+  lower_bound=0,
 )
-_CPUS = flags.DEFINE_integer('cpus_per_task', 8, 'Cores of a task.')
+_CPUS = flags.DEFINE_integer(
+  'cpus_per_task', 8, 'Cores of a task.', lower_bound=1
+)
 _TIME = flags.DEFINE_string('time', '04:00:00', 'Longest time of one start.')
 _PARTITION = flags.DEFINE_string('partition', None, 'Slurm partition.')
 _ACCOUNT = flags.DEFINE_string('account', None, 'Slurm account.')
-_RESTARTS = flags.DEFINE_integer('max_restarts', 100, 'Starts after the first.')
-_GRACE = flags.DEFINE_integer('grace', 120, 'Seconds between signal and end.')
+_RESTARTS = flags.DEFINE_integer(
+  'max_restarts', 100, 'Starts after the first.', lower_bound=0
+)
+_GRACE = flags.DEFINE_integer(
+  'grace', 120, 'Seconds between signal and end.', lower_bound=1
+)
 _REPOSITORY = flags.DEFINE_string(
   'repository', '.', 'This repository, as the nodes see it.'
 )

@@ -43,8 +43,12 @@ _SETUP = flags.DEFINE_string(
 _REPOSITORY = flags.DEFINE_string(
   'repository', 'parallel_ar', 'This repository on the workers.'
 )
-_RESTARTS = flags.DEFINE_integer('max_restarts', 100, 'Starts after the first.')
-_WAIT = flags.DEFINE_integer('wait', 60, 'Seconds between two starts.')
+_RESTARTS = flags.DEFINE_integer(
+  'max_restarts', 100, 'Starts after the first.', lower_bound=0
+)
+_WAIT = flags.DEFINE_integer(
+  'wait', 60, 'Seconds between two starts.', lower_bound=0
+)
 
 _QUICK, _TRIES = 120, 3  # seconds, and starts that end within them
 # What an interrupted start left running would hold the chips. The brackets keep

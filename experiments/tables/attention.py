@@ -15,23 +15,23 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments import entry
+from experiments import entry, options
 from experiments.tables import report
 from parallel_ar.analysis import timing
 from parallel_ar.layers import attention, flash
 
-_LENGTHS = flags.DEFINE_list('lengths', ['1024', '8192'], 'Slots.')
+_LENGTHS = options.define_numbers('lengths', [1024, 8192], 'Slots.')
 _WINDOW = flags.DEFINE_integer('window', 256, 'w.', lower_bound=1)
 _HEADS = flags.DEFINE_integer('heads', 8, 'Heads.', lower_bound=1)
 _SIZE = flags.DEFINE_integer('size', 64, 'Features of a head.', lower_bound=1)
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Timed rounds.', lower_bound=1)
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 
 def main() -> None:
   """Runs the script."""
   started = time.monotonic()
-  lengths = report.whole_numbers('lengths', _LENGTHS.value)
+  lengths = _LENGTHS.value
   numbers: report.Numbers = {}
   print('| slots | attention | program | ms | of dense | MB | of dense |')
   print('|--:|---|---|--:|--:|--:|--:|')

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import entry
+from experiments import entry, options
 from experiments.tables import report
 from parallel_ar import likelihood, order, samplers
 from parallel_ar import models as models_lib
@@ -29,8 +29,8 @@ from parallel_ar.training import configuration, datasets, evaluate, trained
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'A run of ardm or two_stream.')
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Directory of data files.')
-_BUDGETS = flags.DEFINE_list(
-  'budgets', ['1', '2', '4', '8', '16', '32', '64'], 'Steps of a sample.'
+_BUDGETS = options.define_numbers(
+  'budgets', [1, 2, 4, 8, 16, 32, 64], 'Steps of a sample.'
 )
 _ORDERS = flags.DEFINE_integer(
   'orders', 4, 'Orders of an example that L is measured under.', lower_bound=1
@@ -43,7 +43,7 @@ _COUNT = flags.DEFINE_integer(
 )
 _BATCH = flags.DEFINE_integer('batch', 16, 'Samples in turn.', lower_bound=1)
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Timed rounds.', lower_bound=1)
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
   started = time.monotonic()
   run = trained.load(entry.require(_WORKDIR))
   num = run.models[0].num_positions
-  wanted = report.whole_numbers('budgets', _BUDGETS.value)
+  wanted = _BUDGETS.value
   if max(wanted) > num:
     raise ValueError(
       f'--budgets: {max(wanted)} steps are more than the {num} positions of '

@@ -21,25 +21,25 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from experiments import entry
+from experiments import entry, options
 from experiments.tables import report
 from parallel_ar import samplers
 from parallel_ar.data import pyramid
 from parallel_ar.training import configuration, datasets, evaluate, loop
 
-_CONFIG = config_flags.DEFINE_config_file(
+_CONFIG = options.define_config(
   'config',
   'configs/chain_digits.py',
   'Model of what a level adds; its event and context are set here.',
 )
-_COARSE = config_flags.DEFINE_config_file(
+_COARSE = options.define_config(
   'coarse',
   'configs/digits_gated_pixelcnn.py',
   'Model of the coarsest level.',
 )
-_FULL = config_flags.DEFINE_config_file(
+_FULL = options.define_config(
   'full', 'configs/digits_gated_pixelcnn.py', 'Model of the whole image.'
 )
 _LEVELS = flags.DEFINE_integer('levels', 3, 'Levels.', lower_bound=2)
@@ -50,7 +50,7 @@ _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Directory of data files.')
 _SAMPLES = flags.DEFINE_integer(
   'samples', 64, 'Samples whose passes are counted.', lower_bound=1
 )
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from experiments import entry
+from experiments import entry, options
 from parallel_ar import describe, heads, samplers, transform
 from parallel_ar.analysis import coupling
 from parallel_ar.model import AutoregressiveModel, position_noise
@@ -29,8 +29,8 @@ _COUNT = flags.DEFINE_integer(
 _DRAWS = flags.DEFINE_integer(
   'draws', 200, 'Draws of the noise of each position.', lower_bound=2
 )
-_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the samples.')
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the samples.', lower_bound=0)
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 PASSES = (1, 2, 4, 8)
 

@@ -22,17 +22,17 @@ import time
 
 import jax
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from experiments import entry
+from experiments import entry, options
 from experiments.tables import report
 from parallel_ar import samplers
 from parallel_ar.training import configuration, datasets, evaluate, loop
 
-_CONFIG = config_flags.DEFINE_config_file(
+_CONFIG = options.define_config(
   'config', 'configs/digits_made.py', 'A family that takes any order.'
 )
-_FULL = config_flags.DEFINE_config_file(
+_FULL = options.define_config(
   'full', None, 'Config of the full model, where --layouts has none.'
 )
 _WORKDIR = flags.DEFINE_string(
@@ -48,7 +48,7 @@ _LAYOUTS = flags.DEFINE_list(
 _SAMPLES = flags.DEFINE_integer(
   'samples', 64, 'Samples whose passes are counted.', lower_bound=1
 )
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 
 def main() -> None:

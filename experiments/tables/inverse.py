@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from absl import flags
 
-from experiments import entry
+from experiments import entry, options
 from experiments.tables import report
 from parallel_ar import models
 from parallel_ar.analysis import timing
@@ -27,7 +27,7 @@ _HIDDEN = flags.DEFINE_integer('hidden', 512, 'Hidden units.', lower_bound=1)
 _STEPS = flags.DEFINE_integer('steps', 300, 'Training steps.', lower_bound=0)
 _BATCH = flags.DEFINE_integer('batch', 16, 'Samples at once.', lower_bound=1)
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Timed rounds.', lower_bound=1)
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 
 def main() -> None:

@@ -19,20 +19,26 @@ import time
 
 from absl import flags
 
-from experiments import entry
+from experiments import entry, options
 from experiments.tables import report
 
 _CONFIG = flags.DEFINE_string(
   'config', 'configs/digits_made.py', 'What is trained.'
 )
-_STEPS = flags.DEFINE_integer('steps', 3000, 'Updates of the run.')
-_EVERY = flags.DEFINE_integer('every', 20, 'Updates between checkpoints.')
-_KILLS = flags.DEFINE_integer('kills', 20, 'How often it is killed.')
-_SEED = flags.DEFINE_integer('seed', 0, 'Of the moments.')
+_STEPS = flags.DEFINE_integer(
+  'steps', 3000, 'Updates of the run.', lower_bound=1
+)
+_EVERY = flags.DEFINE_integer(
+  'every', 20, 'Updates between checkpoints.', lower_bound=1
+)
+_KILLS = flags.DEFINE_integer(
+  'kills', 20, 'How often it is killed.', lower_bound=1
+)
+_SEED = flags.DEFINE_integer('seed', 0, 'Of the moments.', lower_bound=0)
 _WORKDIR = flags.DEFINE_string(
   'workdir', 'runs/kills', 'Directory of both runs; replaced.'
 )
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 
 def main() -> None:

@@ -15,17 +15,25 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import entry
+from experiments import entry, options
 from experiments.tables import report
 from parallel_ar import likelihood, models
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.testing import case as cases
 
-_LENGTH = flags.DEFINE_integer('length', 16384, 'Slots of the sequence.')
-_DEVICES = flags.DEFINE_integer('devices', 8, 'Most devices; a power of two.')
-_FEATURES = flags.DEFINE_integer('features', 32, 'Width of the networks.')
-_LAYERS = flags.DEFINE_integer('layers', 2, 'Blocks of the networks.')
-_RESULT = flags.DEFINE_string('result', None, 'Write the result here, as JSON.')
+_LENGTH = flags.DEFINE_integer(
+  'length', 16384, 'Slots of the sequence.', lower_bound=1
+)
+_DEVICES = flags.DEFINE_integer(
+  'devices', 8, 'Most devices; a power of two.', lower_bound=1
+)
+_FEATURES = flags.DEFINE_integer(
+  'features', 32, 'Width of the networks.', lower_bound=1
+)
+_LAYERS = flags.DEFINE_integer(
+  'layers', 2, 'Blocks of the networks.', lower_bound=1
+)
+_RESULT = options.define_output('result', 'Write the result here, as JSON.')
 
 
 def _models() -> dict[str, Any]:

@@ -15,6 +15,7 @@ and the README from the results files, and a test fails where they differ.
 """
 
 import csv
+import io
 import pathlib
 import re
 import subprocess
@@ -23,13 +24,16 @@ import sys
 from absl import flags
 
 from configs import paper
-from experiments import entry
+from experiments import entry, options
 from experiments.tables import join
+from parallel_ar.training import run_directory
 
 _TABLES = flags.DEFINE_list(
   'tables', list(join.TITLES), 'Only these tables, by their short names.'
 )
-_CSV = flags.DEFINE_string('csv', None, 'Also write all rows here, as CSV.')
+_CSV = options.define_output(
+  'csv', 'Also write all rows here, as CSV.', ['.csv']
+)
 _RUN = flags.DEFINE_bool('run', False, 'Run missing cells of these tables.')
 _MINUTES = flags.DEFINE_float(
   'minutes', 60, 'Of --run, all cells together, as estimated.', lower_bound=0
@@ -63,11 +67,12 @@ def main() -> None:
   if _RUN.value:
     run()
   if _CSV.value:
-    with open(_CSV.value, 'w', newline='') as file:
-      csv.writer(file).writerows(join.csv_rows(_TABLES.value))
+    rows = io.StringIO(newline='')
+    csv.writer(rows).writerows(join.csv_rows(_TABLES.value))
+    run_directory.replace(_CSV.value, rows.getvalue())
   if _WRITE.value:
     for path, text in written().items():
-      path.write_text(text)
+      run_directory.replace(path, text)
   print('\n\n'.join(map(join.markdown, _TABLES.value)))
   print(to_do(list(wanted())))
 

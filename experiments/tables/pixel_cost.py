@@ -15,29 +15,24 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments import entry
+from experiments import entry, options
 from parallel_ar import likelihood, models, samplers
 from parallel_ar.analysis import timing
 from parallel_ar.training import results
 
-_SIZES = flags.DEFINE_list('sizes', ['14', '28', '56'], 'Heights and widths.')
+_SIZES = options.define_numbers('sizes', [14, 28, 56], 'Heights and widths.')
 _BATCH = flags.DEFINE_integer('batch', 1, 'Images at once.', lower_bound=1)
 _ROUNDS = flags.DEFINE_integer('rounds', 7, 'Timed rounds.', lower_bound=1)
 _FEATURES = flags.DEFINE_integer('features', 32, 'Channels.', lower_bound=1)
 _LAYERS = flags.DEFINE_integer('layers', 7, 'Gated layers.', lower_bound=1)
 _KERNEL = flags.DEFINE_integer('kernel', 7, 'Kernel size, odd.', lower_bound=3)
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 
 def main() -> None:
   """Runs the script."""
   started = time.monotonic()
-  try:
-    sizes = [int(size) for size in _SIZES.value]
-  except ValueError as error:
-    raise ValueError(
-      f'--sizes={",".join(_SIZES.value)}: give whole numbers, as in 14,28,56.'
-    ) from error
+  sizes = _SIZES.value
   network: dict[str, Any] = {
     'features': _FEATURES.value,
     'layers': _LAYERS.value,

@@ -13,7 +13,7 @@ import time
 import jax
 from absl import flags
 
-from experiments import entry
+from experiments import entry, options
 from experiments.tables import report
 from parallel_ar.analysis import plan
 from parallel_ar.distributed import mesh as mesh_lib
@@ -31,14 +31,14 @@ CASES = {
   'digits_rg_lru': ('data=8', 'data=4,fsdp=2', 'data=2,tensor=4'),
 }
 _CONFIGS = flags.DEFINE_list('configs', list(CASES), 'Configs to plan for.')
-_DEVICES = flags.DEFINE_list('devices', ['8', '64'], 'Sizes of a cluster.')
-_RESULT = flags.DEFINE_string('result', None, 'Write the result here, as JSON.')
+_DEVICES = options.define_numbers('devices', [8, 64], 'Sizes of a cluster.')
+_RESULT = options.define_output('result', 'Write the result here, as JSON.')
 
 
 def main() -> None:
   """Runs the script."""
   started = time.monotonic()
-  counts = report.whole_numbers('devices', _DEVICES.value)
+  counts = _DEVICES.value
   jax.config.update('jax_platforms', 'cpu')
   jax.config.update('jax_num_cpu_devices', max(*counts, 4))
   print(

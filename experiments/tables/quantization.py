@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments import entry
+from experiments import entry, options
 from experiments.tables import report
 from parallel_ar import likelihood, quantize
 from parallel_ar.analysis import timing
@@ -29,7 +29,7 @@ _COUNT = flags.DEFINE_integer(
   'count', None, 'Only so many test examples; all by default.', lower_bound=1
 )
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Timed rounds.', lower_bound=1)
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 KINDS: dict[str, tuple[quantize.Bits, int]] = {
   'int8': ('int8', 0),
@@ -41,12 +41,12 @@ KINDS: dict[str, tuple[quantize.Bits, int]] = {
 def main() -> None:
   """Runs the script."""
   started = time.monotonic()
+  directories = [pathlib.Path(d) for d in entry.require(_WORKDIRS)]
   numbers: report.Numbers = {}
   print(
     '| run | weights | bits/dim | lost | MB | one pass, ms | of float32 |\n'
     '|---|---|--:|--:|--:|--:|--:|'
   )
-  directories = [pathlib.Path(d) for d in entry.require(_WORKDIRS)]
   for directory in directories:
     numbers |= measure(directory)
   config = {'runs': [directory.name for directory in directories]}

@@ -17,28 +17,28 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from experiments import entry
+from experiments import entry, options
 from experiments.tables import report
 from parallel_ar.analysis import timing
 from parallel_ar.layers import deer, recurrence, scan
 
-_LENGTHS = flags.DEFINE_list(
-  'lengths', ['64', '256', '1000', '4096'], 'Steps of the recurrence.'
+_LENGTHS = options.define_numbers(
+  'lengths', [64, 256, 1000, 4096], 'Steps of the recurrence.'
 )
-_SIZES = flags.DEFINE_list('sizes', ['8', '64'], 'Sizes of the state.')
+_SIZES = options.define_numbers('sizes', [8, 64], 'Sizes of the state.')
 _BATCH = flags.DEFINE_integer('batch', 1, 'Sequences at once.', lower_bound=1)
 _ROUNDS = flags.DEFINE_integer('rounds', 7, 'Timed rounds.', lower_bound=1)
 _FULL = flags.DEFINE_integer(
   'full', 16, 'Largest size whose full Jacobians are taken.', lower_bound=1
 )
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 
 def main() -> None:
   """Runs the script."""
   started = time.monotonic()
-  lengths = report.whole_numbers('lengths', _LENGTHS.value)
-  sizes = report.whole_numbers('sizes', _SIZES.value)
+  lengths = _LENGTHS.value
+  sizes = _SIZES.value
   numbers: report.Numbers = {}
   print(
     '| recurrence | state | length | evaluated by | iterations | deviation '

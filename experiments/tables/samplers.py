@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import entry
+from experiments import entry, options
 from parallel_ar import describe, samplers
 from parallel_ar.analysis import timing
 from parallel_ar.model import AutoregressiveModel
@@ -44,8 +44,8 @@ _SAMPLERS = flags.DEFINE_list(
   'Only these rows beside ancestral, by their names in the table: an event of '
   'many positions takes some of them minutes. All by default.',
 )
-_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the samples.')
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the samples.', lower_bound=0)
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 
 class Row(NamedTuple):

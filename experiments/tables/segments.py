@@ -18,28 +18,28 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import entry
+from experiments import entry, options
 from experiments.tables import report
 from parallel_ar import likelihood, models
 from parallel_ar.analysis import timing
 
-_LENGTHS = flags.DEFINE_list('lengths', ['1024', '2048', '8192'], 'Slots.')
+_LENGTHS = options.define_numbers('lengths', [1024, 2048, 8192], 'Slots.')
 _SEGMENT = flags.DEFINE_integer('segment', 256, 'S and M.', lower_bound=1)
 _FEATURES = flags.DEFINE_integer('features', 64, 'N.', lower_bound=4)
 _LAYERS = flags.DEFINE_integer('layers', 2, 'Blocks.', lower_bound=1)
 _VALUES = flags.DEFINE_integer('values', 64, 'V.', lower_bound=3)
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Timed rounds.', lower_bound=1)
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 
 def main() -> None:
   """Runs the script."""
   started = time.monotonic()
-  lengths = report.whole_numbers('lengths', _LENGTHS.value)
+  lengths = _LENGTHS.value
   if any(length % _SEGMENT.value for length in lengths):
     raise ValueError(
       f'--segment={_SEGMENT.value} must divide every one of --lengths='
-      f'{",".join(_LENGTHS.value)}.'
+      f'{",".join(map(str, _LENGTHS.value))}.'
     )
   numbers: report.Numbers = {}
   print(

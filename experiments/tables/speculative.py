@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import entry
+from experiments import entry, options
 from parallel_ar import describe, samplers
 from parallel_ar.analysis import timing
 from parallel_ar.samplers.speculative import expected_speedup, expected_tokens
@@ -26,14 +26,17 @@ from parallel_ar.training import configuration, results, trained
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _DRAFT = flags.DEFINE_string('draft', None, "Directory of the draft's run.")
-_WINDOWS = flags.DEFINE_list('windows', ['2', '4', '8'], 'Proposals a round.')
+_WINDOWS = options.define_numbers('windows', [2, 4, 8], 'Proposals a round.')
 _BATCH = flags.DEFINE_integer('batch', 1, 'Samples at once.', lower_bound=1)
 _COUNT = flags.DEFINE_integer(
-  'count', 4, 'Samples for the acceptance; a multiple of --batch.'
+  'count',
+  4,
+  'Samples for the acceptance; a multiple of --batch.',
+  lower_bound=1,
 )
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Timed rounds.', lower_bound=1)
-_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the samples.')
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the samples.', lower_bound=0)
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 
 def main() -> None:
@@ -61,7 +64,7 @@ def main() -> None:
     ),
   }
   windows = {}
-  for g in map(int, _WINDOWS.value):
+  for g in _WINDOWS.value:
     for rule in ('shared noise', 'rejection'):
       make = (
         samplers.speculative if rule == 'shared noise' else (samplers.rejection)

@@ -19,15 +19,14 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
-from experiments import entry
+from experiments import entry, options
 from experiments.tables import report
 from parallel_ar import describe, models
 from parallel_ar.layers import remat
 from parallel_ar.training import configuration, loop
 
-_CONFIG = config_flags.DEFINE_config_file(
+_CONFIG = options.define_config(
   'config', 'configs/long_transformer.py', 'Config of the run.'
 )
 _POLICIES = flags.DEFINE_list(
@@ -35,7 +34,7 @@ _POLICIES = flags.DEFINE_list(
 )
 _STEPS = flags.DEFINE_integer('steps', 3, 'Steps of training.', lower_bound=2)
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Directory of data files.')
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 
 def main() -> None:

@@ -57,6 +57,23 @@ SOURCES: dict[str, Callable[..., Dataset]] = {
 }
 
 
+def fields(name: str) -> dict[str, Any]:
+  """The options of a source.
+
+  Args:
+    name: a key of SOURCES.
+
+  Returns:
+    option -> its annotation, such as bool.
+  """
+  signature = inspect.signature(SOURCES[name], eval_str=True)
+  return {
+    option.name: option.annotation
+    for option in signature.parameters.values()
+    if option.kind is option.KEYWORD_ONLY
+  }
+
+
 def load(
   name: str, split: str, data_dir: PathLike | None = None, **options: Any
 ) -> Dataset:
@@ -81,12 +98,7 @@ def load(
       f'There is no data source {name!r}; expected one of '
       f'{", ".join(SOURCES)}.{dataset.suggest(name, SOURCES)}'
     )
-  source = SOURCES[name]
-  known = [
-    p.name
-    for p in inspect.signature(source).parameters.values()
-    if p.kind is p.KEYWORD_ONLY
-  ]
+  source, known = SOURCES[name], fields(name)
   for option in options:
     if option not in known:
       raise ValueError(

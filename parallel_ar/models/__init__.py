@@ -4,9 +4,14 @@
 section besides `name` is an argument of the family's factory.
 """
 
+import collections.abc
+import dataclasses
 import difflib
 import functools
 import inspect
+import math
+import numbers
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -43,6 +48,7 @@ __all__ = [
   'build',
   'ensemble',
   'eonade',
+  'fields',
   'flow_inverse',
   'flow_log_prob',
   'gated_pixelcnn',
@@ -80,16 +86,52 @@ FAMILIES: dict[str, Callable[..., AutoregressiveModel]] = {
   'wavenet': wavenet,
 }
 # Families with members that share params: how they are built, and the fields.
-_ORDERS = ('num_orders', 'orders_seed')
-_ENSEMBLES: dict[Any, tuple[Callable[..., Any], tuple[str, ...]]] = {
+_ORDERS = {'num_orders': int, 'orders_seed': int}
+_MASKS = {'num_masks': int, 'random_orders': bool, 'mask_sampling': bool}
+_ENSEMBLES: dict[Any, tuple[Callable[..., Any], dict[str, type]]] = {
   ardm: (functools.partial(any_order.ensemble, ardm), _ORDERS),
-  made: (ensemble, ('num_masks', 'random_orders', 'mask_sampling')),
+  made: (ensemble, _MASKS),
   nade: (eonade, _ORDERS),
   two_stream: (functools.partial(any_order.ensemble, two_stream), _ORDERS),
 }
 _COUPLING = 'coupling'  # of a categorical head, see `heads.categorical`
 # How a config names a rank.
-_ORDER = ('order', 'order_seed', 'order_block', 'order_groups')
+_ORDER = {
+  'order': str,
+  'order_seed': int,
+  'order_block': int,
+  'order_groups': int,
+}
+# Whole numbers of which there is at least one; of others there may be none.
+_SIZES = {
+  *('event', 'features', 'heads', 'hidden', 'layers', 'size', 'first_size'),
+  *('num_values', 'blocks', 'window', 'segment', 'stacks', 'resolutions'),
+  *('num_components', 'num_masks', 'num_orders', 'order_block'),
+  *('head_features', 'key_features', 'value_features', 'skip_features'),
+}
+
+
+def fields(name: str) -> dict[str, Any]:
+  """What the `model` section of a config may hold for a family, by type.
+
+  Args:
+    name: a key of FAMILIES.
+
+  Returns:
+    field -> its annotation, such as int or Sequence[int].
+  """
+  factory = FAMILIES[name]
+  found = {
+    argument.name: argument.annotation
+    for argument in inspect.signature(
+      factory, eval_str=True
+    ).parameters.values()
+  }
+  if found.pop('rank', None) is not None:
+    found |= _ORDER
+  if factory in _ENSEMBLES:
+    found |= _ENSEMBLES[factory][1]
+  return found | {_COUPLING: str}
 
 
 def build(
@@ -118,20 +160,16 @@ def build(
   name = options.pop('name', None)
   if name not in FAMILIES:
     raise ValueError(f'Unknown model {name!r}{_hint(name, list(FAMILIES))}')
-  factory = FAMILIES[name]
-  fields = list(inspect.signature(factory).parameters)
-  allowed = [f for f in fields if f != 'rank'] + [_COUPLING]
-  if 'rank' in fields:
-    allowed += _ORDER
-  elif rank is not None:
+  factory, allowed = FAMILIES[name], fields(name)
+  if rank is not None and 'order' not in allowed:
     raise ValueError(f'The model {name} has one order and takes no rank.')
-  several, members = _ENSEMBLES.get(factory, (None, ()))
-  allowed += members
-  for field in options:
+  for field, value in options.items():
     if field not in allowed:
       raise ValueError(
-        f'The model {name} has no field {field!r}{_hint(field, allowed)}'
+        f'The model {name} has no field {field!r}{_hint(field, list(allowed))}'
       )
+    _check(field, value, allowed[field])
+  several, members = _ENSEMBLES.get(factory, (None, {}))
   if 'dtype' in options:
     options['dtype'] = jnp.dtype(options['dtype'])
   coupling = options.pop(_COUPLING, 'gumbel')
@@ -147,6 +185,37 @@ def build(
   else:
     models = (factory(**options),)
   return tuple(_coupled(model, coupling) for model in models)
+
+
+def _check(field: str, value: Any, annotation: Any) -> None:
+  """Refuses a value of another type, and sizes below 1."""
+  kind, choices = typing.get_origin(annotation), typing.get_args(annotation)
+  several = kind is collections.abc.Sequence
+  scalar = choices[0] if several else annotation
+  if typing.get_origin(scalar) is typing.Literal:
+    names = typing.get_args(scalar)
+    expected, fits = 'one of ' + ', '.join(names), lambda v: v in names
+  elif scalar is int:
+    least = int(field in _SIZES)
+    whole = lambda v: isinstance(v, numbers.Integral) and v >= least
+    expected = f'a whole number of at least {least}'
+    fits = lambda v: whole(v) and not isinstance(v, bool)
+  elif scalar is float:
+    expected = 'a finite number'
+    fits = lambda v: isinstance(v, numbers.Real) and math.isfinite(v)
+  elif scalar in (bool, str):
+    expected, fits = scalar.__name__, lambda v: isinstance(v, scalar)
+  else:
+    return
+  if several and isinstance(value, list | tuple):
+    right = all(map(fits, value))
+  else:
+    right = not several and fits(value)
+  if not right:
+    raise ValueError(
+      f'config.model.{field} = {value!r}: expected '
+      f'{"a tuple, each " if several else ""}{expected}.'
+    )
 
 
 def _coupled(model: AutoregressiveModel, coupling: Any) -> AutoregressiveModel:

@@ -17,6 +17,15 @@ from parallel_ar.model import AutoregressiveModel
 _OWN_FIELDS = ('name', 'train_split', 'valid_split')
 
 
+def fields(name: str) -> dict[str, Any]:
+  """What the `data` section may hold for a source, by type; see `load_split`.
+
+  Args:
+    name: of the source.
+  """
+  return sources.fields(name) | {'stride': int, 'refine': bool}
+
+
 def load_split(
   config: ConfigDict,
   split: str,

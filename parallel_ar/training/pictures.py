@@ -2,9 +2,10 @@
 
 import math
 import os
-import pathlib
 
 import numpy as np
+
+from parallel_ar.training import run_directory
 
 
 def is_image(shape: tuple[int, ...]) -> bool:
@@ -79,6 +80,5 @@ def save_grid(
       'Pictures need Pillow: install parallel_ar[plots], or set '
       'config.train.sample_every=0.'
     ) from error
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  Image.fromarray(canvas).save(path)
+  with run_directory.whole(path) as file:
+    Image.fromarray(canvas).save(file, 'PNG')

@@ -1,0 +1,340 @@
+"""Flags that many scripts share, checked when they are parsed.
+
+What a flag cannot be, a script says before it works: an output that could not
+be written after an hour, a list with a word among its numbers, a field of a
+config that its model does not take.
+"""
+
+import collections
+import difflib
+import importlib.util
+import math
+import os
+import pathlib
+import re
+import sys
+import tempfile
+import traceback
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_dict, config_flags
+
+from parallel_ar import models
+from parallel_ar.data import sources
+from parallel_ar.training import datasets
+
+flags.disclaim_key_flags()  # --help shows a flag with the script that has it
+
+PICTURES = ('.png', '.svg', '.pdf')
+
+
+def define_output(
+  name: str, text: str, suffixes: Sequence[str] = ()
+) -> flags.FlagHolder:
+  """A flag for a file to write, by default none.
+
+  Args:
+    name: of the flag.
+    text: its help.
+    suffixes: what the name of the file may end with; empty for anything.
+  """
+  return flags.DEFINE(
+    _OutputParser(suffixes), name, None, text, serializer=_SERIALIZER
+  )
+
+
+def define_numbers(
+  name: str,
+  default: Sequence[float] | None,
+  text: str,
+  least: float = 1,
+  kind: type[int] | type[float] = int,
+) -> flags.FlagHolder:
+  """A flag for numbers with commas between them, at least one.
+
+  Args:
+    name: of the flag.
+    default: its value.
+    text: its help.
+    least: lower bound of each.
+    kind: of each; int for whole numbers.
+  """
+  return flags.DEFINE(
+    _NumbersParser(least, kind),
+    name,
+    default,
+    text,
+    serializer=_LIST_SERIALIZER,
+  )
+
+
+def define_config(
+  name: str = 'config',
+  default: str | None = None,
+  text: str = 'Config file; --config.section.field=value overrides it.',
+) -> flags.FlagHolder:
+  """A flag for a config file; every field can be set by a flag beside it.
+
+  Also what the file leaves out: the arguments of the model's factory and of the
+  data source.
+
+  Args:
+    name: of the flag.
+    default: path of a file.
+    text: its help.
+  """
+  holder = config_flags.DEFINE_config_file(name, None, text)
+  flags.FLAGS[name].parser = _ConfigParser(name)
+  if default is not None:
+    flags.set_default(holder, default)
+  return holder
+
+
+def settle(values: flags.FlagValues, argv: Sequence[str]) -> None:
+  """Checks what only whole flags show, and drops fields that nobody set.
+
+  Args:
+    values: parsed flags.
+    argv: what they were parsed from.
+
+  Raises:
+    ValueError: a number is not finite, or a tuple was given twice.
+  """
+  given = collections.Counter(word.partition('=')[0] for word in argv)
+  for name in values:
+    flag = values[name]
+    times = given[f'--{name}']
+    if isinstance(flag.parser, _ConfigParser) and flag.value is not None:
+      flag.parser.drop_unset(flag.value)
+    elif isinstance(flag, flags.MultiFlag) and times > 1:
+      raise ValueError(
+        f'--{name} was given {times} times: give it once, as in '
+        f"'--{name}=(1, 2)'."
+      )
+    elif isinstance(flag.parser, flags.FloatParser):
+      number = flag.value
+      if number is not None and not abs(number) < float('inf'):
+        raise ValueError(f'--{name}={number}: expected a finite number.')
+
+
+_SERIALIZER: flags.ArgumentSerializer = flags.ArgumentSerializer()
+_LIST_SERIALIZER: flags.ArgumentSerializer = flags.CsvListSerializer(',')
+
+
+class _OutputParser(flags.ArgumentParser):
+  """A path that can be written; '~' is the home directory."""
+
+  def __init__(self, suffixes: Sequence[str]):
+    self.suffixes = tuple(suffixes)
+
+  def parse(self, argument: str) -> str:
+    path = pathlib.Path(argument).expanduser()
+    if not argument or argument.endswith('/') or path.is_dir():
+      raise ValueError('name a file, not a directory.')
+    if '://' in argument:
+      raise ValueError('only files of this machine can be written.')
+    if self.suffixes and path.suffix not in self.suffixes:
+      raise ValueError(
+        f'the name must end with {" or ".join(self.suffixes)}, which says what '
+        'is written.'
+      )
+    check_writable(path)
+    return str(path)
+
+  def flag_type(self) -> str:
+    return 'file to write'
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+  """Tries a file in the directory of `path`, or where that will be made.
+
+  Raises:
+    ValueError: it cannot be written.
+  """
+  folder = pathlib.Path(path).absolute().parent
+  try:
+    while not folder.exists():
+      folder = folder.parent
+    with tempfile.TemporaryFile(dir=folder):
+      pass
+  except OSError as error:
+    raise ValueError(
+      f'no file can be written in {folder}: {error.strerror}.'
+    ) from error
+
+
+class _NumbersParser(flags.ArgumentParser):
+  """'1,2,3' as a list of numbers."""
+
+  def __init__(self, least: float, kind: type[int] | type[float]):
+    self.least, self.kind = least, kind
+
+  def parse(self, argument: str | Sequence[float]) -> list[float]:
+    words = argument.split(',') if isinstance(argument, str) else argument
+    try:
+      numbers = [self.kind(word) for word in words]
+    except ValueError:
+      numbers = []
+    if not numbers or not all(self.least <= n < math.inf for n in numbers):
+      whole = 'whole ' if self.kind is int else ''
+      raise ValueError(
+        f'expected {whole}numbers of at least {self.least}, with commas '
+        'between them.'
+      )
+    return numbers
+
+  def flag_type(self) -> str:
+    return 'numbers'
+
+
+class _ConfigParser(flags.ArgumentParser):
+  """Path of a config file -> ConfigDict that also has the fields left out."""
+
+  def __init__(self, name: str):
+    self.name = name
+    self._unset: list[tuple[str, str]] = []
+
+  def parse(self, argument: str) -> ConfigDict:
+    config = _load(self.name, argument)
+    overrides = self._overrides()
+    for section, names, known in _OPEN:
+      self._fill(config, section, names, known, overrides)
+    for path in overrides:
+      _check_path(self.name, config, path)
+    config.lock()
+    return config
+
+  def _overrides(self) -> dict[str, str]:
+    """path -> text of the flags beside this one, the last of each."""
+    found = {}
+    pattern = re.compile(
+      rf'--?(?:no)?{self.name}\.([^=]+)(?:=(.*))?', re.DOTALL
+    )
+    for word in sys.argv[1:]:
+      if match := pattern.fullmatch(word):
+        found[match.group(1)] = match.group(2) or ''
+    return found
+
+  def _fill(
+    self,
+    config: ConfigDict,
+    section: str,
+    names: Callable[[], Sequence[str]],
+    known: Callable[[str], dict[str, Any]],
+    overrides: dict[str, str],
+  ) -> None:
+    part = config.get(section)
+    if not isinstance(part, ConfigDict):
+      return  # the validation of the config says what is missing
+    name = overrides.get(f'{section}.name') or part.get('name')
+    if name not in names():
+      return
+    for field, annotation in known(name).items():
+      if field not in part:
+        with part.unlocked():
+          part[field] = config_dict.placeholder(_type(annotation))
+        self._unset.append((section, field))
+
+  def drop_unset(self, config: ConfigDict) -> None:
+    """Removes the fields that no flag has set."""
+    for section, field in self._unset:
+      part = config.get(section, {})
+      if field in part and part[field] is None:
+        with part.unlocked():
+          del part[field]
+    self._unset = []
+
+  def flag_type(self) -> str:
+    return 'config file'
+
+
+# section -> the names there are, and the fields of a name
+_OPEN: tuple[tuple[str, Callable[[], Any], Callable[[str], Any]], ...] = (
+  ('model', lambda: models.FAMILIES, models.fields),
+  ('data', lambda: sources.SOURCES, datasets.fields),
+)
+
+
+def _type(annotation: Any) -> type:
+  """The type that a flag of this argument is read as."""
+  kind, inner = typing.get_origin(annotation), typing.get_args(annotation)
+  if annotation in (bool, int, float, str):
+    return annotation  # type: ignore[no-any-return]
+  if isinstance(kind, type) and issubclass(kind, Sequence):
+    return tuple
+  for choice in inner:
+    if choice in (bool, int, float):
+      return choice  # type: ignore[no-any-return]
+  return str  # Literal of names, a path, a dtype by its name
+
+
+def _load(name: str, argument: str) -> ConfigDict:
+  """What `get_config` of a file returns.
+
+  Raises:
+    ValueError: says what the file lacks, and where it fails.
+  """
+  file, _, part = argument.partition(':')
+  path = pathlib.Path(file)
+  if not path.is_file():
+    raise ValueError(
+      f'there is no such file as {file}. The configs of this project are in '
+      'configs/; the path is relative to the repository.'
+    )
+  if path.suffix != '.py':
+    raise ValueError(
+      'a config is a Python file with get_config(), such as those in configs/. '
+      'The config.json of a run is its record; scripts with --workdir read it.'
+    )
+  spec = importlib.util.spec_from_file_location(f'{name}_config', path)
+  assert spec is not None and spec.loader is not None
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+    make = getattr(module, 'get_config', None)
+    if make is None:
+      raise ValueError('it has no function get_config().')
+    config = make(*([part] if part else []))
+    if not isinstance(config, ConfigDict):
+      raise ValueError(
+        f'get_config() returned {type(config).__name__}; expected a ConfigDict '
+        'such as configuration.default_config() returns.'
+      )
+  except Exception as error:
+    raise ValueError(_where(error, path)) from error
+  return config
+
+
+def _where(error: Exception, path: pathlib.Path) -> str:
+  """What a file raised, and in which of its lines."""
+  if isinstance(error, SyntaxError):
+    return f'line {error.lineno} is no Python: {error.msg}.'
+  if isinstance(error, ValueError):
+    return str(error)
+  lines = [
+    frame.lineno
+    for frame in traceback.extract_tb(error.__traceback__)
+    if pathlib.Path(frame.filename).resolve() == path.resolve()
+  ]
+  place = f'line {lines[-1]}: ' if lines else ''
+  return f'{place}{type(error).__name__}: {error}'
+
+
+def _check_path(name: str, config: Any, path: str) -> None:
+  """Refuses a field that there is not, with the nearest that there is."""
+  parts, here = path.split('.'), config
+  for depth, part in enumerate(parts):
+    field = part.partition('[')[0]
+    if not isinstance(here, ConfigDict) or field not in here:
+      above = '.'.join([name, *parts[:depth]])
+      known = list(here) if isinstance(here, ConfigDict) else []
+      near = difflib.get_close_matches(field, known, 1)
+      hint = f' Did you mean {near[0]!r}?' if near else ''
+      raise ValueError(
+        f'{above} has no field {field!r}.{hint} It has: '
+        f'{", ".join(sorted(known)) or "none"}.'
+      )
+    here = here[field]

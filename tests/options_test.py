@@ -1,0 +1,206 @@
+"""Flags are checked when they are parsed, in one process for all scripts."""
+
+import contextlib
+import importlib
+import io
+import pathlib
+import sys
+
+import pytest
+from absl import flags
+
+from experiments import entry
+from parallel_ar import models
+from parallel_ar.data import sources
+from parallel_ar.training import configuration
+
+ROOT = pathlib.Path(__file__).parents[1]
+SCRIPTS = sorted(
+  str(path.relative_to(ROOT / 'experiments').with_suffix(''))
+  for path in (ROOT / 'experiments').rglob('*.py')
+  if "if __name__ == '__main__'" in path.read_text()
+)
+_SHARED = ('experiments.entry', 'experiments.options', 'experiments.leaving')
+
+
+def parse(script, words, look=None):
+  """What a script says of its flags: '' where it would start.
+
+  The module is imported afresh, beside none of the other scripts, since two may
+  define the same flag; afterwards all is as it was.
+  """
+  values, said, argv = flags.FLAGS, io.StringIO(), sys.argv
+  modules = {n: m for n, m in sys.modules.items() if _is_script(n)}
+  before = {name: _copied(value) for name, value in vars(values).items()}
+  for name in modules:
+    del sys.modules[name]
+  for name in list(values):
+    if _is_script(str(values.find_module_defining_flag(name))):
+      delattr(values, name)
+  sys.argv = [f'{script}.py', *words]
+  try:
+    with contextlib.redirect_stderr(said):
+      importlib.import_module(f'experiments.{script.replace("/", ".")}')
+      rest = entry._parse(sys.argv)
+      assert rest[1:] == [], f'no flags: {rest[1:]}'
+      if look is not None:
+        look(values)
+  except SystemExit:
+    pass
+  finally:
+    sys.argv = argv
+    vars(values).update(before)
+    for name in [n for n in sys.modules if _is_script(n)]:
+      del sys.modules[name]
+    sys.modules.update(modules)
+  return ' '.join(said.getvalue().split())
+
+
+def _is_script(module):
+  return module.startswith('experiments.') and module not in _SHARED
+
+
+def _copied(value):
+  """A part of absl's registry, so that the part can change."""
+  if isinstance(value, dict):
+    return {key: _copied(item) for key, item in value.items()}
+  return list(value) if isinstance(value, list) else value
+
+
+class TestConfig:
+  CONFIG = '--config=configs/digits_transformer.py'
+
+  def read(self, *words, config=CONFIG):
+    found = []
+    said = parse(
+      'train', [config, *words], lambda v: found.append(v['config'].value)
+    )
+    assert said == ''
+    return found[0]
+
+  def test_any_argument_of_a_factory_is_a_flag(self):
+    config = self.read(
+      '--config.model.remat=full',
+      '--config.model.dtype=bfloat16',
+      '--config.model.pattern=("local","strided")',
+      '--config.model.tied',
+      '--config.model.order_seed=3',
+    )
+    model = config.model.to_dict()
+    assert (model['remat'], model['tied']) == ('full', True)
+    assert model['dtype'] == 'bfloat16'
+    assert model['pattern'] == ('local', 'strided')
+    assert model['order_seed'] == 3
+    assert 'window' not in model, 'what nobody set is not recorded'
+
+  def test_any_argument_of_a_source_is_a_flag(self):
+    config = self.read(
+      '--config.data.verify=False',
+      '--config.data.labels=True',
+      '--config.data.stride=2',
+      config='--config=configs/mnist_gated_pixelcnn.py',
+    )
+    data = config.data.to_dict()
+    assert data['verify'] is False
+    assert (data['labels'], data['stride']) == (True, 2)
+
+  def test_the_arguments_are_those_of_the_family_that_a_flag_names(self):
+    words = ['--config.model.name=recurrent', '--config.model.damping=0.5']
+    assert self.read(*words).model.damping == 0.5
+
+  @pytest.mark.parametrize('name', models.FAMILIES)
+  def test_nothing_is_left_behind(self, name):
+    before = configuration.to_json(self.read())
+    assert configuration.to_json(self.read()) == before
+    assert 'name' not in models.fields(name)
+    assert 'rank' not in models.fields(name)
+
+  def test_every_source_has_its_options(self):
+    assert sources.fields('jsb') == {
+      'history': int,
+      'skip': int,
+      'verify': bool,
+    }
+
+  @pytest.mark.parametrize(
+    ('word', 'says'),
+    [
+      ('--config.model.remt=full', "'remt'. Did you mean 'remat'?"),
+      ('--config.data.strid=2', "Did you mean 'stride'?"),
+      ('--config.trian.steps=2', "Did you mean 'train'?"),
+      ('--config.train.steps.x=2', "config.train.steps has no field 'x'"),
+      ('--config.model.tied=maybe', 'maybe'),
+      ('--config.model.layers=two', "expected a whole number, not 'two'"),
+      ('--config.optimizer.learning_rate=nan', 'finite'),
+    ],
+  )
+  def test_a_field_that_there_is_not(self, word, says):
+    assert says in parse('train', [self.CONFIG, word])
+
+  def test_a_tuple_is_given_once(self):
+    said = parse('train', [self.CONFIG, *2 * ['--config.model.event=(9,)']])
+    assert 'given 2 times' in said
+
+  @pytest.mark.parametrize(
+    ('text', 'says'),
+    [
+      ('def get_config(:\n', 'line 1 is no Python'),
+      ('x = 1\n', 'no function get_config()'),
+      ('def get_config():\n  return {}\n', 'returned dict'),
+      ('\ndef get_config():\n  return 1 / 0\n', 'line 3: ZeroDivisionError'),
+      ('import nosuchmodule\n', 'line 1: ModuleNotFoundError: No module named'),
+    ],
+  )
+  def test_a_file_that_is_no_config(self, tmp_path, text, says):
+    path = tmp_path / 'a.py'
+    path.write_text(text)
+    assert says in parse('train', [f'--config={path}'])
+
+  def test_a_record_is_no_config(self, tmp_path):
+    (tmp_path / 'config.json').write_text('{}')
+    said = parse('train', [f'--config={tmp_path}/config.json'])
+    assert '--workdir' in said
+
+  def test_a_cell_of_a_table_has_the_nearest_name(self):
+    said = parse('train', ['--config=configs/paper.py:uci_dna/mad'])
+    assert "Did you mean 'uci_dna/made'?" in said
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'says'),
+  [
+    ('features', 0, 'at least 1'),
+    ('features', -1, 'at least 1'),
+    ('features', 8.0, 'whole number'),
+    ('layers', True, 'whole number'),
+    ('event', (8, 0), 'tuple'),
+    ('event', 8, 'tuple'),
+    ('tied', 1, 'bool'),
+    ('positions', 'rotatory', 'rotary'),
+    ('context_size', -1, 'at least 0'),
+  ],
+)
+def test_a_model_refuses_values_of_another_type(field, value, says):
+  config = {'name': 'transformer', 'event': (4,), 'num_values': 3}
+  with pytest.raises(ValueError, match=rf'config\.model\.{field} = .*{says}'):
+    models.build(config | {field: value})
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_every_number_has_a_bound_and_every_output_is_tried(script, tmp_path):
+  module = f'experiments.{script.replace("/", ".")}'
+
+  def look(values):
+    for flag in values.flags_by_module_dict()[module]:
+      if isinstance(flag.parser, flags.IntegerParser | flags.FloatParser):
+        assert flag.parser.lower_bound is not None, flag.name
+      if flag.name in ('out', 'result', 'png', 'dump', 'csv'):
+        (ending, *_) = [*flag.parser.suffixes, '.json']
+        for path, says in (
+          (str(tmp_path), 'directory'),
+          (f'/proc/none/a{ending}', 'no file can be written in /proc'),
+        ):
+          with pytest.raises(flags.IllegalFlagValueError, match=says):
+            flag.parse(path)
+
+  assert parse(script, [], look) == ''
