@@ -5,7 +5,6 @@ section besides `name` is an argument of the family's factory.
 """
 
 import collections.abc
-import dataclasses
 import difflib
 import functools
 import inspect
@@ -86,9 +85,13 @@ FAMILIES: dict[str, Callable[..., AutoregressiveModel]] = {
   'wavenet': wavenet,
 }
 # Families with members that share params: how they are built, and the fields.
-_ORDERS = {'num_orders': int, 'orders_seed': int}
-_MASKS = {'num_masks': int, 'random_orders': bool, 'mask_sampling': bool}
-_ENSEMBLES: dict[Any, tuple[Callable[..., Any], dict[str, type]]] = {
+_ORDERS: dict[str, Any] = {'num_orders': int, 'orders_seed': int}
+_MASKS: dict[str, Any] = {
+  'num_masks': int,
+  'random_orders': bool,
+  'mask_sampling': bool,
+}
+_ENSEMBLES: dict[Any, tuple[Callable[..., Any], dict[str, Any]]] = {
   ardm: (functools.partial(any_order.ensemble, ardm), _ORDERS),
   made: (ensemble, _MASKS),
   nade: (eonade, _ORDERS),
@@ -197,7 +200,7 @@ def _check(field: str, value: Any, annotation: Any) -> None:
     expected, fits = 'one of ' + ', '.join(names), lambda v: v in names
   elif scalar is int:
     least = int(field in _SIZES)
-    whole = lambda v: isinstance(v, numbers.Integral) and v >= least
+    whole = lambda v: isinstance(v, numbers.Integral) and int(v) >= least
     expected = f'a whole number of at least {least}'
     fits = lambda v: whole(v) and not isinstance(v, bool)
   elif scalar is float:
