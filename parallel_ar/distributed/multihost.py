@@ -31,6 +31,7 @@ AGREE_SECONDS = 300.0  # for the slowest of the hosts to come to a question
 
 _hosts: dict[int, str] = {}
 _counts: dict[str, itertools.count] = defaultdict(itertools.count)
+_answered: list[str] = []  # this process's last key in the store
 
 
 class Place(NamedTuple):
@@ -225,7 +226,8 @@ def gather(name: str, text: str, timeout: float = AGREE_SECONDS) -> list[str]:
   client = distributed.global_state.client
   assert client is not None, 'several processes have a coordinator'
   prefix = f'parallel_ar/{name}/{next(_counts[name])}'
-  client.key_value_set(f'{prefix}/{jax.process_index()}', text)
+  own = f'{prefix}/{jax.process_index()}'
+  client.key_value_set(own, text)
   answers = []
   for process in range(count):
     key = f'{prefix}/{process}'
@@ -236,6 +238,10 @@ def gather(name: str, text: str, timeout: float = AGREE_SECONDS) -> list[str]:
         f'{roll_call.expected(process)} did not come to {name!r} within '
         f'{timeout:.0f} s. It hangs or has died: look at its log.'
       ) from error
+  # All have come to this question, so all have read the one before.
+  while _answered:
+    client.key_value_delete(_answered.pop())
+  _answered.append(own)
   return answers
 
 

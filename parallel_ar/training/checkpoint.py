@@ -50,6 +50,11 @@ class Checkpoints:
   """The checkpoints of one run; close it in `finally`.
 
   Saves run in the background: leaving without `close` loses the one in flight.
+
+  Attributes:
+    directory: where they lie.
+    best_step: a step that is kept beside the newest ones.
+    notes: what else than was asked for was read, and why, a line each.
   """
 
   def __init__(
@@ -71,6 +76,7 @@ class Checkpoints:
     self.directory = pathlib.Path(directory).absolute()
     self.best_step: int | None = None
     self.notes: list[str] = []
+    self._told: set[int] = set()
     self._config = config
     self._keep = keep
     self._saved_at = time.monotonic()
@@ -342,16 +348,18 @@ class Checkpoints:
 
   def _tell_of(self, broken: dict[int, str], used: int) -> None:
     for step, why in broken.items():
+      if step in self._told:
+        continue
+      self._told.add(step)
       self.tell(
         f'Checkpoint of step {step} cannot be read ({why}); step {used} is '
         'read instead.'
       )
 
   def tell(self, line: str) -> None:
-    """As the function `tell`, once; also in `notes`."""
-    if line not in self.notes:
-      self.notes.append(line)
-      tell(line)
+    """As the function `tell`; also in `notes`."""
+    self.notes.append(line)
+    tell(line)
 
 
 def tell(line: str) -> None:

@@ -96,8 +96,10 @@ def reason(error: Exception | None) -> str:
   """One short line of an error."""
   if error is None:
     return 'another process cannot read it'
-  text = ' '.join(str(error).split())
-  return f'{type(error).__name__}: {text[:160]}'
+  text = ' '.join(str(error).split()).partition(' [tensorstore')[0]
+  if len(text) > 200:  # TensorStore tells the cause at the end
+    text = f'{text[:60]} ... {text[-130:]}'
+  return f'{type(error).__name__}: {text}'.removesuffix(': ')
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

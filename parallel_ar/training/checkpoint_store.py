@@ -28,7 +28,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from parallel_ar.distributed import multihost
-from parallel_ar.training import checkpoint_meta, disk
+from parallel_ar.training import checkpoint_faults, checkpoint_meta, disk
 from parallel_ar.training.checkpoint_meta import BrokenCheckpoint, Json
 
 
@@ -239,7 +239,7 @@ class Store:
     save.decided.set()
     if multihost.is_first():
       self._clear(save.step)
-    reason = '' if error is None else f' ({str(error).strip()[-200:]})'
+    reason = f' ({checkpoint_faults.reason(error)})' if error else ''
     return LostSave(
       f'The checkpoint of step {save.step} did not reach {self.directory}'
       f'{reason}'
@@ -281,9 +281,8 @@ def prove(draft: pathlib.Path, meta: Json) -> None:
     try:
       tree = handler.metadata(_Literal(draft / name)).tree
     except Exception as error:  # of many kinds, and all say the same
-      raise BrokenCheckpoint(
-        f'{name} cannot be opened again: {str(error)[:200]}'
-      ) from error
+      why = checkpoint_faults.reason(error)
+      raise BrokenCheckpoint(f'{name} cannot be opened: {why}') from error
     found = sorted(checkpoint_meta.layout(tree).values())
     if found != sorted(layout.values()):
       raise BrokenCheckpoint(f'{name} has other arrays than were written')

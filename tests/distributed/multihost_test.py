@@ -63,3 +63,23 @@ def test_one_process_agrees_with_itself():
   fetched = multihost.fetch(tree)
   np.testing.assert_array_equal(fetched['a'], [0, 1, 2])
   assert isinstance(fetched['a'], np.ndarray) and fetched['b'] == 2
+
+
+def test_answers_do_not_stay_with_the_coordinator(monkeypatch):
+  """Of what a process has said, the last is left: others may yet read it."""
+
+  class Store(dict):
+    key_value_set = dict.__setitem__
+    key_value_delete = dict.__delitem__
+
+    def blocking_key_value_get(self, key, timeout):
+      return self.get(key, 'of the other')
+
+  store = Store()
+  monkeypatch.setattr(multihost.distributed.global_state, 'client', store)
+  monkeypatch.setattr(multihost, '_answered', [])
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  for n in range(4):
+    name = f'question {n % 2}'
+    assert multihost.gather(name, str(n)) == [str(n), 'of the other']
+    assert list(store.values()) == [str(n)]
