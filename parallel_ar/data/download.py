@@ -6,19 +6,28 @@ Only a file whose content has an expected sha256 is renamed to its name, in
 one step, so the name never stands for a partial file.
 
 There is no lock. A process takes a partial file over by renaming it, which
-only one can do, and leaves alone those of processes that live; when two fetch
-the same file, each fetches its own copy, and the last rename wins with the
-same content.
+only one can do, and leaves alone those of processes that live: here by their
+pid, and on another host or in another container, whose pids mean nothing here,
+by when they last wrote. When two fetch the same file, each fetches its own
+copy, and the last rename wins with the same content.
+
+A directory may be shared with others. A link that stands where a partial file
+would is removed, not followed, so nothing outside is written to.
 """
 
+import hashlib
 import http.client
 import os
 import pathlib
 import secrets
+import socket
+import stat
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Collection
+from typing import IO
 
 import tqdm
 from absl import logging
@@ -26,6 +35,7 @@ from absl import logging
 from parallel_ar.data import files
 
 _BLOCK = 1 << 16
+_ABANDONED = 3600  # seconds without a byte after which nobody is at work
 _SLACK = 1 << 20  # a gzip stream is never this much longer than its content
 
 
@@ -91,26 +101,47 @@ def _resting(target: pathlib.Path) -> pathlib.Path:
 
 def _claim(target: pathlib.Path) -> pathlib.Path:
   """A partial file of our own, with the bytes of an abandoned one if any."""
-  own = target.with_name(
-    f'{target.name}.part.{os.getpid()}.{secrets.token_hex(4)}'
-  )
+  mine = f'{_place()}.{os.getpid()}.{secrets.token_hex(4)}'
+  own = target.with_name(f'{target.name}.part.{mine}')
   found = sorted(target.parent.glob(f'{target.name}.part*'), key=_size)
   for candidate in reversed(found):
-    owner = candidate.name.removeprefix(f'{target.name}.part').split('.')[1:2]
-    if owner and _alive(owner[0]):
+    if _alive(candidate, candidate.name.removeprefix(f'{target.name}.part')):
       continue
     try:
       os.rename(candidate, own)
     except FileNotFoundError:  # another process was faster
       continue
-    break
+    about = own.lstat()
+    if stat.S_ISREG(about.st_mode) and about.st_nlink == 1:
+      break
+    own.unlink()  # a link, which somebody planted
   return own
 
 
-def _alive(pid: str) -> bool:
+def _place() -> str:
+  """8 hex digits of the host, its boot and the container: where pids mean."""
+  facts = [socket.gethostname()]
   try:
-    os.kill(int(pid), 0)
-  except (ValueError, ProcessLookupError):
+    boot = pathlib.Path('/proc/sys/kernel/random/boot_id').read_text()
+    facts += [boot, os.readlink('/proc/self/ns/pid')]
+  except OSError:
+    pass  # no Linux
+  return hashlib.sha256('\0'.join(facts).encode()).hexdigest()[:8]
+
+
+def _alive(candidate: pathlib.Path, owner: str) -> bool:
+  """Whether the process in '.place.pid.token' is at work; '' is nobody."""
+  if not owner:
+    return False
+  place, _, pid = owner.removeprefix('.').partition('.')
+  if place != _place():
+    try:
+      return time.time() - candidate.lstat().st_mtime < _ABANDONED
+    except FileNotFoundError:
+      return True
+  try:
+    os.kill(int(pid.partition('.')[0]), 0)
+  except (ValueError, OverflowError, ProcessLookupError):
     return False
   except PermissionError:
     return True
@@ -119,7 +150,7 @@ def _alive(pid: str) -> bool:
 
 def _size(path: pathlib.Path) -> int:
   try:
-    return path.stat().st_size
+    return path.lstat().st_size
   except FileNotFoundError:
     return 0
 
@@ -183,7 +214,7 @@ def _receive(url: str, part: pathlib.Path, limit: int, timeout: float) -> bool:
     total = None if length is None else start + int(length)
     if total is not None and total > limit:
       raise TransferError(f'{url} offers {total} bytes, expected <= {limit}')
-    with open(part, 'ab' if start else 'wb') as file, _bar(url, total) as bar:
+    with _writable(part, start) as file, _bar(url, total) as bar:
       bar.update(start)
       while block := answer.read(_BLOCK):
         file.write(block)
@@ -192,6 +223,15 @@ def _receive(url: str, part: pathlib.Path, limit: int, timeout: float) -> bool:
           file.truncate(0)
           raise TransferError(f'{url} sends more than {limit} bytes')
   return total is None or _size(part) == total
+
+
+def _writable(part: pathlib.Path, start: int) -> IO[bytes]:
+  """Opens a partial file to go on, or afresh; never what a link points to."""
+  if not start:
+    part.unlink(missing_ok=True)
+  flags = os.O_APPEND if start else os.O_CREAT | os.O_EXCL
+  file = os.open(part, os.O_WRONLY | os.O_NOFOLLOW | flags, 0o666)
+  return os.fdopen(file, 'ab' if start else 'wb')
 
 
 def _bar(url: str, total: int | None) -> tqdm.tqdm:

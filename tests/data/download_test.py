@@ -74,18 +74,49 @@ def test_a_part_is_whole_or_wrong_or_too_long(server, tmp_path, part):
 def test_the_part_of_a_dead_process_is_taken_over(server, tmp_path):
   dead = subprocess.Popen([sys.executable, '-c', ''])
   dead.wait()
-  (tmp_path / f'a.part.{dead.pid}.00').write_bytes(CONTENT[:5000])
+  (tmp_path / f'a.part.{download._place()}.{dead.pid}.00').write_bytes(
+    CONTENT[:5000]
+  )
   get(server, tmp_path / 'a')
   assert server.requests == [('/a', 'bytes=5000-')]
   assert os.listdir(tmp_path) == ['a']
 
 
 def test_the_part_of_a_living_process_is_left_alone(server, tmp_path):
-  living = tmp_path / f'a.part.{os.getppid()}.00'
+  living = tmp_path / f'a.part.{download._place()}.{os.getppid()}.00'
   living.write_bytes(CONTENT[:5000])
   get(server, tmp_path / 'a')
   assert server.requests == [('/a', None)]
   assert living.read_bytes() == CONTENT[:5000]
+
+
+def test_the_part_of_another_host_is_left_while_it_grows(server, tmp_path):
+  """Its pid is nobody's here, which says nothing of there."""
+  other = tmp_path / f'a.part.00000000.{2**22 - 1}.00'
+  other.write_bytes(CONTENT[:5000])
+  get(server, tmp_path / 'a')
+  assert server.requests == [('/a', None)]
+  assert other.read_bytes() == CONTENT[:5000]
+  os.utime(other, (1, 1))
+  get(server, tmp_path / 'a')
+  assert server.requests[-1] == ('/a', 'bytes=5000-')
+  assert os.listdir(tmp_path) == ['a']
+
+
+@pytest.mark.parametrize('plant', [os.symlink, os.link])
+@pytest.mark.parametrize('name', ['a.part', 'a.part.00000000.1.00'])
+def test_a_planted_link_is_not_followed(server, tmp_path, plant, name):
+  victim = tmp_path / 'victim'
+  victim.write_bytes(b'precious')
+  os.utime(victim, (1, 1))
+  (tmp_path / 'd').mkdir()
+  plant(victim, tmp_path / 'd' / name)
+  if plant is os.symlink:
+    os.utime(tmp_path / 'd' / name, (1, 1), follow_symlinks=False)
+  get(server, tmp_path / 'd' / 'a')
+  assert victim.read_bytes() == b'precious'
+  assert not (tmp_path / 'd' / 'a').is_symlink()
+  assert os.listdir(tmp_path / 'd') == ['a']
 
 
 @pytest.mark.parametrize(
