@@ -1,7 +1,8 @@
-"""Samples of a trained run, as a PNG or as text.
+"""Samples of a trained run, as a picture, as text or as numbers.
 
   ./run.sh sample --workdir=runs/digits_gated_pixelcnn --out=samples.png
   ./run.sh sample --workdir=runs/digits_gated_pixelcnn --sampler=ancestral
+  ./run.sh sample --workdir=runs/digits_gated_pixelcnn --out=samples.npz
 
 The same seed gives the same integers with every sampler and every forecaster;
 they differ in cost.
@@ -9,7 +10,8 @@ they differ in cost.
 
 import pathlib
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -22,7 +24,7 @@ from parallel_ar.data import text
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.samplers import forecasters, learned
-from parallel_ar.training import datasets, pictures, trained
+from parallel_ar.training import datasets, pictures, run_directory, trained
 
 _SAMPLERS = {
   'ancestral': samplers.ancestral,
@@ -31,6 +33,8 @@ _SAMPLERS = {
   'gauss_seidel': samplers.gauss_seidel,
   'window': samplers.window,
 }
+
+_TEXTS = ('text', 'kjv', 'text8', 'enwik8', 'shakespeare')
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _DATA_DIR = flags.DEFINE_string(
@@ -76,7 +80,11 @@ _MESH = flags.DEFINE_string(
   'the mesh of the run.',
 )
 _OUT = options.define_output(
-  'out', 'PNG of image events, else text or .npy; samples.* in workdir.'
+  'out',
+  'What to write, by its ending: .png of images, .txt of text; of any events '
+  '.npy, the integers, or .npz, with log_prob, passes, steps, seed and context '
+  'too. Without it samples.* in workdir, what is no default in its name.',
+  ['.png', '.txt', '.npy', '.npz'],
 )
 
 
@@ -98,22 +106,26 @@ def _sample(workdir: pathlib.Path) -> None:
   print(describe(model))
   print(f'parameters: {run.params_name}')
   data = context = None
-  if model.context is not None or run.config.data.name in ('text', 'kjv'):
+  if model.context is not None or run.config.data.name in _TEXTS:
     split = run.config.evaluate.split
     data = datasets.load_split(run.config, split, _DATA_DIR.value)
     context = datasets.contexts(model, data, _COUNT.value)
+  kind = _kind(model, data)
+  out = _out(workdir, kind)
   started = time.monotonic()
-  x, log_prob, info = _draw(model, run.params, context)
-  seconds = time.monotonic() - started
-  passes, steps = info.passes, info.steps
+  sample = _draw(model, run.params, context)
+  seconds, info = time.monotonic() - started, sample.info
   print(
     f'{_SAMPLER.value}: {_COUNT.value} samples in {seconds:.2f} s with '
-    f'compilation; passes mean {passes.mean():.1f}, max {passes.max()} of '
-    f'{model.depth}, steps mean {steps.mean():.1f}, max {steps.max()}; '
-    f'{info.repaired.sum()} positions repaired; mean {-log_prob.mean():.2f} '
-    'nats'
+    f'compilation, mean {-sample.log_prob.mean():.2f} nats'
   )
-  _write(x, workdir, model.head.num_values, data)
+  print(
+    f'passes of the network: mean {info.passes.mean():.1f}, max '
+    f'{info.passes.max()}, depth {model.depth}; smaller steps before them: '
+    f'mean {info.steps.mean():.1f}'
+  )
+  print(f'first guesses that the passes put right: {info.repaired.sum()}')
+  _write(out, kind, sample, context)
 
 
 def _draw(model: AutoregressiveModel, params: Any, context: Any) -> Any:
@@ -159,17 +171,75 @@ def _forecaster(model: AutoregressiveModel) -> forecasters.Forecaster:
   return learned.forecaster(model, learned.load(path, model))
 
 
-def _write(x: np.ndarray, workdir: pathlib.Path, num_values, data) -> None:
-  """Writes a picture, text or an array, whatever the event is."""
-  if pictures.is_image(x.shape[1:]) and num_values:
-    out = pathlib.Path(_OUT.value or workdir / 'samples.png')
-    pictures.save_grid(x, out, num_values=num_values)
-  elif data is not None and data.symbols is not None:
-    out = pathlib.Path(_OUT.value or workdir / 'samples.txt')
-    out.write_bytes(b'\n\n'.join(text.decode(data, row[None]) for row in x))
+class _Kind(NamedTuple):
+  """What a file holds, and who writes it."""
+
+  ending: str
+  save: Callable[..., None]
+
+
+def _kind(model: AutoregressiveModel, data: Any) -> _Kind:
+  """How samples of this event are best looked at."""
+  if pictures.is_image(model.event.shape) and model.head.num_values:
+    values = model.head.num_values
+    save = lambda out, x: pictures.save_grid(x, out, num_values=values)
+    return _Kind('.png', save)
+  if data is not None and data.symbols is not None:
+    texts = lambda x: (text.decode(data, row[None]) for row in x)
+    save = lambda out, x: run_directory.replace(out, b'\n\n'.join(texts(x)))
+    return _Kind('.txt', save)
+  return _Kind('.npy', _save_array)
+
+
+def _save_array(out: pathlib.Path, x: np.ndarray) -> None:
+  with run_directory.whole(out) as file:
+    np.save(file, x)
+
+
+def _out(workdir: pathlib.Path, kind: _Kind) -> pathlib.Path:
+  """Where samples go; without --out the name tells what drew them.
+
+  Raises:
+    ValueError: a name whose ending these events have no form for, or a
+      directory where nothing can be written.
+  """
+  named = ('count', 'seed', 'temperature', 'step', 'params')
+  given = [(n, flags.FLAGS[n]) for n in named]
+  parts = [f'_{n}{f.value}' for n, f in given if f.value != f.default]
+  out = pathlib.Path(
+    _OUT.value or workdir / f'samples{"".join(parts)}{kind.ending}'
+  )
+  known = list(dict.fromkeys((kind.ending, '.npy', '.npz')))
+  if out.suffix not in known:
+    raise ValueError(
+      f'--out={out}: the samples of this run are written as '
+      f'{" or ".join(known)}, by the ending of the name.'
+    )
+  options.check_writable(out)
+  return out
+
+
+def _write(
+  out: pathlib.Path, kind: _Kind, sample: samplers.Sample, context: Any
+) -> None:
+  """Writes the picture or the text, the integers, or all numbers."""
+  if out.suffix == '.npy':
+    _save_array(out, np.asarray(sample.x))
+  elif out.suffix == '.npz':
+    named: dict[str, Any] = {
+      'x': sample.x,
+      'log_prob': sample.log_prob,
+      'passes': sample.info.passes,
+      'steps': sample.info.steps,
+      'seed': np.uint32(_SEED.value),
+      'temperature': np.float64(_TEMPERATURE.value),
+    }
+    for i, leaf in enumerate(jax.tree.leaves(context)):
+      named[f'context_{i}'] = np.asarray(leaf)
+    with run_directory.whole(out) as file:
+      np.savez(file, **named)
   else:
-    out = pathlib.Path(_OUT.value or workdir / 'samples.npy')
-    np.save(out, x)
+    kind.save(out, sample.x)
   print(f'samples: {out}')
 
 

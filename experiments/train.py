@@ -107,7 +107,6 @@ def main() -> None:
     )
   if not multihost.is_first():
     return
-  print(describe(summary.models[0]))
   print(evaluation)
   record = results.of_evaluation(
     evaluation,

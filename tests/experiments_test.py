@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -124,6 +125,14 @@ def test_table_of_samplers(tmp_path):
   workdir = f'--workdir={tmp_path}/run'
   tiny = ['--config.train.steps=2', '--config.train.batch_size=4']
   run([sys.executable, '-m', 'experiments.train', MARKOV, workdir, *tiny])
+  sample = [sys.executable, '-m', 'experiments.sample', workdir, '--count=3']
+  run([*sample, f'--out={tmp_path}/x.npz', '--seed=5', '--temperature=0.5'])
+  with np.load(tmp_path / 'x.npz') as drawn:
+    assert drawn['x'].shape == (3, 16)
+    assert drawn['log_prob'].shape == drawn['passes'].shape == (3,)
+    assert (drawn['seed'], drawn['temperature']) == (5, 0.5)
+  run([*sample, '--temperature=0.5'])
+  assert (tmp_path / 'run' / 'samples_count3_temperature0.5.npy').exists()
   flags = ['--count=4', '--batch=2', '--rounds=1', f'--out={tmp_path}/out.json']
   done = run(
     [sys.executable, '-m', 'experiments.tables.samplers', workdir, *flags]

@@ -27,6 +27,17 @@ PathLike = str | os.PathLike[str]
 TIMES = ('steps_per_second', 'tokens_per_second', 'data_wait_seconds')
 
 
+# Of a record: what a line on stderr tells, by its short name.
+_SHOWN = {
+  'loss_nats': 'loss',
+  'nats': 'nats',
+  'standard_error': '+-',
+  'bits_per_dim': 'bits/dim',
+  'grad_norm': '|grad|',
+  'steps_per_second': 'steps/s',
+}
+
+
 class MetricWriter:
   """Writes the records of a run; close it in `finally`.
 
@@ -79,14 +90,20 @@ class MetricWriter:
       step: updates done.
       values: numbers by name.
     """
+    values = {name: v for name, v in values.items() if not _unknown(name, v)}
     record = {'step': step, 'kind': kind}
     record |= {name: _json_number(value) for name, value in values.items()}
     self._file.write(json.dumps(record) + '\n')
     if self._board is not None:
       for name, value in values.items():
-        self._board.add_scalar(f'{kind}/{name}', value, step)
+        if math.isfinite(value):  # TensorBoard draws no others, and warns
+          self._board.add_scalar(f'{kind}/{name}', value, step)
     if self._lines or kind != 'train':
-      shown = ', '.join(f'{k} {v:.5g}' for k, v in values.items())
+      shown = ', '.join(
+        f'{name} {values[field]:.5g}'
+        for field, name in _SHOWN.items()
+        if field in values
+      )
       self.say(f'step {step}/{self._steps} {kind}: {shown}{self._left(step)}')
 
   def _left(self, step: int) -> str:
@@ -196,6 +213,11 @@ def read(path: PathLike) -> list[dict[str, Any]]:
     except ValueError:
       break  # a kill in the middle of a line: nothing after it can be trusted
   return records
+
+
+def _unknown(name: str, value: float) -> bool:
+  """Whether it is a rate of a time in which nothing was done yet."""
+  return name.endswith('_per_second') and math.isnan(value)
 
 
 def _json_number(value: float) -> float | str:

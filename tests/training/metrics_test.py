@@ -44,6 +44,15 @@ class TestRecords:
     assert float(record['b']) == math.inf
     assert float(record['c']) == -math.inf
 
+  def test_a_rate_that_nobody_timed_is_left_out(self, tmp_path, caplog):
+    writer = _writer(tmp_path, tensorboard=True)
+    values = {'loss_nats': 2.0, 'steps_per_second': math.nan, 'x': math.inf}
+    writer.write('train', 1, values)
+    writer.close()
+    (record,) = metrics.read(tmp_path / 'metrics.jsonl')
+    assert record.keys() == {'step', 'kind', 'loss_nats', 'x'}
+    assert not caplog.records, 'TensorBoard warned'
+
   def test_resume_cuts_back_to_the_step(self, tmp_path):
     writer = _writer(tmp_path)
     for step in (10, 20, 30):
@@ -104,7 +113,7 @@ class TestPerson:
     writer.say('hello')
     writer.close()
     shown = capsys.readouterr()
-    assert 'step 50/100 train: loss_nats 2.5, bits_per_dim 0.5' in shown.err
+    assert 'step 50/100 train: loss 2.5, bits/dim 0.5' in shown.err
     assert ', ETA ' in shown.err
     assert 'hello' in shown.err
     assert shown.out == ''
