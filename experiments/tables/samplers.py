@@ -190,7 +190,7 @@ def measure(
       passes=passes,
       steps=steps,
       different=int((x != want).sum()),
-      repaired=int(sum(_repaired(s.info) for s in parts)),
+      repaired=int(sum(s.info.repaired.sum() for s in parts)),
       seconds=timing.summarize(rounds.seconds[name]),
       ratio=timing.ratio(rounds, 'ancestral', name),
       compile_seconds=programs[name][0],
@@ -215,12 +215,6 @@ def _selected(
     for name, sampler in draw.items()
     if not only or name in only or name == 'ancestral'
   }
-
-
-def _repaired(info: samplers.SampleInfo) -> int:
-  """Positions that a draft had wrong; 0 where the passes began from zeros."""
-  drafted = np.max(info.steps) > 0
-  return int(np.sum(info.repaired)) if drafted else 0
 
 
 def table(model: AutoregressiveModel, rows: dict[str, Row]) -> str:

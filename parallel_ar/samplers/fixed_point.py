@@ -10,7 +10,7 @@ from parallel_ar.model import (
   over_positions,
   position_noise,
 )
-from parallel_ar.samplers import sweep
+from parallel_ar.samplers import frontier, sweep
 from parallel_ar.samplers.forecasters import Forecaster, Progress
 from parallel_ar.samplers.sweep import Sample, Sampler
 from parallel_ar.types import Array, Context, Params, PRNGKey
@@ -66,13 +66,15 @@ def fixed_point(
     params: Params, keys: PRNGKey, context: Context, given: Array, known: Array
   ) -> Sample:
     first = start(params, keys, context, given)
-    args = params, keys, context, first, given, known
     if forecaster.next is None:
-      return sweep.sweep(model, *args, jnp.array(False))
-    return _predict(model, forecaster, *args)
+      return sweep.draft(model, first, jnp.zeros(len(keys)))
+    rule = forecaster._replace(first=None)  # it has spoken; do not compile it
+    args = params, keys, context, first, given, known
+    return _predict(model, rule, *args)
 
-  if forecaster.next is None:
-    return sweep.sampler(model, draw)
+  if forecaster.first is None and forecaster.next is None:
+    rule = functools.partial(sweep.unguessed, model, one_rank=False)
+    return sweep.sampler(model, rule)
   return sweep.proved(model, draw)
 
 
@@ -88,46 +90,43 @@ def _predict(
   known: Array,
 ) -> Sample:
   """`sweep.sweep` with a forecast of what is not final after every pass."""
-  rank = jnp.asarray(model.rank)
+  rank, depth = jnp.asarray(model.rank), model.depth
   held = over_positions(known, start)
   noise = jax.vmap(functools.partial(position_noise, model))(keys)
 
-  def one_pass(x, context, given, held, noise, frontier):
+  def one_pass(x, context, given, known, noise, low):
     extra = None
     if forecaster.conditionals is None:
       dist = model.conditionals(params, x, context)
     else:
       dist, extra = forecaster.conditionals(params, x, context)
+    held = over_positions(known, x)
     y = jnp.where(held, given, model.head.pick(dist, noise).astype(x.dtype))
-    differs = (y != x).reshape(*rank.shape, -1).any(-1)
-    first = jnp.where(differs, rank, model.depth).min()
-    # A NaN differs from itself; the frontier still moves.
-    frontier = jnp.minimum(jnp.maximum(first, frontier) + 1, model.depth)
+    step = frontier.advance(x, y, dist, known, low, rank, depth)
     assert forecaster.next is not None
-    said = forecaster.next(Progress(y, frontier, noise, extra))
-    ahead = over_positions(rank >= frontier, y) & ~held
+    said = forecaster.next(Progress(step.x, step.frontier, noise, extra))
+    said = frontier.finite(said.astype(x.dtype))
+    # A frontier that stays asks for zeros.
+    ahead = (rank >= step.frontier) & ~known & (step.frontier > low)
+    total = model.head.log_prob(dist, step.x).sum()
     return (
-      jnp.where(ahead, said.astype(y.dtype), y),
-      frontier,
-      model.head.log_prob(dist, y).sum(),
+      jnp.where(over_positions(ahead, x), said, step.x),
+      step.frontier,
+      total,
     )
 
   def body(state: tuple) -> tuple:
-    x, frontier, log_prob, passes = state
-    y, moved, total = jax.vmap(one_pass)(
-      x, context, given, held, noise, frontier
-    )
-    running = frontier < model.depth
-    return (
-      jnp.where(over_positions(running, y), y, x),
-      jnp.where(running, moved, frontier),
-      jnp.where(running, total, log_prob),
-      passes + running,
-    )
+    x, low, log_prob, passes = state
+    x, moved, total = jax.vmap(one_pass)(x, context, given, known, noise, low)
+    running = low < depth
+    return x, moved, jnp.where(running, total, log_prob), passes + running
 
+  first = jax.vmap(lambda known: frontier.start(known, rank, depth))(known)
+  start = jnp.where(held, given, frontier.finite(start))
   zeros = jnp.zeros(len(keys), jnp.int32)
-  state = jnp.where(held, given, start), zeros, jnp.zeros(len(keys)), zeros
   x, _, log_prob, passes = jax.lax.while_loop(
-    lambda state: (state[1] < model.depth).any(), body, state
+    lambda state: (state[1] < depth).any(),
+    body,
+    (start, first, jnp.zeros(len(keys)), zeros),
   )
   return sweep.draft(model, x, log_prob, steps=passes)

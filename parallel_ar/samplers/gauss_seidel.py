@@ -12,7 +12,7 @@ from parallel_ar.model import (
   over_positions,
   position_noise,
 )
-from parallel_ar.samplers import slots, sweep
+from parallel_ar.samplers import frontier, slots, sweep
 from parallel_ar.samplers.sweep import Sample, Sampler
 from parallel_ar.types import Array, Context, Params, PRNGKey
 
@@ -122,28 +122,22 @@ def _jacobi(
   given, known, noise = row
   held = over_positions(known, given)
   conditionals = jax.vmap(blocks.conditionals, (None, 0, 0))
-  size = blocks.size
+  size, place = blocks.size, jnp.arange(blocks.size, dtype=jnp.int32)
+  advance = jax.vmap(functools.partial(frontier.advance, rank=place, end=size))
 
   def body(state: tuple) -> tuple:
-    x, terms, final, passes = state
+    x, terms, low, passes = state
     dist = conditionals(params, shared, x)
     picked = jax.vmap(model.head.pick)(dist, noise).astype(x.dtype)
-    y = jnp.where(held, given, picked)
-    total = jax.vmap(model.head.log_prob)(dist, y).sum(1)
-    differs = (y != x).reshape(*known.shape, -1).any(-1)
-    # A pick reads only slots before it: it is final where all of them are.
-    first = jnp.where(differs, jnp.arange(size), size).min(1)
-    first = jnp.maximum(first, final)  # a NaN differs from itself
-    running = final < size
-    return (
-      jnp.where(over_positions(running, y), y, x),
-      jnp.where(running, total, terms),
-      jnp.where(running, first + 1, final),
-      passes + running,
-    )
+    step = advance(x, jnp.where(held, given, picked), dist, known, low)
+    total = jax.vmap(model.head.log_prob)(dist, step.x).sum(1)
+    running = low < size
+    terms = jnp.where(running, total, terms)
+    return step.x, terms, step.frontier, passes + running
 
   batch = len(start)
-  zeros = jnp.zeros(batch, jnp.int32)
-  state = jnp.where(held, given, start), jnp.zeros(batch), zeros, zeros
+  first = jax.vmap(lambda known: frontier.start(known, place, size))(known)
+  start = jnp.where(held, given, frontier.finite(start))
+  state = start, jnp.zeros(batch), first, jnp.zeros(batch, jnp.int32)
   end = jax.lax.while_loop(lambda s: (s[2] < size).any(), body, state)
   return end[0], end[1], end[3]

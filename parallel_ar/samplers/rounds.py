@@ -27,7 +27,7 @@ from parallel_ar.model import (
   AutoregressiveModel,
   over_positions,
 )
-from parallel_ar.samplers import slots, sweep
+from parallel_ar.samplers import frontier, slots, sweep
 from parallel_ar.samplers.sweep import Sample
 from parallel_ar.types import Array, Context, Dist, Params, PRNGKey
 
@@ -345,6 +345,7 @@ def _propose(
     at = jnp.minimum(slot, plan.model.num_positions - 1)
     given, known, random = jax.tree.map(lambda a: a[at], inputs)
     value = plan.rule.propose(plan.draft, dist, random).astype(given.dtype)
+    value = frontier.finite(value)  # the model reads it beside final ones
     return _put(values, slot, jnp.where(known, given, value))
 
   start = jnp.clip(k - 1, 0, room - lead)

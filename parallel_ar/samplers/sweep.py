@@ -28,6 +28,7 @@ from parallel_ar.model import (
   over_positions,
   position_noise,
 )
+from parallel_ar.samplers import frontier
 from parallel_ar.types import Array, ArrayLike, Context, Params, PRNGKey
 
 
@@ -41,7 +42,13 @@ class SampleInfo(NamedTuple):
     steps: int32[B], incremental evaluations before the passes.
     tested: int32[B], proposals of a draft that were compared with the model.
     agreed: int32[B], those that the model accepted.
-    repaired: int32[B], positions whose guess before the passes was wrong.
+    repaired: int32[B], positions that a draft or a forecast had wrong; 0 where
+      nobody guessed.
+    changed: int32[B], positions that were final and whose pick changed in a
+      later pass. Of a causal model none does, so that one proves that the
+      conditionals read what they must not, by rounding only if the model says
+      causality='rounding'; 0 proves nothing, an audit does.
+    not_finite: int32[B], positions whose final value is not finite.
   """
 
   passes: ArrayLike
@@ -51,6 +58,8 @@ class SampleInfo(NamedTuple):
   tested: ArrayLike
   agreed: ArrayLike
   repaired: ArrayLike
+  changed: ArrayLike
+  not_finite: ArrayLike
 
 
 class Sample(NamedTuple):
@@ -104,6 +113,22 @@ def proved(model: AutoregressiveModel, draft: Draw) -> Sampler:
   return sampler(model, draw)
 
 
+def unguessed(
+  model: AutoregressiveModel,
+  params: Params,
+  keys: PRNGKey,
+  context: Context,
+  given: Array,
+  known: Array,
+  one_rank: bool,
+) -> Sample:
+  """The sample of the keys from zeros, which nobody has guessed."""
+  args = jnp.zeros_like(given), given, known, jnp.array(one_rank)
+  sample = sweep(model, params, keys, context, *args)
+  none = jnp.zeros_like(sample.info.passes)
+  return sample._replace(info=sample.info._replace(repaired=none))
+
+
 def prove(
   model: AutoregressiveModel,
   params: Params,
@@ -141,11 +166,18 @@ def draft(
     tested=zeros,
     agreed=zeros,
     repaired=zeros,
+    changed=zeros,
+    not_finite=_not_finite(model, x),
   )
   spread = {
     k: jnp.broadcast_to(jnp.asarray(v), zeros.shape) for k, v in cost.items()
   }
   return Sample(x, log_prob, info._replace(**spread))
+
+
+def _not_finite(model: AutoregressiveModel, x: Array) -> Array:
+  wrong = ~jnp.isfinite(x).reshape(*x.shape[: 1 + model.rank.ndim], -1)
+  return wrong.any(-1).reshape(len(x), -1).sum(1, dtype=jnp.int32)
 
 
 def prepare(
@@ -197,6 +229,7 @@ class _State(NamedTuple):
   frontier: Array  # [B], ranks below it are final
   passes: Array  # [B]
   accepted: Array  # [B, R]
+  changed: Array  # [B, E], final values that a later pass contradicts
   evaluations: Array  # []
 
 
@@ -213,8 +246,11 @@ def sweep(
 ) -> Sample:
   """Sweeps until every example is final.
 
-  `solve` with the noise of the keys.
+  `solve` with the noise of the keys. Where the caller compiles a sampler into
+  a program of its own, the rule is a constant there; behind the barrier both
+  programs are the same but for its value.
   """
+  one_rank = jax.lax.optimization_barrier(one_rank)
   noise = jax.vmap(functools.partial(position_noise, model))(keys)
   return solve(model, params, noise, context, start, given, known, one_rank)
 
@@ -231,11 +267,9 @@ def solve(
 ) -> Sample:
   """Solves x = pick(conditionals(x), noise) for every example.
 
-  Write y = pick(conditionals(x), noise) and let r be the lowest rank at which
-  y differs from x. If all ranks below f are final in x, then y agrees with x
-  there, r >= f, and the picks of rank r read final values only: ranks up to r
-  are final in y. The frontier moves to r + 1 > f. So an example needs at most
-  R passes from any start, and one pass from the sample itself.
+  An example needs at most R passes from any start, one more whenever guesses of
+  continuous values overflow, and one pass from the sample itself; see
+  `frontier`.
 
   Args:
     model: the model.
@@ -250,62 +284,60 @@ def solve(
   Returns:
     The samples.
   """
-  rank = jnp.asarray(model.rank)[None]
-  axes = tuple(range(1, rank.ndim))
-  batch = start.shape[0]
+  rank = jnp.asarray(model.rank)
+  batch, axes = start.shape[0], tuple(range(1, rank.ndim + 1))
   held = over_positions(known, start)
+  start = jnp.where(held, given, frontier.finite(start))
   conditionals = partition.vmap(model.conditionals, (None, 0, 0), batch)
+  advance = jax.vmap(
+    functools.partial(
+      frontier.advance, rank=rank, end=model.depth, one_rank=one_rank
+    )
+  )
 
   def body(state: _State) -> _State:
     dist = conditionals(params, state.x, context)
-    picked = jax.vmap(model.head.pick)(dist, noise).astype(state.x.dtype)
+    picked = jax.vmap(model.head.pick)(dist, noise).astype(start.dtype)
     y = jnp.where(held, given, picked)
-    total = jax.vmap(model.head.log_prob)(dist, y).sum(axes)
-    differs = (y != state.x).reshape(*known.shape, -1).any(-1)
-    first = jnp.where(differs, rank, model.depth).min(axes)
-    # A NaN differs from itself; the frontier still moves.
-    first = jnp.maximum(first, state.frontier)
-    last = jnp.where(one_rank, state.frontier, first)
-    frontier = jnp.minimum(last + 1, model.depth)
-
+    step = advance(state.x, y, dist, known, state.frontier)
+    total = jax.vmap(model.head.log_prob)(dist, step.x).sum(axes)
     running = state.frontier < model.depth
-    column = (batch,) + (1,) * len(axes)
-    low, high = state.frontier.reshape(column), frontier.reshape(column)
-    final = (rank >= low) & (rank < high)
-    keep = jnp.where(one_rank, final, running.reshape(low.shape))
+    at = jnp.minimum(state.evaluations, model.depth - 1)
+    before = jnp.where(state.passes > 0, state.frontier, 0)
+    now = jax.vmap(lambda low, high: (rank >= low) & (rank < high))
+    accepted = now(before, step.frontier).sum(axes, dtype=jnp.int32)
     return _State(
-      x=jnp.where(over_positions(keep, y), y, state.x),
+      x=step.x,
       log_prob=jnp.where(running, total, state.log_prob),
-      frontier=jnp.where(running, frontier, state.frontier),
+      frontier=step.frontier,
       passes=state.passes + running,
-      accepted=state.accepted.at[:, state.evaluations].set(
-        jnp.where(running, final.sum(axes, dtype=jnp.int32), 0)
-      ),
+      accepted=state.accepted.at[:, at].add(jnp.where(running, accepted, 0)),
+      changed=state.changed | (step.changed & over_positions(running, known)),
       evaluations=state.evaluations + 1,
     )
 
   zeros = jnp.zeros(batch, jnp.int32)
-  start = jnp.where(held, given, start)
+  first = jax.vmap(lambda known: frontier.start(known, rank, model.depth))
   end = jax.lax.while_loop(
     lambda state: (state.frontier < model.depth).any(),
     body,
     _State(
       x=start,
       log_prob=jnp.zeros(batch),
-      frontier=zeros,
+      frontier=first(known),
       passes=zeros,
       accepted=jnp.zeros((batch, model.depth), jnp.int32),
+      changed=jnp.zeros_like(known),
       evaluations=jnp.zeros((), jnp.int32),
     ),
   )
-  wrong = (end.x != start).reshape(*known.shape, -1).any(-1)
-  info = SampleInfo(
+  count = functools.partial(jnp.sum, axis=axes, dtype=jnp.int32)
+  over_values = lambda a: a.reshape(*known.shape, -1).any(-1)
+  sample = draft(model, end.x, end.log_prob, changed=count(end.changed))
+  info = sample.info._replace(
     passes=end.passes,
     evaluations=end.evaluations,
     accepted=end.accepted,
-    steps=zeros,
-    tested=zeros,
-    agreed=zeros,
-    repaired=wrong.sum(axes, dtype=jnp.int32),
+    repaired=count(over_values(end.x != start)),
   )
-  return Sample(end.x, end.log_prob, info)
+  return sample._replace(info=info)

@@ -14,7 +14,7 @@ from parallel_ar.model import (
   over_positions,
   position_noise,
 )
-from parallel_ar.samplers import slots, sweep
+from parallel_ar.samplers import frontier, slots, sweep
 from parallel_ar.samplers.forecasters import Forecaster, Progress
 from parallel_ar.samplers.sweep import Sample, Sampler
 from parallel_ar.types import Array, Context, Params, PRNGKey
@@ -77,18 +77,19 @@ def window(
     )
   most = model.num_positions
   sizes = tuple(sorted({min(size, most) for size in sizes}))
-  rule = _Rule(decode or model.decode or recompute_decode(model), forecaster)
+  decode = decode or model.decode or recompute_decode(model)
+  later = forecaster._replace(first=None)  # spoken before; do not compile it
 
   def draw(
     params: Params, keys: PRNGKey, context: Context, given: Array, known: Array
   ) -> Sample:
     start = jnp.zeros_like(given)
-    if rule.forecaster.first is not None:
-      first = rule.forecaster.first(params, keys, context)
+    if forecaster.first is not None:
+      first = forecaster.first(params, keys, context)
       start = jnp.asarray(first, given.dtype).reshape(given.shape)
-    count = min(lanes or len(keys), len(keys))
+    rule = _Rule(decode, later, min(lanes or len(keys), len(keys)))
     args = params, keys, context, start, given, known
-    return _draw(model, rule, sizes, count, *args)
+    return _draw(model, rule, sizes, *args)
 
   return sweep.proved(model, draw) if verify else sweep.sampler(model, draw)
 
@@ -96,6 +97,17 @@ def window(
 class _Rule(NamedTuple):
   decode: Decode
   forecaster: Forecaster
+  lanes: int
+
+
+class _Batch(NamedTuple):
+  """All examples, slot after slot."""
+
+  keys: PRNGKey  # [N]
+  context: Context  # [N, ...]
+  start: Array  # [N, D, ...], first guesses
+  given: Array  # [N, D, ...]
+  known: Array  # [N, D]
 
 
 class _Job(NamedTuple):
@@ -126,12 +138,20 @@ class _Done(NamedTuple):
   rounds: Array
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+class _State(NamedTuple):
+  lane: _Lane  # of all lanes
+  job: _Job  # of all lanes
+  done: _Done
+  upcoming: Array  # int32[], the next key
+  gain: Array  # float32[], slots that a round has gained lately
+  evaluations: Array  # int32[]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _draw(
   model: AutoregressiveModel,
   rule: _Rule,
   sizes: tuple[int, ...],
-  lanes: int,
   params: Params,
   keys: PRNGKey,
   context: Context,
@@ -139,82 +159,133 @@ def _draw(
   given: Array,
   known: Array,
 ) -> Sample:
-  num, depth = len(keys), model.num_positions
+  """Draws the batch by rounds of all lanes, until no key is left."""
+  num = len(keys)
   in_slots = jax.vmap(functools.partial(slots.in_slots, model))
   start, given, known = in_slots((start, given, known))
+  start = frontier.finite(start)
   start = jnp.where(over_positions(known, given), given, start)
-
-  def jobs(number: Array) -> _Job:
-    row = jnp.minimum(number, num - 1)
-    noise = jax.vmap(functools.partial(position_noise, model))(keys[row])
-    here = jax.tree.map(lambda c: c[row], context)
-    return _Job(here, given[row], known[row], in_slots(noise))
-
-  def caches(context: Context) -> Any:
-    init = functools.partial(rule.decode.init, params)
-    return jax.vmap(init, axis_size=lanes)(context)
-
+  batch = _Batch(keys, context, start, given, known)
   advances = [jax.vmap(_advance(model, rule, params, size)) for size in sizes]
 
-  def body(state: tuple) -> tuple:
-    lane, job, done, upcoming, gain, evaluations = state
-    choice = (jnp.asarray(sizes[:-1], jnp.float32) < 2 * gain).sum()
-    before, active = lane.k, lane.number < num
-    lane = jax.lax.switch(choice, advances, lane, job)
-    gained = jnp.where(active, lane.k - before, 0).sum() / active.sum()
-    gain = _MEMORY * gain + (1 - _MEMORY) * gained
-
-    ready = active & (lane.k >= depth)
-    row = jnp.where(ready, lane.number, num)
-    done = _Done(
-      done.x.at[row].set(lane.x),
-      done.log_prob.at[row].set(lane.terms.sum(1)),
-      done.rounds.at[row].set(lane.rounds),
+  def body(state: _State) -> _State:
+    choice = jnp.asarray(sizes[:-1], jnp.float32) < 2 * state.gain
+    choice = choice.sum(dtype=jnp.int32)
+    lane = jax.lax.switch(choice, advances, state.lane, state.job)
+    active = lane.number < num
+    gained = jnp.where(active, lane.k - state.lane.k, 0).astype(jnp.float32)
+    gained = gained.sum() / active.sum(dtype=jnp.float32)
+    ready = active & (lane.k >= model.num_positions)
+    done = _collect(state.done, lane, ready)
+    lane, job, upcoming = _refill(
+      model, rule, params, batch, lane, state.job, ready, state.upcoming
     )
-    turn = upcoming + jnp.cumsum(ready) - 1
-    number = jnp.where(ready, jnp.minimum(turn, num), lane.number)
-    fresh = start[jnp.minimum(number, num - 1)]
-    lane = lane._replace(
-      number=number,
-      k=jnp.where(ready & (number < num), 0, lane.k),
-      x=jnp.where(over_positions(ready, fresh), fresh, lane.x),
-      rounds=jnp.where(ready, 0, lane.rounds),
-    )
-    if lanes < num:  # noise is drawn again only when a lane has a new key
+    gain = _MEMORY * state.gain + (1 - _MEMORY) * gained
+    return _State(lane, job, done, upcoming, gain, state.evaluations + 1)
 
-      def renew() -> tuple[_Job, Any]:
-        job = jobs(number)
-        pick = lambda a, b: jnp.where(over_positions(ready, a), a, b)
-        return job, jax.tree.map(pick, caches(job.context), lane.cache)
-
-      keep = lambda: (job, lane.cache)
-      job, cache = jax.lax.cond(ready.any(), renew, keep)
-      lane = lane._replace(cache=cache)
-    return (lane, job, done, upcoming + ready.sum(), gain, evaluations + 1)
-
-  number = jnp.arange(lanes)
-  job = jobs(number)
-  zeros = jnp.zeros(lanes, jnp.int32)
-  lane = _Lane(
-    number,
-    zeros,
-    start[:lanes],
-    jnp.zeros((lanes, depth)),
-    zeros,
-    caches(job.context),
+  end = jax.lax.while_loop(
+    lambda state: (state.lane.number < num).any(),
+    body,
+    _begin(model, rule, sizes, params, batch),
   )
-  done = _Done(
-    jnp.zeros((num + 1, *start.shape[1:]), start.dtype),
-    jnp.zeros(num + 1),
-    jnp.zeros(num + 1, jnp.int32),
-  )
-  gain = jnp.asarray(sizes[0], jnp.float32) / 2
-  state = lane, job, done, jnp.asarray(lanes), gain, jnp.zeros((), jnp.int32)
-  end = jax.lax.while_loop(lambda s: (s[0].number < num).any(), body, state)
-  done = jax.tree.map(lambda a: a[:num], end[2])
+  done = jax.tree.map(lambda a: a[:num], end.done)
   x = jax.vmap(functools.partial(slots.to_event, model))(done.x)
   sample = sweep.draft(model, x, done.log_prob, steps=done.rounds)
-  return sample._replace(info=sample.info._replace(evaluations=end[5]))
+  return sample._replace(info=sample.info._replace(evaluations=end.evaluations))
+
+
+def _begin(
+  model: AutoregressiveModel,
+  rule: _Rule,
+  sizes: tuple[int, ...],
+  params: Params,
+  batch: _Batch,
+) -> _State:
+  """Every lane at the beginning of its first key."""
+  num, lanes = len(batch.keys), rule.lanes
+  number, zeros = (
+    jnp.arange(lanes, dtype=jnp.int32),
+    jnp.zeros(lanes, jnp.int32),
+  )
+  job = _jobs(model, batch, number)
+  terms = jnp.zeros((lanes, model.num_positions))
+  cache = _caches(rule, params, job.context)
+  spare = num + 1
+  done = _Done(
+    jnp.zeros((spare, *batch.start.shape[1:]), batch.start.dtype),
+    jnp.zeros(spare),
+    jnp.zeros(spare, jnp.int32),
+  )
+  return _State(
+    _Lane(number, zeros, batch.start[:lanes], terms, zeros, cache),
+    job,
+    done,
+    jnp.int32(lanes),
+    jnp.float32(sizes[0] / 2),
+    jnp.int32(0),
+  )
+
+
+def _jobs(model: AutoregressiveModel, batch: _Batch, number: Array) -> _Job:
+  """What the lanes with these keys work on."""
+  row = jnp.minimum(number, len(batch.keys) - 1)
+
+  def noise(key: PRNGKey) -> Any:
+    return slots.in_slots(model, position_noise(model, key))
+
+  here = jax.tree.map(lambda c: c[row], batch.context)
+  drawn = jax.vmap(noise)(batch.keys[row])
+  return _Job(here, batch.given[row], batch.known[row], drawn)
+
+
+def _caches(rule: _Rule, params: Params, context: Context) -> Any:
+  init = functools.partial(rule.decode.init, params)
+  return jax.vmap(init, axis_size=rule.lanes)(context)
+
+
+def _collect(done: _Done, lane: _Lane, ready: Array) -> _Done:
+  """Puts away the examples of the lanes that are ready."""
+  row = jnp.where(ready, lane.number, len(done.rounds) - 1)
+  return _Done(
+    done.x.at[row].set(lane.x),
+    done.log_prob.at[row].set(lane.terms.sum(1)),
+    done.rounds.at[row].set(lane.rounds),
+  )
+
+
+def _refill(
+  model: AutoregressiveModel,
+  rule: _Rule,
+  params: Params,
+  batch: _Batch,
+  lane: _Lane,
+  job: _Job,
+  ready: Array,
+  upcoming: Array,
+) -> tuple[_Lane, _Job, Array]:
+  """Gives the next keys to the lanes that are ready."""
+  num = len(batch.keys)
+  turn = upcoming + jnp.cumsum(ready, dtype=jnp.int32) - 1
+  number = jnp.where(ready, jnp.minimum(turn, num), lane.number)
+  fresh = batch.start[jnp.minimum(number, num - 1)]
+  lane = lane._replace(
+    number=number,
+    k=jnp.where(ready & (number < num), 0, lane.k),
+    x=jnp.where(over_positions(ready, fresh), fresh, lane.x),
+    rounds=jnp.where(ready, 0, lane.rounds),
+  )
+  if rule.lanes < num:  # noise is drawn again only when a lane has a new key
+
+    def renew() -> tuple[_Job, Any]:
+      job = _jobs(model, batch, number)
+      fresh = _caches(rule, params, job.context)
+      pick = lambda a, b: jnp.where(over_positions(ready, a), a, b)
+      return job, jax.tree.map(pick, fresh, lane.cache)
+
+    keep = lambda: (job, lane.cache)
+    job, cache = jax.lax.cond(ready.any(), renew, keep)
+    lane = lane._replace(cache=cache)
+  return lane, job, upcoming + ready.sum(dtype=jnp.int32)
 
 
 def _advance(
@@ -224,6 +295,8 @@ def _advance(
   rank = jnp.asarray(model.rank).reshape(-1)[order.slots(model.rank)]
   last = model.num_positions - size
   event = functools.partial(slots.to_event, model)
+  # The nats of a known slot come from a round too: none is passed over.
+  none = jnp.zeros(size, bool)
 
   def advance(lane: _Lane, job: _Job) -> _Lane:
     # At the end the window starts early: final slots are evaluated again.
@@ -233,32 +306,24 @@ def _advance(
     cache = rule.decode.rewind(lane.cache, at)
     dist, cache = rule.decode.extend(params, cache, at, previous)
     given, known, noise = jax.tree.map(cut, (job.given, job.known, job.noise))
-    place, guess = at + jnp.arange(size), cut(lane.x)
+    place, guess = at + jnp.arange(size, dtype=jnp.int32), cut(lane.x)
     picked = model.head.pick(dist, noise).astype(guess.dtype)
     y = jnp.where(over_positions(known, given), given, picked)
-    y = jnp.where(over_positions(place < lane.k, y), guess, y)
-    terms = model.head.log_prob(dist, y)
+    step = frontier.advance(guess, y, dist, none, lane.k, place, at + size)
+    # Other sizes round otherwise, so that what is final may seem to change.
+    terms = model.head.log_prob(dist, step.x).astype(lane.terms.dtype)
     terms = jnp.where(place < lane.k, cut(lane.terms), terms)
-    differs = (y != guess).reshape(size, -1).any(-1)
-    first = jnp.where(differs, place, at + size).min()
-    # A NaN differs from itself; the frontier still moves.
-    k = jnp.minimum(jnp.maximum(first, lane.k) + 1, at + size)
-    k = jnp.maximum(k, lane.k)
     write = lambda a, b: jax.lax.dynamic_update_slice_in_dim(a, b, at, 0)
-    x = write(lane.x, y)
+    x, k = write(lane.x, step.x), step.frontier
     if rule.forecaster.next is not None:
-      frontier = rank[jnp.minimum(k, rank.size - 1)]
-      progress = Progress(event(x), frontier, None)
+      low = rank[jnp.minimum(k, rank.size - 1)]
+      progress = Progress(event(x), low, None)
       said = slots.in_slots(model, rule.forecaster.next(progress))
-      ahead = (jnp.arange(rank.size) >= k) & ~job.known
-      x = jnp.where(over_positions(ahead, x), said.astype(x.dtype), x)
-    return _Lane(
-      lane.number,
-      k,
-      x,
-      write(lane.terms, terms),
-      lane.rounds + (lane.k < rank.size),
-      cache,
-    )
+      said = frontier.finite(said.astype(x.dtype))
+      # A frontier that stays asks for zeros.
+      ahead = (jnp.arange(rank.size) >= k) & ~job.known & (k > lane.k)
+      x = jnp.where(over_positions(ahead, x), said, x)
+    rounds = lane.rounds + (lane.k < rank.size)
+    return _Lane(lane.number, k, x, write(lane.terms, terms), rounds, cache)
 
   return advance
