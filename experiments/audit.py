@@ -1,7 +1,7 @@
 """Audits which inputs each output reads, of a model of the house or your own.
 
   ./run.sh audit --model=docs.examples.my_model:model --png=runs/audit.png
-  ./run.sh audit --config=configs/digits_made.py --stride=1
+  ./run.sh audit --config=configs/digits_made.py --events=4
   ./run.sh audit --gallery
 
 --model names a record of `parallel_ar.from_function`, or a function without

@@ -120,8 +120,8 @@ def _sample(workdir: pathlib.Path) -> None:
     f'compilation, mean {-sample.log_prob.mean():.2f} nats'
   )
   print(
-    f'passes of the network: mean {info.passes.mean():.1f}, max '
-    f'{info.passes.max()}, depth {model.depth}; smaller steps before them: '
+    f'passes that prove: mean {info.passes.mean():.1f}, max '
+    f'{info.passes.max()}, depth {model.depth}; steps that guess before them: '
     f'mean {info.steps.mean():.1f}'
   )
   print(f'first guesses that the passes put right: {info.repaired.sum()}')

@@ -10,7 +10,9 @@ par.fixed_point(model)(params, keys).x    # the integers of par.ancestral
 par.codec(model).encode(params, x)        # bytes, and decode() gives x back
 """
 
-from parallel_ar import heads, order
+from typing import TYPE_CHECKING
+
+from parallel_ar import heads, lazily, order
 from parallel_ar.coding import Codec, codec
 from parallel_ar.decode import Decode, recompute_decode
 from parallel_ar.doors import check_events
@@ -45,6 +47,19 @@ from parallel_ar.samplers import (
 )
 from parallel_ar.transform import permute, with_temperature
 from parallel_ar.types import Labels
+
+if TYPE_CHECKING:
+  from parallel_ar import analysis as analysis
+  from parallel_ar import coding as coding
+  from parallel_ar import data as data
+  from parallel_ar import distributed as distributed
+  from parallel_ar import export as export
+  from parallel_ar import layers as layers
+  from parallel_ar import models as models
+  from parallel_ar import testing as testing
+  from parallel_ar import training as training
+else:
+  __getattr__ = lazily.modules_of(__name__)
 
 __all__ = [
   'AutoregressiveModel',

@@ -1,4 +1,4 @@
-"""Every command and every line of Python in the README runs."""
+"""Every command of the README runs, and every result stands in a page."""
 
 import json
 import pathlib
@@ -127,13 +127,6 @@ def test_quickstart_leaves_its_files(workdir):
   for name in ('report.md', 'samples.png', 'result.json', 'metrics.jsonl'):
     assert (workdir / 'quickstart' / name).stat().st_size
   assert list((workdir / 'quickstart' / 'checkpoints').iterdir())
-
-
-def test_python_blocks():
-  blocks = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
-  assert blocks
-  for block in blocks:
-    exec(compile(block, 'README.md', 'exec'), {})
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'results').glob('*.json')))

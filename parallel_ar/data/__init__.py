@@ -11,7 +11,13 @@ Files are fetched by `fetch` and read by `files`; `sources` lists all names.
 The pipeline is imported by itself, since reading data should not need grain.
 """
 
+from typing import TYPE_CHECKING
+
+from parallel_ar import lazily
 from parallel_ar.data.dataset import Dataset
 from parallel_ar.data.sources import SOURCES, load
+
+if not TYPE_CHECKING:
+  __getattr__ = lazily.modules_of(__name__)
 
 __all__ = ['SOURCES', 'Dataset', 'load']

@@ -1,1 +1,8 @@
 """Several processes and devices: who is there, and what lies where."""
+
+from typing import TYPE_CHECKING
+
+from parallel_ar import lazily
+
+if not TYPE_CHECKING:
+  __getattr__ = lazily.modules_of(__name__)

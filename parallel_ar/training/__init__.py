@@ -9,3 +9,10 @@ trained        the parameters of a finished or running run
 checkpoint, metrics, pictures, run_directory   the files of a run
 results        the record behind a printed number
 """
+
+from typing import TYPE_CHECKING
+
+from parallel_ar import lazily
+
+if not TYPE_CHECKING:
+  __getattr__ = lazily.modules_of(__name__)
