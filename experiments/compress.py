@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import entry
+from experiments import entry, options
 from experiments.tables import report
 from parallel_ar import coding, describe
 from parallel_ar.analysis import timing
@@ -51,19 +51,22 @@ _COUNT = flags.DEFINE_integer(
 _METHODS = flags.DEFINE_list(
   'methods', ['lanes', 'stream'], 'lanes, stream or both.'
 )
-_BATCHES = flags.DEFINE_list(
-  'batches', ['1', '16'], 'Events of one pass; lanes are as many times D.'
+_BATCHES = options.define_numbers(
+  'batches', [1, 16], 'Events of one pass; lanes are as many times D.'
 )
 _PRECISION = flags.DEFINE_integer(
-  'precision', coding.PRECISION, 'Bits of the frequencies, at most 16.'
+  'precision',
+  coding.PRECISION,
+  'Bits of the frequencies, at most 16.',
+  lower_bound=1,
 )
 _ROUNDS = flags.DEFINE_integer('rounds', 1, 'Timed rounds.', lower_bound=1)
-_FILE = flags.DEFINE_string('file', None, 'Keep the compressed file here.')
+_FILE = options.define_output('file', 'Keep the compressed file here.')
 _DECODE = flags.DEFINE_string('decode', None, 'Only decode this file.')
-_EVENTS = flags.DEFINE_string(
-  'events', None, 'Where --decode writes; without it FILE.npy, if it is new.'
+_EVENTS = options.define_output(
+  'events', 'Where --decode writes; without it FILE.npy, if it is new.'
 )
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 
 # A file may ask for any batch, and a program takes memory with it.
 _MOST = 1024
@@ -100,7 +103,7 @@ def main() -> None:
       precision=_PRECISION.value,
       verify=False,  # every file is decoded and compared below
     )
-    for batch in report.whole_numbers('batches', _BATCHES.value)
+    for batch in _BATCHES.value
     for method in methods
   }
   files = {n: c.encode(run.params, x, context) for n, c in pairs.items()}

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from experiments import entry
+from experiments import entry, options
 from experiments.tables import report
 from parallel_ar import coding
 from parallel_ar.model import AutoregressiveModel
@@ -50,8 +50,8 @@ _EVENTS = 8
 _SETTINGS = flags.DEFINE_list(
   'settings', list(_FLAGS), 'XLA_FLAGS of the environments, by name.'
 )
-_CORES = flags.DEFINE_list('cores', ['1', '2'], 'Cores of the environments.')
-_OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
+_CORES = options.define_numbers('cores', [1, 2], 'Cores of the environments.')
+_OUT = options.define_output('out', 'Write the result here, as JSON.')
 _WRITE = flags.DEFINE_string('write', None, 'Of a process: write files here.')
 _READ = flags.DEFINE_list('read', None, 'Of a process: read files of these.')
 
@@ -124,7 +124,7 @@ def _table() -> None:
   environments = [
     (f'{cores} core{"s" * (cores > 1)}, {name}', cores, _FLAGS[name])
     for name in _SETTINGS.value
-    for cores in report.whole_numbers('cores', _CORES.value)
+    for cores in _CORES.value
   ]
   totals: collections.Counter[str] = collections.Counter()
   cells: dict[str, dict[str, int]] = {}

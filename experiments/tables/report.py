@@ -1,7 +1,7 @@
 """What the tables of measured programs share: lengths, memory, files."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,23 +10,6 @@ from parallel_ar.analysis import timing
 from parallel_ar.training import results
 
 Numbers = dict[str, tuple[float | int, str]]
-
-
-def whole_numbers(flag: str, values: Sequence[str]) -> list[int]:
-  """The values of a list flag.
-
-  Raises:
-    ValueError: one is no positive whole number.
-  """
-  try:
-    numbers = [int(value) for value in values]
-  except ValueError:
-    numbers = []
-  if not numbers or min(numbers) < 1:
-    raise ValueError(
-      f'--{flag}={",".join(values)}: give whole numbers above 0, as in 64,256.'
-    )
-  return numbers
 
 
 def compile_program(

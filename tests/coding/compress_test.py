@@ -26,7 +26,7 @@ def call(**values):
     except ValueError as error:
       print('refused:', error)
 
-call(methods=['lanes'], batches=['3'], count=7, file=kept)
+call(methods=['lanes'], batches=[3], count=7, file=kept)
 call(decode=kept)
 call(decode=kept)
 call(decode=kept, events=kept)
