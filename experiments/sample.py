@@ -124,8 +124,24 @@ def _sample(workdir: pathlib.Path) -> None:
     f'{info.passes.max()}, depth {model.depth}; steps that guess before them: '
     f'mean {info.steps.mean():.1f}'
   )
-  print(f'first guesses that the passes put right: {info.repaired.sum()}')
+  print(f'guesses that the passes put right: {info.repaired.sum()}')
+  _refuse(model, info)
   _write(out, kind, sample, context)
+
+
+def _refuse(model: AutoregressiveModel, info: samplers.SampleInfo) -> None:
+  """Refuses samples that contradict their model, or are no numbers."""
+  if model.causality == 'exact' and np.any(info.changed):
+    raise ValueError(
+      f'{model.name} is not causal: {np.sum(info.changed)} positions picked '
+      'something else in a pass after they were final, so these are no samples '
+      'of it. ./run.sh audit --workdir finds what reads the future.'
+    )
+  if np.any(info.not_finite):
+    raise ValueError(
+      f'{np.sum(info.not_finite)} values drawn from {model.name} are not '
+      'finite, so nothing is written. Look at its parameters and scales.'
+    )
 
 
 def _draw(model: AutoregressiveModel, params: Any, context: Any) -> Any:
