@@ -88,10 +88,11 @@ def codec(
     ModuleNotFoundError: 'stream' without the extra 'coding'.
   """
   quantize.check(model, precision)
-  if method not in ('auto', *_METHODS) or batch < 1:
+  whole = isinstance(batch, int | np.integer)
+  if method not in ('auto', *_METHODS) or not whole or batch < 1:
     raise ValueError(
-      f"method is 'auto', 'lanes' or 'stream' and batch at least 1; got "
-      f'{method!r} and {batch}.'
+      "method is 'auto', 'lanes' or 'stream' and batch a whole number of at "
+      f'least 1; got {method!r} and {batch}.'
     )
 
   how = batch, precision

@@ -144,6 +144,8 @@ def read(data: bytes) -> tuple[Header, bytes]:
   Raises:
     BadFile: no such file, cut off or damaged.
   """
+  if not isinstance(data, bytes | bytearray | memoryview):
+    raise BadFile(f'A file of the codec is bytes; got {type(data).__name__}.')
   data = bytes(data)
   if len(data) < _START.size or data[:4] != _MAGIC:
     raise BadFile(

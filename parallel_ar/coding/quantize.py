@@ -48,7 +48,7 @@ def check(model: AutoregressiveModel, precision: int = PRECISION) -> None:
     raise ValueError(
       f'{model.name} has one value, so there is nothing to code.'
     )
-  if not 2 <= precision <= 16:
+  if not isinstance(precision, int) or not 2 <= precision <= 16:
     raise ValueError(f'precision is 2 to 16 bits; got {precision}.')
   if 4 * head.num_values > 2**precision:
     raise ValueError(

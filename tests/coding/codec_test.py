@@ -122,11 +122,21 @@ class TestRefusals:
       coding.codec(NET, precision=3)
 
   def test_arguments(self):
-    for wrong in ({'method': 'zip'}, {'batch': 0}):
+    for wrong in ({'method': 'zip'}, {'batch': 0}, {'batch': 2.5}):
       with pytest.raises(ValueError, match='lanes'):
         coding.codec(NET, **wrong)
     with pytest.raises(ValueError, match='2 to 16'):
       coding.codec(NET, precision=17)
+
+  def test_what_is_no_file(self, coded):
+    for wrong in ('PARc', None, 7):
+      with pytest.raises(coding.BadFile, match='is bytes; got'):
+        coded[0].decode(CASE.params, wrong)
+
+  def test_one_value(self):
+    one = dataclasses.replace(NET, head=NET.head._replace(num_values=1))
+    with pytest.raises(ValueError, match='nothing to code'):
+      coding.codec(one)
 
   def test_events_that_do_not_fit(self, coded):
     with pytest.raises(ValueError, match='out of range'):
@@ -259,6 +269,12 @@ class TestEdges:
     )
     with pytest.raises(ValueError, match='sum that is not 1'):
       coding.codec(model, method=method).encode({}, np.zeros((2, 5), int))
+
+  def test_debugging_nans(self, method):
+    pair = coding.codec(NET, method=method, batch=2)
+    with jax.debug_nans(True):
+      back = pair.decode(CASE.params, pair.encode(CASE.params, CASE.x)).x
+    np.testing.assert_array_equal(back, CASE.x)
 
   def test_float64(self, method):
     with jax.enable_x64(True):
