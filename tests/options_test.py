@@ -178,6 +178,8 @@ class TestConfig:
     ('tied', 1, 'bool'),
     ('positions', 'rotatory', 'rotary'),
     ('context_size', -1, 'at least 0'),
+    ('dtype', 'bfloat', 'bfloat16'),
+    ('dtype', 'int32', 'bfloat16'),
   ],
 )
 def test_a_model_refuses_values_of_another_type(field, value, says):

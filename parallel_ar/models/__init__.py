@@ -174,7 +174,7 @@ def build(
     _check(field, value, allowed[field])
   several, members = _ENSEMBLES.get(factory, (None, {}))
   if 'dtype' in options:
-    options['dtype'] = jnp.dtype(options['dtype'])
+    options['dtype'] = _dtype(options['dtype'])
   coupling = options.pop(_COUPLING, 'gumbel')
   named = _rank(options)
   if rank is not None:
@@ -219,6 +219,20 @@ def _check(field: str, value: Any, annotation: Any) -> None:
       f'config.model.{field} = {value!r}: expected '
       f'{"a tuple, each " if several else ""}{expected}.'
     )
+
+
+def _dtype(value: Any) -> Any:
+  """The dtype that a network computes in."""
+  try:
+    dtype = jnp.dtype(value)
+  except TypeError:
+    dtype = None
+  if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+    raise ValueError(
+      f'config.model.dtype = {value!r}: expected bfloat16, float16, float32 or '
+      'float64.'
+    )
+  return dtype
 
 
 def _coupled(model: AutoregressiveModel, coupling: Any) -> AutoregressiveModel:
