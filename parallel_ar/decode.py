@@ -17,6 +17,8 @@ from parallel_ar import order
 from parallel_ar.memo import once
 from parallel_ar.types import Array, Context, Dist, Params
 
+_ZERO = jax.ShapeDtypeStruct((), jnp.int32)  # slots count in int32
+
 
 class Blocks(NamedTuple):
   """Incremental evaluation by blocks of `size` slots; D is a multiple of it.
@@ -97,7 +99,7 @@ def from_blocks(
   def init(params: Params, context: Context) -> _Store:
     outer = blocks.init(params, context)
     x = jnp.zeros((num, *value.shape), value.dtype)
-    outer, given = jax.eval_shape(blocks.begin, params, outer, 0, x[:size])
+    outer, given = jax.eval_shape(blocks.begin, params, outer, _ZERO, x[:size])
     inner = jax.eval_shape(blocks.start, params, given)
     first = blocks.init(params, context)
     return _Store(
@@ -138,7 +140,9 @@ def from_blocks(
       )
       return (store, k + 1), dist
 
-    (store, _), dist = jax.lax.scan(step, (store, jnp.asarray(k)), previous)
+    (store, _), dist = jax.lax.scan(
+      step, (store, jnp.asarray(k, jnp.int32)), previous
+    )
     return dist, store
 
   return Decode(init, extend, rewind=lambda cache, k: cache, blocks=blocks)
@@ -205,7 +209,9 @@ def from_groups(
       here = jax.tree.map(lambda d: flat(d)[at_slot[k]], dist)
       return (store._replace(x=x, level=level, dist=dist), k + 1), here
 
-    (store, _), dist = jax.lax.scan(step, (store, jnp.asarray(k)), previous)
+    (store, _), dist = jax.lax.scan(
+      step, (store, jnp.asarray(k, jnp.int32)), previous
+    )
     return dist, store
 
   # A slot whose group is not the one at work evaluates its own again.
@@ -241,7 +247,7 @@ def _recompute(model: Any) -> Decode:
   def extend(params, cache, k, previous):
     x, context = cache
     n = previous.shape[0]
-    at = k - 1 + jnp.arange(n)
+    at = k - 1 + jnp.arange(n, dtype=jnp.int32)
     # Slot -1 does not exist: send its write out of bounds, where it is dropped.
     target = jnp.where(at < 0, num_positions, slots[jnp.maximum(at, 0)])
     x = x.at[target].set(previous.astype(x.dtype), mode='drop')

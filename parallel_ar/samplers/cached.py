@@ -115,7 +115,9 @@ def _by_slots(
     if decode.resize:
       carry = decode.resize(carry[0], end), carry[1]
     part = jax.tree.map(lambda a, s=start, e=end: a[s:e], inputs)
-    carry, out = jax.lax.scan(step, carry, (jnp.arange(start, end), *part))
+    carry, out = jax.lax.scan(
+      step, carry, (jnp.arange(start, end, dtype=jnp.int32), *part)
+    )
     parts.append(out)
   return jax.tree.map(lambda *a: jnp.concatenate(a), *parts)
 
@@ -146,12 +148,16 @@ def _by_blocks(
       return (inner, value), (value, term)
 
     first = blocks.start(params, shared), jnp.zeros_like(last[0])
-    _, (x, terms) = jax.lax.scan(step, first, (jnp.arange(size), *row))
+    _, (x, terms) = jax.lax.scan(
+      step, first, (jnp.arange(size, dtype=jnp.int32), *row)
+    )
     return (cache, x), (x, terms)
 
   first = blocks.init(params, context), jnp.zeros_like(rows[0][0])
   count = model.num_positions // size
-  _, out = jax.lax.scan(block, first, (jnp.arange(count), rows))
+  _, out = jax.lax.scan(
+    block, first, (jnp.arange(count, dtype=jnp.int32), rows)
+  )
   return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), out)
 
 
@@ -176,7 +182,7 @@ def _by_groups(
     return (x, total + jnp.where(here, terms, 0).sum()), None
 
   first = jnp.zeros_like(given), jnp.zeros(())
-  return jax.lax.scan(step, first, jnp.arange(model.depth))[0]
+  return jax.lax.scan(step, first, jnp.arange(model.depth, dtype=jnp.int32))[0]
 
 
 def _pick(

@@ -91,7 +91,9 @@ def _draw(
   init = lambda c: blocks.init(params, c)
   cache = jax.vmap(init, axis_size=keys.shape[0])(context)
   first = cache, jnp.zeros_like(inputs[0][0]), jnp.zeros(len(keys), jnp.int32)
-  carry, (x, terms) = jax.lax.scan(block, first, (jnp.arange(count), inputs))
+  carry, (x, terms) = jax.lax.scan(
+    block, first, (jnp.arange(count, dtype=jnp.int32), inputs)
+  )
   steps = carry[2]
   x = jnp.moveaxis(x, 1, 0).reshape(len(keys), -1, *x.shape[3:])
   x = jax.vmap(functools.partial(slots.to_event, model))(x)

@@ -293,7 +293,7 @@ def _round(
   cache = plan.decode.rewind(state.cache, start)
   dist, cache = plan.decode.extend(params[0], cache, start, previous)
 
-  j = jnp.arange(plan.block)  # slot k + j
+  j = jnp.arange(plan.block, dtype=jnp.int32)  # slot k + j
   here = jnp.minimum(k - start + j, plan.block - 1)
   dist = jax.tree.map(lambda d: d[here], dist)
   at = jnp.minimum(k + j, num - 1)
@@ -307,7 +307,7 @@ def _round(
   picked = jnp.where(over_positions(known, given), given, picked)
   accepted = tested & (accepted | known)
 
-  count = jnp.cumprod(accepted.astype(jnp.int32)).sum()
+  count = jnp.cumprod(accepted.astype(jnp.int32)).sum(dtype=jnp.int32)
   taken = active & (j <= count) & (k + j < num)
   terms = model.head.log_prob(dist, picked)
   total = jnp.where(taken, terms, 0).sum().astype(state.log_prob.dtype)
@@ -362,7 +362,7 @@ def _propose(
     return (cache, put(values, dist, slot)), dist
 
   (cache, values), rest = jax.lax.scan(
-    step, (cache, values), k + jnp.arange(1, plan.window)
+    step, (cache, values), k + jnp.arange(1, plan.window, dtype=jnp.int32)
   )
   join = lambda a, b: jnp.concatenate([a[None], b])
   return values, cache, jax.tree.map(join, first, rest)
