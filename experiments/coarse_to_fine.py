@@ -22,7 +22,7 @@ from experiments import entry, options
 from parallel_ar import describe, samplers, transform
 from parallel_ar.model import AutoregressiveModel, position_noise
 from parallel_ar.samplers import forecasters
-from parallel_ar.training import configuration, datasets, results, trained
+from parallel_ar.training import configuration, results, trained
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the fine run.')
 _COARSE = flags.DEFINE_string('coarse', None, 'Directory of the coarse run.')
@@ -48,9 +48,7 @@ def main() -> None:
       f'{small.event.shape} and the fine head is {model.head.name}. Train it '
       'with --config.data.stride=2.'
     )
-  data = datasets.load_split(
-    fine.config, fine.config.data.train_split, _DATA_DIR.value
-  )
+  data = fine.load_split(fine.config.data.train_split, _DATA_DIR.value)
   logits = upsampling(np.asarray(data.x))
   small = shared_noise(small, model)
   keys = jax.random.split(jax.random.key(_SEED.value), _COUNT.value)

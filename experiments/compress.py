@@ -191,10 +191,9 @@ def _target() -> pathlib.Path | None:
 
 def _data(run: trained.Trained) -> dataset.Dataset:
   """The first events of the split."""
-  data = datasets.load_split(
-    run.config, _SPLIT.value or run.config.evaluate.split, _DATA_DIR.value
+  data = run.load_split(
+    _SPLIT.value or run.config.evaluate.split, _DATA_DIR.value
   )
-  datasets.check_fit(run.models[0], data)
   count = _COUNT.value or len(data)
   context = None if data.context is None else data.context[:count]
   data = dataclasses.replace(data, x=data.x[:count], context=context)

@@ -62,9 +62,8 @@ def main() -> None:
   run = trained.load(path)
   model = run.models[0]
   data = dataset.binarize_once(
-    datasets.load_split(run.config, run.config.evaluate.split, FLAGS.data_dir)
+    run.load_split(run.config.evaluate.split, FLAGS.data_dir)
   )
-  datasets.check_fit(model, data)
   print(f'{describe(model)}\n')
   print(
     '| program | passes an example | steps | ms an example | memory MB '

@@ -84,8 +84,7 @@ def _evaluate() -> None:
     entry.require(_WORKDIR), which=_PARAMS.value, step=_STEP.value
   )
   split = _SPLIT.value or run.config.evaluate.split
-  data = datasets.load_split(run.config, split, _DATA_DIR.value)
-  datasets.check_fit(run.models[0], data)
+  data = run.load_split(split, _DATA_DIR.value)
   evaluation = evaluate.evaluate(
     run.models,
     run.params,

@@ -43,6 +43,7 @@ def main() -> None:
     configuration.to_json(run.config),
     step=run.step,
     which=run.params_name.split()[0],
+    identity=run.identity,
   )
   print(describe(run.models[0]))
   print(f'{run.params_name}, {out.stat().st_size} bytes: {out}')

@@ -19,21 +19,26 @@ from parallel_ar.training import (
 )
 
 
-def read(path: str) -> ConfigDict:
+def read(path: str, *arguments: str) -> ConfigDict:
   """The config of a file, a copy for each call.
+
+  Args:
+    path: of the file.
+    *arguments: of its `get_config`; a config flag has one behind a colon.
 
   Raises:
     ValueError: there is no such file.
   """
   if not pathlib.Path(path).is_file():
     raise ValueError(
-      f'There is no config file {path}; paths are relative to the repository.'
+      f'There is no config file {path}. The configs of this project are in '
+      'configs/; paths are relative to the repository.'
     )
   spec = importlib.util.spec_from_file_location('config', path)
   assert spec is not None and spec.loader is not None
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  config: ConfigDict = module.get_config()
+  config: ConfigDict = module.get_config(*arguments)
   return config
 
 

@@ -21,7 +21,7 @@ from experiments import entry, options
 from parallel_ar import describe
 from parallel_ar.data import dataset, pipeline
 from parallel_ar.samplers import learned
-from parallel_ar.training import datasets, run_directory, trained
+from parallel_ar.training import run_directory, trained
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _DATA_DIR = flags.DEFINE_string(
@@ -52,9 +52,7 @@ def main() -> None:
     )
   heads = learned.init(model, _HORIZON.value)
   splits = run.config.data.train_split, run.config.data.valid_split or 'test'
-  train, held = (
-    datasets.load_split(run.config, split, _DATA_DIR.value) for split in splits
-  )
+  train, held = (run.load_split(split, _DATA_DIR.value) for split in splits)
   schedule = optax.cosine_decay_schedule(_RATE.value, _STEPS.value)
   adam = optax.adam(schedule)
   state = adam.init(heads)

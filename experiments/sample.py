@@ -108,7 +108,7 @@ def _sample(workdir: pathlib.Path) -> None:
   data = context = None
   if model.context is not None or run.config.data.name in _TEXTS:
     split = run.config.evaluate.split
-    data = datasets.load_split(run.config, split, _DATA_DIR.value)
+    data = run.load_split(split, _DATA_DIR.value)
     context = datasets.contexts(model, data, _COUNT.value)
   kind = _kind(model, data)
   out = _out(workdir, kind)

@@ -6,25 +6,50 @@
 
 The same command goes on where a killed run stopped. The working directory
 holds config.json, metrics.jsonl, checkpoints/, tensorboard/, samples/ and, at
-the end, result.json.
+the end, result.json. Without --workdir its name tells what differs from the
+config file. A directory keeps what its run is: a start with another config,
+other data or another precision is refused, or allowed by --allow_changes and
+told in every result (docs/checkpoints.md).
 """
 
+import hashlib
 import pathlib
+import re
+import sys
 import time
 
 import jax
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from experiments import entry, options
+from experiments import entry, fitting, options
 from parallel_ar import describe
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.distributed import multihost
-from parallel_ar.training import datasets, evaluate, interrupt, loop, results
+from parallel_ar.training import (
+  configuration,
+  datasets,
+  evaluate,
+  identity,
+  interrupt,
+  loop,
+  outcome,
+  owner,
+  results,
+  run_directory,
+)
 
 _CONFIG = options.define_config()
 _WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Directory of the run; runs/<name of the config> without it.'
+  'workdir',
+  None,
+  'Directory of the run; without it runs/<name of the config>, and what the '
+  'flags change of it.',
+)
+_CHANGES = flags.DEFINE_bool(
+  'allow_changes',
+  False,
+  'Go on with other settings than those the run began with, and note it.',
 )
 _DATA_DIR = flags.DEFINE_string(
   'data_dir', None, 'Directory of the data files; ./data without it.'
@@ -73,7 +98,6 @@ _ONLY_TEST = (
 
 def main() -> None:
   """Runs the script."""
-  started = time.monotonic()
   config = entry.require(_CONFIG)
   multihost.initialize(
     _DISTRIBUTED.value,
@@ -83,18 +107,50 @@ def main() -> None:
     timeout=_PATIENCE.value,
     facts=results.versions(),
   )
+  default = _default(config)
+  workdir = run_directory.resolve(_WORKDIR.value or default)
+  if multihost.is_first():
+    print(f'directory: {workdir}', file=sys.stderr)
+  with owner.take(workdir) as held:
+    summary = loop.train(
+      config,
+      workdir,
+      data_dir=_DATA_DIR.value,
+      profile=_PROFILE.value,
+      allow_changes=_CHANGES.value,
+      held=held,
+    )
+    _evaluate(summary, workdir)
+
+
+def _default(config: ConfigDict) -> pathlib.Path:
+  """A directory that no other recipe has: the file's, and what differs.
+
+  Raises:
+    ValueError: there is no such config file.
+  """
   name = config_flags.get_config_filename(flags.FLAGS['config'])
   path, _, part = name.partition(':')  # configs/paper.py:uci_dna/made
-  file = pathlib.Path(path)
-  if not file.is_file():
-    raise ValueError(
-      f'--config={file}: there is no such file. The configs of this project '
-      'are in configs/; the path is relative to the repository.'
-    )
-  workdir = pathlib.Path(_WORKDIR.value or f'runs/{file.stem}/{part}')
-  summary = loop.train(
-    config, workdir, data_dir=_DATA_DIR.value, profile=_PROFILE.value
+  plain = fitting.read(path, *([part] if part else []))
+  law, _, free = identity.changes(
+    *({'config': configuration.to_json(c)} for c in (plain, config))
   )
+  lines = law + [line for line in free if line.startswith('data.path:')]
+  place = pathlib.Path('runs') / pathlib.Path(path).stem / part
+  if not lines:
+    return place
+  words = [place.name]
+  for line in lines:
+    field, _, change = line.partition(': ')
+    value = re.sub(r'[^\w.+-]+', '_', change.rpartition(' -> ')[2]).strip('_')
+    words.append(f'{field.rpartition(".")[2]}={value}')
+  digest = hashlib.sha256('\n'.join(lines).encode()).hexdigest()[:8]
+  return place.with_name(f'{"-".join(words)[:100]}-{digest}')
+
+
+def _evaluate(summary: outcome.Summary, workdir: pathlib.Path) -> None:
+  """Evaluates the end of a training on its test split."""
+  started, config = time.monotonic(), summary.config
   test = datasets.load_split(config, config.evaluate.split, _DATA_DIR.value)
   mesh = jax.set_mesh(mesh_lib.make(config.mesh))
   with mesh, interrupt.StopSignals(_ONLY_TEST):
@@ -111,14 +167,14 @@ def main() -> None:
   record = results.of_evaluation(
     evaluation,
     config,
-    time.monotonic() - started,
+    summary.seconds + time.monotonic() - started,
     model=describe(summary.models[0]),
     valid_nats=summary.valid_nats,
     stopped=summary.stopped,
   )
   paths = [workdir / 'result.json']
   if _RESULT.value:
-    paths.append(pathlib.Path(_RESULT.value))
+    paths.append(run_directory.resolve(_RESULT.value))
   for path in paths:
     results.save(path, record)
     print(f'result: {path}')

@@ -114,7 +114,7 @@ def main() -> None:
 
 def split(run: trained.Trained, name: str) -> Any:
   """The first examples of a split."""
-  data = datasets.load_split(run.config, name, _DATA_DIR.value)
+  data = run.load_split(name, _DATA_DIR.value)
   if not _COUNT.value:
     return data
   first = lambda leaf: leaf[: _COUNT.value]
@@ -167,7 +167,7 @@ def measure(
 def sampling(run: trained.Trained, model: Any) -> Any:
   """Draws a batch from the cache."""
   keys = jax.random.split(jax.random.key(0), _BATCH.value)
-  data = datasets.load_split(run.config, 'valid', _DATA_DIR.value)
+  data = run.load_split('valid', _DATA_DIR.value)
   context = datasets.contexts(model, data, _BATCH.value)
   draw = jax.jit(samplers.cached(model, verify=False))
   return lambda: jax.block_until_ready(draw(run.params, keys, context).x)

@@ -57,7 +57,7 @@ def measure(workdir: pathlib.Path) -> report.Numbers:
   """Prints the rows of one run, and returns their numbers."""
   run = trained.load(workdir)
   config = run.config
-  test = datasets.load_split(config, config.evaluate.split, _DATA_DIR.value)
+  test = run.load_split(config.evaluate.split, _DATA_DIR.value)
   if _COUNT.value:
     first = lambda leaf: leaf[: _COUNT.value]
     context = jax.tree.map(first, test.context)

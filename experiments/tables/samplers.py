@@ -88,7 +88,7 @@ def main() -> None:
   context = None
   if model.context is not None:
     split = run.config.evaluate.split
-    data = datasets.load_split(run.config, split, _DATA_DIR.value)
+    data = run.load_split(split, _DATA_DIR.value)
     context = datasets.contexts(model, data, _COUNT.value)
   path = pathlib.Path(entry.require(_WORKDIR)) / 'forecaster.npz'
   heads = learned.load(path, model) if path.exists() else None

@@ -6,10 +6,10 @@ the step BEFORE, then what is due: validation, sample grid, checkpoint. So the
 device always has the next step waiting and the host never runs more than two
 steps ahead.
 
-A run is a function of its config: parameters come from `seed`, the batch of a
+A run is a function of its identity: parameters come from `seed`, the batch of a
 step from (seed, step), what an objective draws from (seed, step, example), and
 nothing else is drawn. Hence a run that was killed and resumed ends with the
-bits of one that was not.
+bits of one that was not, and a start with another identity is refused.
 """
 
 import contextlib
@@ -34,11 +34,14 @@ from parallel_ar.training import (
   configuration,
   datasets,
   evaluate,
+  identity,
   interrupt,
   metrics,
   optimizer,
+  owner,
   pictures,
   run_directory,
+  start,
   state,
   step,
 )
@@ -61,6 +64,8 @@ def train(
   data_dir: str | os.PathLike[str] | None = None,
   progress: bool | None = None,
   profile: int = 0,
+  allow_changes: bool = False,
+  held: owner.Owner | None = None,
 ) -> Summary:
   """Trains the model of a config, or goes on where a killed run stopped.
 
@@ -71,20 +76,22 @@ def train(
     progress: True for a bar, False for silence, None for a bar on a terminal
       and plain lines elsewhere.
     profile: steps to trace into `workdir`/profile, after the first ones.
+    allow_changes: go on with another config (of the same model), other data or
+      another precision, and write that into the run's history.
+    held: `workdir`, where the caller holds it already; see `owner.take`.
 
   Returns:
     A Summary.
 
   Raises:
     ValueError: the config is wrong, the data does not fit the model, or
-      `workdir` belongs to a run of another model.
+      `workdir` is another run's (`OtherRun`) or process's (`OwnedElsewhere`).
     NonFiniteLoss: a loss, gradient norm or parameter is not finite. The
       metrics of that step are written, its state is not saved.
     interrupt.Interrupted: SIGTERM, SIGUSR1 or SIGINT; the state is saved.
     checkpoint.CheckpointError: checkpoints cannot be read or written.
   """
-  started = time.monotonic()
-  workdir = pathlib.Path(workdir)
+  workdir = run_directory.resolve(workdir)
   configuration.validate(config)
   mesh = mesh_lib.make(config.mesh)
   sharding.check(config.model.name, mesh)
@@ -92,23 +99,24 @@ def train(
   mesh_lib.check_batch(mesh, at_once, 'train.batch_size / train.accumulate')
   recorded = configuration.to_json(config)
   run_directory.agree(recorded)
-  changed = run_directory.changes(workdir, recorded)
   with contextlib.ExitStack() as stack:
     signals = stack.enter_context(interrupt.StopSignals(_NOTHING_YET))
+    held = held or stack.enter_context(owner.take(workdir))
+    begin = start.Start(workdir, recorded, allow_changes)
     train_data, valid_data = datasets.load_for_training(config, data_dir)
     models = models_lib.build(config.model)
     for data in filter(None, (train_data, valid_data)):
       datasets.check_fit(models[0], data)
+    begin.meet_data(train_data, valid_data)
     stack.enter_context(jax.set_mesh(mesh))
     run = _Run(config, workdir, models, train_data, valid_data)
-    run.signals = signals
+    run.signals, run.owner, run.begin = signals, held, begin
     run.checkpoints = checkpoint.Checkpoints(
       workdir / 'checkpoints', recorded, keep=config.train.keep
     )
     stack.callback(run.checkpoints.close)
     run.restore()
-    done = run.start >= config.train.steps
-    run_directory.claim(workdir, recorded, finished=done)
+    begin.begin(run.start, config.train.steps)
     run.writer = metrics.writer(
       workdir,
       start=run.start,
@@ -117,11 +125,10 @@ def train(
       progress=progress,
     )
     stack.callback(run.writer.close)
-    run.announce(changed)
+    run.announce()
     run.profile = profile_lib.Profile(workdir / 'profile', run.start, profile)
     stack.callback(run.profile.close)
-    stopped = run.steps()
-    return run.summary(stopped, time.monotonic() - started)
+    return run.summary(run.steps())
 
 
 class _Run:
@@ -131,6 +138,8 @@ class _Run:
   writer: metrics.MetricWriter
   profile: profile_lib.Profile
   signals: interrupt.StopSignals
+  owner: owner.Owner
+  begin: start.Start
 
   def __init__(
     self,
@@ -157,31 +166,16 @@ class _Run:
       shapes, config.model.name, jax.sharding.get_mesh()
     )
     self.template = sharding.with_shardings(shapes, self.shardings)
-    options = {
-      'schedule': optimizer.schedule(config.optimizer, steps=steps),
-      'ema_decay': config.train.ema_decay,
-      'skip_sigmas': config.train.skip_sigmas,
-      'seed': config.seed,
-    }
-    if config.train.accumulate > 1:
-      self.train_step = step.make_accumulated_step(
-        models,
-        self.transform,
-        **options,
-        accumulate=config.train.accumulate,
-        shardings=self.shardings,
-      )
-    else:
-      train_step = step.make_train_step(models, self.transform, **options)
-      self.train_step = jax.jit(
-        train_step, donate_argnums=0, out_shardings=(self.shardings, None)
-      )
+    self.train_step = step.of_config(
+      config, models, self.transform, self.shardings
+    )
     self.log_prob = evaluate.make_log_prob(models)
     self.sampler = jax.jit(samplers.fixed_point(models[0]))
     raw = config.evaluate.params == 'raw' or not config.train.ema_decay
     self.params_name = 'raw' if raw else 'ema'
     self.selection = Selection()
     self.start = 0
+    self.seconds, self.began = 0.0, time.monotonic()  # of processes before
     self.waited = self.told = 0.0  # seconds for data: all, and those recorded
     self.state: TrainState
     self.pending: tuple[int, dict[str, Array], float] | None = None
@@ -208,18 +202,14 @@ class _Run:
       self.state = create(jax.random.key(self.seed), data)
       return
     self.state, extra = found
+    self.begin.meet_checkpoint(extra)
+    self.seconds = extra.get('seconds', 0.0)
     self.selection = Selection(**extra['selection'])
     self.start = int(self.state.step)
     if self.config.keep_best:
       self.checkpoints.best_step = self.selection.best_step
-    if self.start > self.config.steps:
-      raise ValueError(
-        f'{self.workdir} holds a run of {self.start} steps already, beyond '
-        f'config.train.steps = {self.config.steps}. Ask for more steps, or '
-        'choose another working directory.'
-      )
 
-  def announce(self, changed: list[str]) -> None:
+  def announce(self) -> None:
     """Tells what runs, from where, and what differs from the last start."""
     self.writer.say(model_lib.describe(self.models[0]))
     mesh = jax.sharding.get_mesh()
@@ -229,8 +219,8 @@ class _Run:
       self.writer.say(f'{len(self.models)} models share the parameters')
     if self.start:
       self.writer.say(f'resuming after step {self.start} in {self.workdir}')
-    for line in changed:
-      self.writer.say(f'changed since this run began: {line}')
+    for line in self.begin.said:
+      self.writer.say(line)
 
   def steps(self) -> str:
     """Trains to the end; returns why it stopped."""
@@ -239,6 +229,7 @@ class _Run:
     for at in range(self.start + 1, config.steps + 1):
       if self.selection.exhausted(config.patience):
         return 'patience'
+      self.owner.check()
       begin = time.monotonic()
       batch = mesh_lib.place_batch(self.batches, at - 1)
       self.waited += time.monotonic() - begin
@@ -263,7 +254,7 @@ class _Run:
       self._check(at + 1, jax.device_get(values))
     self.checkpoints.wait()
 
-  def summary(self, stopped: str, seconds: float) -> Summary:
+  def summary(self, stopped: str) -> Summary:
     """Waits for the last save and picks the parameters to evaluate."""
     at, nats = int(self.state.step), None
     if self.checkpoints.held() == at:
@@ -278,8 +269,13 @@ class _Run:
         self.state.params, self.params_name, at
       )
     name = f'{self.params_name} of step {at}'
-    end = nats, stopped, seconds
-    return Summary(self.state, self.models, params, name, *end)
+    config = identity.note(self.workdir, self.begin.identity, name, at)
+    what = self.state, self.models, params, name
+    return Summary(*what, nats, stopped, self._seconds(), config)
+
+  def _seconds(self) -> float:
+    """Time of this process and of those before it, up to their last saves."""
+    return self.seconds + time.monotonic() - self.began
 
   def _due(self, at: int, every: int) -> bool:
     return every > 0 and at > 0 and at % every == 0
@@ -288,17 +284,14 @@ class _Run:
     return (
       at == self.config.steps
       or self._due(at, self.config.checkpoint_every)
-      or self._time_to_save(at)
+      or (
+        self.config.checkpoint_minutes > 0
+        and self._due(at, self.config.log_every)
+        and self.checkpoints.time_is_up(self.config.checkpoint_minutes)
+      )
       or self.selection.exhausted(self.config.patience)
       or (self.config.keep_best and self.selection.best_step == at)
     )
-
-  def _time_to_save(self, at: int) -> bool:
-    """Whether checkpoint_minutes have passed; asked now and then."""
-    minutes = self.config.checkpoint_minutes
-    if not minutes or not self._due(at, self.config.log_every):
-      return False
-    return self.checkpoints.time_is_up(minutes)
 
   def _settle(self) -> None:
     """Fetches the metrics of the pending step, records them, and checks them.
@@ -389,7 +382,13 @@ class _Run:
   def _save(self, at: int) -> None:
     """Saves a state; the numbers of the step after it decide if it stays."""
     self._settle()
-    extra = {'seed': self.seed, 'selection': self.selection._asdict()}
+    self.owner.check()
+    extra = {
+      'seed': self.seed,
+      'selection': self.selection._asdict(),
+      'seconds': self._seconds(),
+      'identity': self.begin.identity,
+    }
     try:
       with self.writer.paused():
         self.checkpoints.save(at, self.state, extra, hold=True)

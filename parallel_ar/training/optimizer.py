@@ -12,6 +12,7 @@ kernels and tables. Biases and scales keep their freedom, whatever their shape.
 one update.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -85,6 +86,11 @@ def schedule(config: ConfigDict, *, steps: int) -> optax.Schedule:
     return body
   rise = optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1))
   return optax.join_schedules([rise, body], [warmup])
+
+
+def depends_on_steps(config: Mapping[str, Any]) -> bool:
+  """Whether the rates of a section change with the length of the run."""
+  return config['schedule'] != 'constant' and not config['decay_steps']
 
 
 def _rule(

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from ml_collections import ConfigDict
+
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.training.state import TrainState
 from parallel_ar.types import Params
@@ -44,7 +46,10 @@ class Summary(NamedTuple):
     params_name: for example 'ema of step 900'.
     valid_nats: validation of `params`, nats per example; None without one.
     stopped: 'steps' when all steps are done, 'patience' before that.
-    seconds: time of this process's part.
+    seconds: time of this process, and of those before it up to their last
+      saves.
+    config: what made `params`; that of the start, but where a change came
+      after them.
   """
 
   state: TrainState
@@ -54,3 +59,4 @@ class Summary(NamedTuple):
   valid_nats: float | None
   stopped: str
   seconds: float
+  config: ConfigDict

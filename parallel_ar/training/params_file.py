@@ -54,6 +54,7 @@ def save(
   *,
   step: int,
   which: str,
+  identity: dict[str, Any] | None = None,
 ) -> None:
   """Writes the file, whole or not at all.
 
@@ -63,6 +64,7 @@ def save(
     config: JSON form of the configuration of the run.
     step: updates that made them.
     which: 'raw' or 'ema'.
+    identity: of the run, see `identity`.
 
   Raises:
     ValueError: another name.
@@ -75,6 +77,7 @@ def save(
     'config': config,
     'step': step,
     'params': which,
+    'identity': identity,
     'layout': checkpoint_meta.layout(params),
     'checksums': checksum.checksums(params),
     'versions': results.versions(),

@@ -1,6 +1,7 @@
 """The record behind a printed number: what, from what, on what."""
 
 import datetime
+import functools
 import importlib.metadata
 import json
 import os
@@ -38,6 +39,23 @@ def remember(note: str) -> None:
     _NOTES.append(note)
 
 
+_RUNS: dict[str, dict[str, Any]] = {}
+
+
+def note_run(directory: str | os.PathLike[str], facts: dict[str, Any]) -> None:
+  """Notes that this process read parameters of a run.
+
+  Every record that is made afterwards has the facts, whoever makes it.
+
+  Args:
+    directory: of the run, or a file of its parameters.
+    facts: JSON data; see `identity.note`.
+  """
+  path = pathlib.Path(directory)
+  name = str(_inside(path.absolute()) or path.name)
+  _RUNS[str(path.absolute())] = {'run': name} | facts
+
+
 def result_json(
   numbers: dict[str, tuple[float | int, str]],
   *,
@@ -59,7 +77,7 @@ def result_json(
 
   Returns:
     A dict with keys command, config, commit, seed, versions, hardware,
-    wall_seconds, date, numbers, details.
+    wall_seconds, date, numbers, details, and runs: what `note_run` was told.
   """
   return {
     'command': portable(sys.argv if command is None else command),
@@ -74,6 +92,7 @@ def result_json(
     'details': (details or {}) | ({'notes': _NOTES[:]} if _NOTES else {}),
     'hardware': hardware(),
     'versions': versions(),
+    'runs': list(_RUNS.values()),
     'config': config,
   }
 
@@ -109,8 +128,8 @@ def portable(argv: list[str]) -> str:
   """The command as another machine would run it.
 
   An experiment is run through run.sh, another module of the project by its
-  name, and an absolute path in a flag, which holds for one machine, becomes the
-  flag's name in capitals.
+  name, and an absolute path in a flag, which holds for one machine, is told
+  from the repository on, or becomes the flag's name in capitals.
 
   Args:
     argv: the argument vector, the script first.
@@ -121,18 +140,23 @@ def portable(argv: list[str]) -> str:
   script, words = argv[0], []
   for word in argv[1:]:
     name, equals, value = word.partition('=')
-    absolute = bool(equals) and os.path.isabs(value)
-    words.append(f'{name}={name.lstrip("-").upper()}' if absolute else word)
-  path, root = (
-    pathlib.Path(script).absolute(),
-    pathlib.Path(__file__).parents[2],
-  )
-  if path.suffix == '.py' and path.is_relative_to(root):
-    folder, *rest = path.relative_to(root).with_suffix('').parts
+    if equals and os.path.isabs(value):
+      value = _inside(value) or name.lstrip('-').upper()
+    words.append(f'{name}{equals}{value}')
+  path = _inside(pathlib.Path(script).absolute())
+  if path is not None and path.suffix == '.py':
+    folder, *rest = path.with_suffix('').parts
     script = f'./run.sh {"/".join(rest)}'
     if folder != 'experiments':
       script = f'.venv/bin/python -m {".".join([folder, *rest])}'
   return ' '.join([script, shlex.join(words)]).strip()
+
+
+def _inside(path: str | os.PathLike[str]) -> pathlib.Path | None:
+  """The path from the repository on; None for one that is elsewhere."""
+  root = pathlib.Path(__file__).parents[2]
+  path = pathlib.Path(path)
+  return path.relative_to(root) if path.is_relative_to(root) else None
 
 
 def save(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
@@ -140,8 +164,12 @@ def save(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
   run_directory.replace(path, json.dumps(record, indent=2) + '\n')
 
 
+@functools.cache
 def commit() -> str:
   """The commit of this source tree, '-dirty' where it has changes.
+
+  Asked once: the code that runs is that of the start. A file in results/ is no
+  code, and one that was just written makes nothing dirty.
 
   Returns:
     40 hex digits with or without the mark; 'unknown' outside a checkout.
@@ -159,7 +187,9 @@ def commit() -> str:
 
   try:
     head = git('rev-parse', 'HEAD')
-    return head + ('-dirty' if git('status', '--porcelain') else '')
+    where = (':(top)', ':(top,exclude)results')
+    changed = git('status', '--porcelain', '--', *where)
+    return head + ('-dirty' if changed else '')
   except (OSError, subprocess.CalledProcessError):
     return 'unknown'
 

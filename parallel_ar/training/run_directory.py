@@ -1,5 +1,7 @@
-"""The directory of one run: who owns it, and how files in it are replaced.
+"""The directory of one run: how it is named, and how files are replaced.
 
+owner.lock        who writes here now, see `owner`
+identity.json     what the run is, and what was changed of it, see `identity`
 config.json       the configuration of the run
 metrics.jsonl     one record a line
 checkpoints/      one directory a step
@@ -13,6 +15,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import socket
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -24,40 +27,31 @@ PathLike = str | os.PathLike[str]
 DRAFTS: set[pathlib.Path] = set()  # being written by this process, see `whole`
 
 
-def changes(directory: PathLike, config: dict[str, Any]) -> list[str]:
-  """What `config` changes of the run that lives in `directory`.
+def resolve(path: PathLike) -> pathlib.Path:
+  """The path that a person meant, where files can be written and read back.
 
-  A run may be continued with another schedule, length or data section, and
-  says so. It may not become another model: its parameters would not fit.
-
-  Args:
-    directory: working directory, which need not exist.
-    config: JSON form of the configuration, see `configuration.to_json`.
-
-  Returns:
-    Lines such as 'train.steps: 100 -> 200'; empty for a new directory.
+  `~` is the home directory.
 
   Raises:
-    ValueError: the model section differs, or config.json cannot be read.
+    ValueError: an address of a bucket, or a name that is no text.
   """
-  path = pathlib.Path(directory) / 'config.json'
-  if not path.exists():
-    return []
-  try:
-    old = json.loads(path.read_text())
-  except ValueError as error:
+  text = os.path.expanduser(os.fspath(path))
+  address = re.match(r'([a-zA-Z][a-zA-Z0-9+.-]+):/', text)
+  if address:
     raise ValueError(
-      f'{path} is not JSON ({error}), so nothing says which run lives there. '
-      'Restore the file, or choose another working directory.'
-    ) from error
-  lines = configuration.differences(old, config)
-  model = [line for line in lines if line.startswith('model')]
-  if model:
-    raise ValueError(
-      f'{directory} holds a run of another model: {"; ".join(model)} (there -> '
-      'here). Choose another working directory, or the config of that run.'
+      f'{text}: {address[1]}: addresses are not written or read yet. Mount '
+      'the bucket, or name a directory that all hosts share.'
     )
-  return lines
+  try:
+    text.encode()
+  except UnicodeEncodeError as error:
+    raise ValueError(
+      f'{os.fsencode(text)!r}: the name is not UTF-8, and checkpoints cannot '
+      'be written below it. Rename it.'
+    ) from error
+  if '\0' in text:
+    raise ValueError(f'{text!r}: a name of a file holds no NUL. Rename it.')
+  return pathlib.Path(text)
 
 
 def agree(config: dict[str, Any]) -> None:
@@ -81,25 +75,6 @@ def agree(config: dict[str, Any]) -> None:
         f'configuration than this one: {"; ".join(lines[:3])} (here -> there). '
         'Start the same command on every host.'
       )
-
-
-def claim(directory: PathLike, config: dict[str, Any], finished: bool) -> None:
-  """Writes config.json; process 0 does, for all.
-
-  A result.json is of a finished run: where steps are to come, the one of a
-  shorter run goes away.
-
-  Args:
-    directory: working directory.
-    config: JSON form of the configuration.
-    finished: whether all steps are done.
-  """
-  if not multihost.is_first():
-    return
-  path = pathlib.Path(directory)
-  replace(path / 'config.json', json.dumps(config, indent=2) + '\n')
-  if not finished:
-    (path / 'result.json').unlink(missing_ok=True)
 
 
 def _digest(config: dict[str, Any]) -> str:
@@ -127,7 +102,7 @@ def whole(path: PathLike) -> Iterator[BinaryIO]:
   Raises:
     OSError: names the file.
   """
-  path = pathlib.Path(path)
+  path = resolve(path)
   host = socket.gethostname().partition('.')[0]
   draft = path.with_name(f'{path.name}.{host}.{os.getpid()}{disk.DRAFT}')
   DRAFTS.add(draft)

@@ -16,10 +16,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from ml_collections import ConfigDict
 
 from parallel_ar import doors, likelihood, partition
 from parallel_ar.keys import of_its_own
 from parallel_ar.model import AutoregressiveModel
+from parallel_ar.training import optimizer as optimizer_lib
 from parallel_ar.training import spikes
 from parallel_ar.training.state import TrainState
 from parallel_ar.types import Array, PRNGKey
@@ -131,6 +133,43 @@ def make_train_step(
     return update(state, *gradient(state.params, batch, state.step))
 
   return train_step
+
+
+def of_config(
+  config: ConfigDict,
+  models: Sequence[AutoregressiveModel],
+  rule: optax.GradientTransformation,
+  shardings: Any,
+) -> TrainStep:
+  """The compiled step of a run, which takes its state over.
+
+  Args:
+    config: the configuration of the run.
+    models: its models.
+    rule: its optimizer.
+    shardings: where the state lies.
+  """
+  options = {
+    'schedule': optimizer_lib.schedule(
+      config.optimizer, steps=config.train.steps
+    ),
+    'ema_decay': config.train.ema_decay,
+    'skip_sigmas': config.train.skip_sigmas,
+    'seed': config.seed,
+  }
+  if config.train.accumulate > 1:
+    return make_accumulated_step(
+      models,
+      rule,
+      **options,
+      accumulate=config.train.accumulate,
+      shardings=shardings,
+    )
+  return jax.jit(
+    make_train_step(models, rule, **options),
+    donate_argnums=0,
+    out_shardings=(shardings, None),
+  )
 
 
 def make_accumulated_step(

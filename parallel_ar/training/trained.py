@@ -9,9 +9,17 @@ from ml_collections import ConfigDict
 
 from parallel_ar import models as models_lib
 from parallel_ar import npz
+from parallel_ar.data.dataset import Dataset
 from parallel_ar.distributed import sharding
 from parallel_ar.model import AutoregressiveModel
-from parallel_ar.training import checkpoint, configuration, params_file
+from parallel_ar.training import (
+  checkpoint,
+  configuration,
+  datasets,
+  params_file,
+  run_directory,
+)
+from parallel_ar.training import identity as identity_lib
 from parallel_ar.types import Params
 
 
@@ -24,6 +32,7 @@ class Trained(NamedTuple):
     params: the parameters.
     params_name: for example 'ema of step 900'.
     step: updates that made them.
+    identity: of the run, see `identity`; None of an old file of parameters.
     notes: what else than was asked for was read, and why; each line was said
       on stderr, and is in the results of this process.
   """
@@ -33,7 +42,25 @@ class Trained(NamedTuple):
   params: Params
   params_name: str
   step: int
+  identity: identity_lib.Json | None
   notes: tuple[str, ...] = ()
+
+  def load_split(
+    self, split: str, data_dir: str | os.PathLike[str] | None = None
+  ) -> Dataset:
+    """A split of the run's data, whose values mean what the run learnt.
+
+    Args:
+      split: which part.
+      data_dir: where data files lie.
+
+    Raises:
+      ValueError: it cannot be read, does not fit, or has other symbols.
+    """
+    data = datasets.load_split(self.config, split, data_dir)
+    datasets.check_fit(self.models[0], data)
+    identity_lib.check_vocabulary(self.identity, data)
+    return data
 
 
 def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
@@ -42,7 +69,7 @@ def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
   Raises:
     ValueError: there is no run.
   """
-  path = pathlib.Path(workdir)
+  path = run_directory.resolve(workdir)
   try:
     if path.is_file():
       data = params_file.read_meta(path)['config']
@@ -86,7 +113,7 @@ def load(
       the file.
     checkpoint.CheckpointError: no checkpoint can be read.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = run_directory.resolve(workdir)
   if workdir.is_file():
     return _load_file(workdir, which, step)
   config = read_config(workdir)
@@ -110,7 +137,11 @@ def load(
   finally:
     checkpoints.close()
   notes = tuple(checkpoints.notes)
-  return Trained(config, models, params, f'{name} of step {step}', step, notes)
+  name = f'{name} of step {step}'
+  identity = identity_lib.read(workdir)
+  assert identity is not None, 'there is a config'
+  config = identity_lib.note(workdir, identity, name, step)
+  return Trained(config, models, params, name, step, identity, notes)
 
 
 def _restore(
@@ -151,9 +182,12 @@ def _load_file(path: pathlib.Path, which: str, step: int | None) -> Trained:
       )
   for note in notes:
     checkpoint.tell(note)
-  return Trained(
-    config, models, params, f'{name} of step {at}', at, tuple(notes)
-  )
+  name = f'{name} of step {at}'
+  identity = meta.get('identity')  # absent from files of before there were
+  if identity is not None:
+    identity = identity_lib.checked(identity | {'config': meta['config']}, path)
+    config = identity_lib.note(path, identity, name, at)
+  return Trained(config, models, params, name, at, identity, tuple(notes))
 
 
 def _build(

@@ -169,28 +169,6 @@ class TestJson:
 
 
 class TestRunDirectory:
-  def test_new_directory_has_no_changes(self, tmp_path):
-    data = configuration.to_json(_config())
-    assert run_directory.changes(tmp_path / 'none', data) == []
-
-  def test_training_may_change_and_the_model_may_not(self, tmp_path):
-    config = _config()
-    text = json.dumps(configuration.to_json(config))
-    run_directory.replace(tmp_path / 'config.json', text)
-    config.train.steps = 5
-    changed = configuration.to_json(config)
-    assert run_directory.changes(tmp_path, changed) == [
-      'train.steps: 1000 -> 5'
-    ]
-    config.model.hidden = (3,)
-    with pytest.raises(ValueError, match=r'model\.hidden: absent -> \[3\]'):
-      run_directory.changes(tmp_path, configuration.to_json(config))
-
-  def test_broken_config_is_not_overlooked(self, tmp_path):
-    (tmp_path / 'config.json').write_text('{"model": ')
-    with pytest.raises(ValueError, match='not JSON'):
-      run_directory.changes(tmp_path, {})
-
   def test_replace_leaves_no_draft(self, tmp_path):
     run_directory.replace(tmp_path / 'a' / 'b.txt', 'one')
     run_directory.replace(tmp_path / 'a' / 'b.txt', 'two')

@@ -16,6 +16,7 @@ from parallel_ar.training import (
   checkpoint,
   checkpoint_meta,
   configuration,
+  identity,
   loop,
   trained,
 )
@@ -86,5 +87,12 @@ def test_the_run_goes_on(name, tmp_path):
   config.update(_config(name))
   config.mesh.data = 1
   config.train.update(steps=6, eval_every=0)
-  summary = loop.train(config, tmp_path / 'run', progress=False)
+  only = r'other settings: train\.steps: 4 -> 6 \('  # its cosine is longer
+  with pytest.raises(identity.OtherRun, match=only):
+    loop.train(config, tmp_path / 'run', progress=False)
+  summary = loop.train(
+    config, tmp_path / 'run', progress=False, allow_changes=True
+  )
   assert int(summary.state.step) == 6
+  told = identity.history(identity.read(tmp_path / 'run'), 6)
+  assert 'at step 4: train.steps 4 -> 6' in told

@@ -17,6 +17,7 @@ from parallel_ar.training import (
   configuration,
   datasets,
   evaluate,
+  identity,
   interrupt,
   loop,
   metrics,
@@ -304,11 +305,12 @@ class TestRefusals:
     before = sorted(tmp_path.rglob('*'))
     with pytest.raises(ValueError, match=r'init_scale: absent -> 0\.5'):
       _train(config, tmp_path)
-    (tmp_path / 'config.json').unlink()
+    for name in ('config.json', identity.FILE):
+      (tmp_path / name).unlink()
     with pytest.raises(checkpoint.OtherRunError, match='init_scale'):
       _train(config, tmp_path)
     assert _checkpoints(tmp_path) == [5, 10]
-    assert len(before) == len(sorted(tmp_path.rglob('*'))) + 1
+    assert len(before) == len(sorted(tmp_path.rglob('*'))) + 2
 
   def test_data_that_does_not_fit_leaves_no_directory(self, tmp_path):
     config = _config()

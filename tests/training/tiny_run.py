@@ -28,7 +28,9 @@ def config(steps):
   config.model.update(
     name='made', event=(4, 3, 1), hidden=(8,), num_masks=2, degrees='even'
   )
-  config.optimizer.update(name='adam', schedule='cosine', warmup_steps=5)
+  config.optimizer.update(
+    name='adam', schedule='cosine', warmup_steps=5, decay_steps=55
+  )
   config.train.update(
     batch_size=20,
     steps=steps,
