@@ -35,6 +35,7 @@ Json = dict[str, Any]
 
 FILE = 'identity.json'
 FORMAT = 1
+_TIME = '%Y-%m-%d %H:%M:%S %z'
 # Fields that change no parameter: how long, what is kept, told and measured.
 FREE = (
   'train.log_every',
@@ -90,7 +91,7 @@ def of(config: Json) -> Json:
   }
   return {
     'format': FORMAT,
-    'began': _now(),
+    'began': time.strftime(_TIME),
     'config': config,
     'data': {},
     'precision': {name: getattr(jax.config, name) for name in _PRECISION},
@@ -269,7 +270,12 @@ def grown(there: Json | None, here: Json, step: int) -> Json:
     return here
   law, conditions, _ = changes(there, here)
   entries = [
-    {'step': step, 'date': _now(), 'field': field, 'change': change}
+    {
+      'step': step,
+      'date': time.strftime(_TIME),
+      'field': field,
+      'change': change,
+    }
     for field, _, change in (line.partition(': ') for line in law + conditions)
   ]
   return here | {
@@ -323,10 +329,6 @@ def note(
   facts = {'params': params, 'history': told, 'data': data}
   results.note_run(directory, facts)
   return configuration.from_json(config_at(identity, step))
-
-
-def _now() -> str:
-  return time.strftime('%Y-%m-%d %H:%M:%S %z')
 
 
 def _symbols(data: Dataset) -> str | None:

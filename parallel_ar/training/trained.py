@@ -184,7 +184,7 @@ def _load_file(path: pathlib.Path, which: str, step: int | None) -> Trained:
     checkpoint.tell(note)
   name = f'{name} of step {at}'
   identity = meta.get('identity')  # absent from files of before there were
-  if identity is not None:
+  if isinstance(identity, dict):
     identity = identity_lib.checked(identity | {'config': meta['config']}, path)
     config = identity_lib.note(path, identity, name, at)
   return Trained(config, models, params, name, at, identity, tuple(notes))
