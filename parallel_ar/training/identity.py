@@ -243,13 +243,13 @@ def admit(
   model = [line for line in law if line.startswith('model.')]
   if model:
     raise OtherRun(
-      f'{directory} holds a run of another model: {_some(model)} (there -> '
+      f'{directory} holds a run of another model: {"; ".join(model[:6])} (there -> '
       'here). Choose another working directory, or the config of that run.'
     )
   if law and not allowed:
     steps = any(line.startswith('train.steps:') for line in law)
     raise OtherRun(
-      f'{directory} holds a run with other settings: {_some(law)} (there -> '
+      f'{directory} holds a run with other settings: {"; ".join(law[:6])} (there -> '
       'here). A result belongs to the run that made it: choose another working '
       'directory, or the settings of that run; --allow_changes goes on with '
       'the new ones, and writes the change into its history.'
@@ -397,8 +397,3 @@ def _defaults(maker: Any) -> Json:
     if isinstance(value, bool | int | float | str | tuple):
       found[name] = json.loads(json.dumps(value))
   return found
-
-
-def _some(lines: list[str], most: int = 6) -> str:
-  more = f'; and {len(lines) - most} more' if len(lines) > most else ''
-  return '; '.join(lines[:most]) + more

@@ -360,23 +360,15 @@ class _Run:
 
   def _sample(self, at: int) -> None:
     """Draws a grid from the same noise every time, so that grids compare."""
-    model = self.models[0]
-    if not pictures.is_image(model.event.shape) or not model.head.num_values:
-      return
     self._settle()
-    count = self.config.sample_count
-    keys = jax.random.split(jax.random.key(self.seed), count)
-    context = datasets.contexts(model, self.train_data, count)
-    keys, context = mesh_lib.place((keys, context))
     with self.writer.paused():
-      sample = self.sampler(self._eval_params(), keys, context)
-      x = multihost.fetch(sample.x)
-      if not multihost.is_first():
-        return
-      pictures.save_grid(
-        x,
+      pictures.draw(
+        self.models[0],
+        functools.partial(self.sampler, self._eval_params()),
+        self.train_data,
         self.workdir / 'samples' / f'step_{at:08d}.png',
-        num_values=model.head.num_values,
+        seed=self.seed,
+        count=self.config.sample_count,
       )
 
   def _save(self, at: int) -> None:

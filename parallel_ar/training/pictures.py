@@ -2,10 +2,18 @@
 
 import math
 import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
 
+import jax
 import numpy as np
 
-from parallel_ar.training import run_directory
+from parallel_ar.data.dataset import Dataset
+from parallel_ar.distributed import mesh as mesh_lib
+from parallel_ar.distributed import multihost
+from parallel_ar.model import AutoregressiveModel
+from parallel_ar.training import datasets, run_directory
 
 
 def is_image(shape: tuple[int, ...]) -> bool:
@@ -51,6 +59,34 @@ def grid(x: np.ndarray, num_values: int, columns: int | None = None):
     top, left = gap + i // columns * step_h, gap + i % columns * step_w
     canvas[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
   return canvas
+
+
+def draw(
+  model: AutoregressiveModel,
+  sampler: Callable[..., Any],
+  data: Dataset,
+  path: pathlib.Path,
+  *,
+  seed: int,
+  count: int,
+) -> None:
+  """Draws a grid of samples; nothing where events are no images of integers.
+
+  Args:
+    model: whose samples they are.
+    sampler: (keys, context) -> Sample.
+    data: whose contexts are taken, from the first on.
+    path: of the PNG; process 0 writes it.
+    seed: of the keys: the same noise for every grid of a run.
+    count: images.
+  """
+  if not is_image(model.event.shape) or not model.head.num_values:
+    return
+  keys = jax.random.split(jax.random.key(seed), count)
+  context = datasets.contexts(model, data, count)
+  x = multihost.fetch(sampler(*mesh_lib.place((keys, context))).x)
+  if multihost.is_first():
+    save_grid(x, path, num_values=model.head.num_values)
 
 
 def save_grid(
