@@ -243,16 +243,17 @@ def admit(
   model = [line for line in law if line.startswith('model.')]
   if model:
     raise OtherRun(
-      f'{directory} holds a run of another model: {"; ".join(model[:6])} (there -> '
-      'here). Choose another working directory, or the config of that run.'
+      f'{directory} holds a run of another model: {"; ".join(model[:6])} '
+      '(there -> here). Choose another working directory, or the config of '
+      'that run.'
     )
   if law and not allowed:
     steps = any(line.startswith('train.steps:') for line in law)
     raise OtherRun(
-      f'{directory} holds a run with other settings: {"; ".join(law[:6])} (there -> '
-      'here). A result belongs to the run that made it: choose another working '
-      'directory, or the settings of that run; --allow_changes goes on with '
-      'the new ones, and writes the change into its history.'
+      f'{directory} holds a run with other settings: {"; ".join(law[:6])} '
+      '(there -> here). A result belongs to the run that made it: choose '
+      'another working directory, or the settings of that run; '
+      '--allow_changes goes on with the new ones, and tells it in the history.'
       + steps
       * ' (The rates of this schedule depend on train.steps.)'
     )

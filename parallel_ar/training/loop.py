@@ -76,18 +76,15 @@ def train(
     progress: True for a bar, False for silence, None for a bar on a terminal
       and plain lines elsewhere.
     profile: steps to trace into `workdir`/profile, after the first ones.
-    allow_changes: go on with another config (of the same model), other data or
-      another precision, and write that into the run's history.
+    allow_changes: go on with other settings, and write that into the history.
     held: `workdir`, where the caller holds it already; see `owner.take`.
 
   Returns:
     A Summary.
 
   Raises:
-    ValueError: the config is wrong, the data does not fit the model, or
-      `workdir` is another run's (`OtherRun`) or process's (`OwnedElsewhere`).
-    NonFiniteLoss: a loss, gradient norm or parameter is not finite. The
-      metrics of that step are written, its state is not saved.
+    ValueError: the config or the data is wrong, or `workdir` is another's.
+    NonFiniteLoss: a loss, gradient or state is not finite, and is not saved.
     interrupt.Interrupted: SIGTERM, SIGUSR1 or SIGINT; the state is saved.
     checkpoint.CheckpointError: checkpoints cannot be read or written.
   """
@@ -364,7 +361,7 @@ class _Run:
     with self.writer.paused():
       pictures.draw(
         self.models[0],
-        functools.partial(self.sampler, self._eval_params()),
+        lambda *given: self.sampler(self._eval_params(), *given),
         self.train_data,
         self.workdir / 'samples' / f'step_{at:08d}.png',
         seed=self.seed,
@@ -394,8 +391,7 @@ class _Run:
       return
     self._save(at)
     self._finish_save(at)
-    directory = str(self.checkpoints.directory)
-    stop = interrupt.Interrupted(name, at, directory)
+    stop = interrupt.Interrupted(name, at, str(self.checkpoints.directory))
     if multihost.is_first():
       print(stop.message, file=sys.stderr, flush=True)
     raise stop
