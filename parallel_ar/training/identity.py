@@ -187,7 +187,7 @@ def changes(there: Json, here: Json) -> tuple[list[str], list[str], list[str]]:
   old, new = _filled(there['config']), _filled(here['config'])
   both = (old, new)
   selects = any(c['train']['keep_best'] or c['train']['patience'] for c in both)
-  free = FREE if selects else FREE + SELECTION
+  free: tuple[str, ...] = FREE if selects else FREE + SELECTION
   if not any(optimizer.depends_on_steps(c['optimizer']) for c in both):
     free += ('train.steps',)
   kinds: dict[str, list[str]] = {'law': [], 'conditions': [], 'free': []}
@@ -196,11 +196,10 @@ def changes(there: Json, here: Json) -> tuple[list[str], list[str], list[str]]:
     kind = 'free' if path in free else 'law'
     kinds['conditions' if path.startswith('mesh.') else kind].append(line)
   for split in ('train', 'valid') if selects else ('train',):
-    parts = (i.get('data', {}).get(split) for i in (there, here))
-    kinds['law'] += _part_changes(*parts, prefix=f'{split}_data')
+    old, new = (i.get('data', {}).get(split) for i in (there, here))
+    kinds['law'] += _part_changes(old, new, f'{split}_data')
   for part, kind in (('precision', 'law'), ('conditions', 'conditions')):
-    parts = (i.get(part) for i in (there, here))
-    kinds[kind] += _part_changes(*parts, prefix=part)
+    kinds[kind] += _part_changes(there.get(part), here.get(part), part)
   return kinds['law'], kinds['conditions'], kinds['free']
 
 

@@ -45,7 +45,7 @@ class Owner:
     self._path = directory / NAME
     self._made = [p for p in (directory, *directory.parents) if not p.exists()]
     self._file = -1
-    self._record = {
+    self._record: dict[str, Any] = {
       'host': socket.gethostname(),
       'pid': os.getpid(),
       'since': time.strftime('%Y-%m-%d %H:%M:%S %z'),

@@ -141,7 +141,7 @@ def portable(argv: list[str]) -> str:
   for word in argv[1:]:
     name, equals, value = word.partition('=')
     if equals and os.path.isabs(value):
-      value = _inside(value) or name.lstrip('-').upper()
+      value = str(_inside(value) or name.lstrip('-').upper())
     words.append(f'{name}{equals}{value}')
   path = _inside(pathlib.Path(script).absolute())
   if path is not None and path.suffix == '.py':
