@@ -24,10 +24,12 @@ from ml_collections import ConfigDict, config_dict, config_flags
 
 from parallel_ar import models
 from parallel_ar.data import sources
-from parallel_ar.training import datasets
+from parallel_ar.training import datasets, run_directory
 
 flags.disclaim_key_flags()  # --help shows a flag with the script that has it
 
+# Flags for a directory that is read or written, or several.
+DIRECTORIES = ('workdir', 'workdirs', 'coarse', 'draft', 'data_dir')
 PICTURES = ('.png', '.svg', '.pdf')
 
 
@@ -101,11 +103,18 @@ def settle(values: flags.FlagValues, argv: Sequence[str]) -> None:
     argv: what they were parsed from.
 
   Raises:
-    ValueError: a number is not finite, or a tuple was given twice.
+    ValueError: a number is not finite, a tuple was given twice, or a directory
+      is no path of this machine.
   """
   given = collections.Counter(word.partition('=')[0] for word in argv)
   for name in values:
     flag = values[name]
+    if name in DIRECTORIES and flag.value:
+      flag.value = (
+        [str(run_directory.resolve(path)) for path in flag.value]
+        if isinstance(flag.value, list)
+        else str(run_directory.resolve(flag.value))
+      )
     times = given[f'--{name}']
     if isinstance(flag.parser, _ConfigParser) and flag.value is not None:
       flag.parser.drop_unset(flag.value)

@@ -15,7 +15,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from parallel_ar.distributed import multihost
 from parallel_ar.training import run_directory
@@ -80,6 +80,7 @@ class MetricWriter:
     self._board = _board(directory, start) if tensorboard else None
     if progress or (progress is None and not self._lines):
       self._bar = _bar(start, steps)
+    self._path = path
     self._file = path.open('a', buffering=1)
 
   def write(self, kind: str, step: int, values: dict[str, float]) -> None:
@@ -93,6 +94,7 @@ class MetricWriter:
     values = {name: v for name, v in values.items() if not _unknown(name, v)}
     record = {'step': step, 'kind': kind}
     record |= {name: _json_number(value) for name, value in values.items()}
+    self._keep_name()
     self._file.write(json.dumps(record) + '\n')
     if self._board is not None:
       for name, value in values.items():
@@ -105,6 +107,20 @@ class MetricWriter:
         if field in values
       )
       self.say(f'step {step}/{self._steps} {kind}: {shown}{self._left(step)}')
+
+  def _keep_name(self) -> None:
+    """Begins the file again where it was removed under the run."""
+    if os.path.exists(self._path):
+      return
+    print(
+      f'{self._path} was removed under this run: its records so far are gone, '
+      'and it begins again.',
+      file=sys.stderr,
+      flush=True,
+    )
+    self._file.close()
+    self._path.parent.mkdir(parents=True, exist_ok=True)
+    self._file = self._path.open('a', buffering=1)
 
   def _left(self, step: int) -> str:
     """', ETA h:mm:ss' from the last rate, where there is one."""
@@ -205,14 +221,36 @@ def truncate(path: PathLike, step: int) -> None:
 
 
 def read(path: PathLike) -> list[dict[str, Any]]:
-  """The records of a metrics.jsonl; a line that was cut off is left out."""
+  """The records of a metrics.jsonl; a line that was cut off is left out.
+
+  Raises:
+    ValueError: a line that no run writes; it is named.
+  """
   records = []
-  for line in pathlib.Path(path).read_text().splitlines():
+  lines = pathlib.Path(path).read_bytes().splitlines()
+  for number, line in enumerate(lines, 1):
     try:
-      records.append(json.loads(line))
+      record = json.loads(line)
     except ValueError:
-      break  # a kill in the middle of a line: nothing after it can be trusted
+      if number < len(lines) and not _torn(lines[number - 1 :]):
+        _refuse(path, number)
+      break  # a kill in the middle of a line, or a power cut
+    if not isinstance(record, dict) or not isinstance(record.get('step'), int):
+      _refuse(path, number)
+    records.append(record)
   return records
+
+
+def _torn(lines: list[bytes]) -> bool:
+  """Whether nothing that a run writes follows a torn line."""
+  return not any(line.startswith(b'{"step"') for line in lines[1:])
+
+
+def _refuse(path: PathLike, number: int) -> NoReturn:
+  raise ValueError(
+    f'Line {number} of {path} is no record of a run. Remove that line, or move '
+    'the file away: the parameters do not hang on it, and the run goes on.'
+  )
 
 
 def _unknown(name: str, value: float) -> bool:

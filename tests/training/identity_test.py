@@ -282,3 +282,26 @@ class TestData:
         expected = first, part
     assert (first, part) == expected
     assert first['digest'] != part['digest']
+
+
+@pytest.mark.parametrize('name', ['run[1]', 'a*b?', '~home'])
+def test_odd_names_are_read_back(tmp_path, name, monkeypatch):
+  _train(_config(), tmp_path / name / 'run')
+  state = _train(_config(steps=4), tmp_path / name / 'run').state
+  assert int(state.step) == 4
+  assert trained.load(tmp_path / name / 'run').step == 4
+
+
+@pytest.mark.parametrize(
+  'name', ['gs://bucket/run', 's3://b/r', 'gs:/b/r', 'a\udcff/run', 'a\0b']
+)
+def test_what_is_no_path_is_refused_at_once(name):
+  with pytest.raises(ValueError, match=r'[Mm]ount|Rename'):
+    _train(_config(), name)
+
+
+def test_a_tilde_is_the_home(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  _train(_config(), '~/run')
+  assert trained.load('~/run').step == 3
+  assert (tmp_path / 'run' / identity.FILE).exists()

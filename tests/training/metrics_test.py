@@ -140,3 +140,28 @@ class TestPerson:
     writer.close()
     writer.close()
     assert capsys.readouterr() == ('', '')
+
+
+@pytest.mark.parametrize(
+  'line', [b'[1, 2]', b'{"kind": "train"}', b'7', b'\xff\xfe', b'hello']
+)
+def test_a_foreign_line_is_named(tmp_path, line):
+  path = tmp_path / 'metrics.jsonl'
+  path.write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 2}\n')
+  with pytest.raises(ValueError, match=r'Line 2 of .*metrics\.jsonl'):
+    metrics.truncate(path, 5)
+  path.write_bytes(b'{"step": 1}\n\x00\x00\xff{"st')
+  metrics.truncate(path, 5)
+  assert path.read_text() == '{"step": 1}\n'
+
+
+def test_a_file_that_was_removed_begins_again(tmp_path, capsys):
+  writer = metrics.MetricWriter(
+    tmp_path, start=0, steps=2, tensorboard=False, progress=False
+  )
+  writer.write('train', 1, {'loss': 1.0})
+  (tmp_path / 'metrics.jsonl').unlink()
+  writer.write('train', 2, {'loss': 1.0})
+  writer.close()
+  assert [r['step'] for r in metrics.read(tmp_path / 'metrics.jsonl')] == [2]
+  assert 'was removed' in capsys.readouterr().err
