@@ -170,12 +170,21 @@ def _read_meta(file: npz.Archive) -> dict[str, Any]:
   model = meta['config'].get('model')
   if not isinstance(model, dict):
     raise ValueError('its config has no section model')
-  _check_scale(model, _numbers(file, meta['layout']))
+  check_scale(model, _numbers(file, meta['layout']))
   return meta
 
 
-def _check_scale(model: dict[str, Any], numbers: int) -> None:
-  """Refuses what would cost more to build than any model of the file."""
+def check_scale(model: dict[str, Any], numbers: int = 1 << 24) -> None:
+  """Refuses a recorded model that would cost too much to build.
+
+  Args:
+    model: the model section of a record.
+    numbers: that its parameters are together; no array is wider. By default
+      more than any layer has.
+
+  Raises:
+    ValueError: names what there is too much of.
+  """
   whole = {
     field: [v for v in jax.tree.leaves(value) if isinstance(v, int)]
     for field, value in model.items()
@@ -187,15 +196,18 @@ def _check_scale(model: dict[str, Any], numbers: int) -> None:
   widths = [v for f, some in whole.items() if f != 'event' for v in some]
   asked = {
     'layers': (product(*_PARTS), _MOST_PARTS),
-    'members of a field': (max(map(len, whole.values())), _MOST_PARTS),
+    'members of a field': (
+      max(map(len, whole.values()), default=0),
+      _MOST_PARTS,
+    ),
     'slots': (product('event', *_MEMBERS), _MOST_SLOTS),
     'units of a layer': (max(widths, default=0), max(numbers, 1 << 16)),
   }
   for what, (number, most) in asked.items():
     if number > most:
       raise ValueError(
-        f'its config asks for {number} {what}; a file of {numbers} parameters '
-        f'may ask for {most}'
+        f'its config asks for {number} {what}, but a record of {numbers} '
+        f'parameters may ask for {most}'
       )
 
 

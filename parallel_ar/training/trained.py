@@ -195,6 +195,7 @@ def _build(
 ) -> tuple[tuple[AutoregressiveModel, ...], Params]:
   """The models of a recorded config, and the shapes of their parameters."""
   try:
+    params_file.check_scale(config.model.to_dict())
     models = models_lib.build(config.model)
     return models, jax.eval_shape(models[0].init, jax.random.key(0))
   except Exception as error:  # a record of anyone fails in many ways
