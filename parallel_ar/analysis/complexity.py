@@ -26,6 +26,8 @@ import jax
 import numpy as np
 from jax.extend import core
 
+from parallel_ar.analysis import equations
+
 _FREE = frozenset(
   'bitcast_convert_type broadcast_in_dim concatenate convert_element_type copy '
   'dynamic_slice dynamic_update_slice expand_dims gather iota pad reshape rev '
@@ -150,12 +152,15 @@ def _operation(
   if name in ('scan', 'while'):
     return _loop(eqn, inputs, trips)
   if name == 'cond':
-    each = [_program(b.jaxpr, inputs[1:], trips) for b in p['branches']]
+    each = [
+      _program(equations.opened(b), inputs[1:], trips)
+      for b in equations.branches(eqn)
+    ]
     depths = [max(d) + 1 for d in zip(*(d for _, d in each), strict=True)]
     return max(c.work for c, _ in each), depths
   for call in _CALLS:
     if call in p:
-      inner = getattr(p[call], 'jaxpr', p[call])
+      inner = equations.opened(p[call])
       cost, depths = _program(inner, inputs[-len(inner.invars) :], trips)
       return cost.work, depths
   size = max((math.prod(v.aval.shape) for v in eqn.outvars), default=0)
@@ -189,18 +194,18 @@ def _loop(
   eqn: Any, inputs: list[float], trips: int
 ) -> tuple[float, list[float]]:
   """A loop: the chain through what it carries, as often as it goes round."""
-  p = eqn.params
   start = max(inputs, default=0.0)
   if eqn.primitive.name == 'scan':
-    body, length = p['jaxpr'].jaxpr, p['length']
-    first, carried = p['num_consts'], p['num_carry']
+    turn = equations.scan(eqn)
+    body, length = equations.opened(turn.body), turn.length
+    first, carried = turn.fixed, turn.carried
     extra = 0.0
   else:
-    body, length = p['body_jaxpr'].jaxpr, trips
-    first, carried = p['body_nconsts'], len(eqn.outvars)
-    extra = _program(
-      p['cond_jaxpr'].jaxpr, [0.0] * len(p['cond_jaxpr'].jaxpr.invars), trips
-    )[0].depth
+    again = equations.loop(eqn)
+    body, length = equations.opened(again.body), trips
+    first, carried = again.of_body, len(eqn.outvars)
+    test = equations.opened(again.test)
+    extra = _program(test, [0.0] * len(test.invars), trips)[0].depth
   # Depth from the carry alone is what every further round adds.
   only = [-math.inf] * len(body.invars)
   only[first : first + carried] = [0.0] * carried

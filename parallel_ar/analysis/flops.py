@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 
+from parallel_ar.analysis import equations
+
 _MOVES = {
   'broadcast_in_dim',
   'concatenate',
@@ -63,9 +65,12 @@ def _equation(eqn: Any) -> float:
     taps = math.prod(kernel) / kernel[numbers.rhs_spec[0]]
     return 2.0 * size * taps
   if name == 'scan':
-    return params['length'] * _jaxpr(params['jaxpr'].jaxpr)
+    turn = equations.scan(eqn)
+    return turn.length * _jaxpr(equations.opened(turn.body))
   if name == 'cond':
-    return max(_jaxpr(branch.jaxpr) for branch in params['branches'])
+    return max(
+      _jaxpr(equations.opened(branch)) for branch in equations.branches(eqn)
+    )
   inner = [_inner(value) for value in params.values()]
   if any(j is not None for j in inner):
     return sum(_jaxpr(j) for j in inner if j is not None)
@@ -73,5 +78,5 @@ def _equation(eqn: Any) -> float:
 
 
 def _inner(value: Any) -> Any:
-  value = getattr(value, 'jaxpr', value)
+  value = equations.opened(value)
   return value if hasattr(value, 'eqns') else None

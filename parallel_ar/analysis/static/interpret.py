@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jax.extend import core
 
+from parallel_ar.analysis import equations
 from parallel_ar.analysis.static import (
   elementwise,
   mixing,
@@ -152,17 +153,17 @@ class Interpreter:
     their first caller: what counts is the line of this call.
     """
     before = self._outer
-    source = getattr(_open(jaxpr).debug_info, 'func_src_info', None)
+    source = getattr(equations.opened(jaxpr).debug_info, 'func_src_info', None)
     if self._outer is None and '/jax/' in str(source).replace('\\', '/'):
       self._outer = eqn
-    count = len(_open(jaxpr).invars)
+    count = len(equations.opened(jaxpr).invars)
     results = self.closed(jaxpr, operands[len(operands) - count :])
     self._outer = before
     return results
 
   def _cond(self, eqn: Any, operands: list[Value]) -> list[Value]:
     which, *arguments = operands
-    branches = eqn.params['branches']
+    branches = equations.branches(eqn)
     if which.constant and which.value is not None:
       n = min(max(int(which.value), 0), len(branches) - 1)
       return self.closed(branches[n], arguments)
@@ -177,13 +178,11 @@ class Interpreter:
     return results
 
   def _scan(self, eqn: Any, operands: list[Value]) -> list[Value]:
-    p = eqn.params
-    body, length = p['jaxpr'], p['length']
-    a, b = p['num_consts'], p['num_consts'] + p['num_carry']
-    fixed, carry, series = operands[:a], operands[a:b], operands[b:]
-    steps = range(length)[::-1] if p['reverse'] else range(length)
-    carried = p['num_carry']
-    if length * len(body.jaxpr.eqns) > _STEPS:
+    body, length, first, carried, reverse = equations.scan(eqn)
+    fixed, rest = operands[:first], operands[first:]
+    carry, series = rest[:carried], rest[carried:]
+    steps = range(length)[::-1] if reverse else range(length)
+    if length * len(equations.opened(body).eqns) > _STEPS:
       items = [_any_item(v) for v in series]
       carry, out = self._settle(
         lambda c: self.closed(body, [*fixed, *c, *items]), carry, carried
@@ -218,21 +217,20 @@ class Interpreter:
     return item
 
   def _while(self, eqn: Any, operands: list[Value]) -> list[Value]:
-    p = eqn.params
-    a = p['cond_nconsts']
-    b = a + p['body_nconsts']
-    of_test, of_body, state = operands[:a], operands[a:b], operands[b:]
-    body = lambda c: self.closed(p['body_jaxpr'], [*of_body, *c])
-    budget = _STEPS // max(len(p['body_jaxpr'].jaxpr.eqns), 1)
+    again = equations.loop(eqn)
+    of_test, rest = operands[: again.of_test], operands[again.of_test :]
+    of_body, state = rest[: again.of_body], rest[again.of_body :]
+    body = lambda c: self.closed(again.body, [*of_body, *c])
+    budget = _STEPS // max(len(equations.opened(again.body).eqns), 1)
     for _ in range(budget):
-      (go_on,) = self.closed(p['cond_jaxpr'], [*of_test, *state])
+      (go_on,) = self.closed(again.test, [*of_test, *state])
       if not go_on.constant:
         break
       if not go_on.value:
         return list(state)
       state = body(state)
     state, _ = self._settle(body, state, len(state))
-    (go_on,) = self.closed(p['cond_jaxpr'], [*of_test, *state])
+    (go_on,) = self.closed(again.test, [*of_test, *state])
     results = []
     test = values.spread([go_on], False)
     for var, v in zip(eqn.outvars, state, strict=True):
@@ -282,10 +280,6 @@ def _constant(c: Any) -> Value:
   if hasattr(c, 'dtype') and not isinstance(c.dtype, np.dtype):
     return Value(tuple(c.shape), c.dtype)  # a random key
   return values.of_constant(c)
-
-
-def _open(jaxpr: Any) -> Any:
-  return jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
 
 
 def _row(v: Value) -> Value:

@@ -1,0 +1,71 @@
+"""How the equation of a loop or a branch is read, whatever JAX made it.
+
+Its parameters have had other names and other places; this is the one module
+that knows them.
+"""
+
+from typing import Any, NamedTuple
+
+
+class Scan(NamedTuple):
+  """A loop with a known number of steps.
+
+  Attributes:
+    body: program of one step, with its constants:
+      (fixed, carry, items) -> (carry, results).
+    length: steps.
+    fixed: how many operands are the same at every step; they come first.
+    carried: how many operands, and results, are handed on; they come next.
+    reverse: whether the last item comes first.
+  """
+
+  body: Any
+  length: int
+  fixed: int
+  carried: int
+  reverse: bool
+
+
+class While(NamedTuple):
+  """A loop that ends when its test says so.
+
+  Attributes:
+    test: program of the test, (of_test, state) -> bool.
+    body: program of one turn, (of_body, state) -> state.
+    of_test: how many operands only the test reads; they come first.
+    of_body: how many operands only the body reads; they come next.
+  """
+
+  test: Any
+  body: Any
+  of_test: int
+  of_body: int
+
+
+def scan(eqn: Any) -> Scan:
+  """Reads a `scan`; since JAX 0.12 its operands are told apart by a tree."""
+  p = eqn.params
+  if 'num_consts' in p:
+    fixed, carried = p['num_consts'], p['num_carry']
+  else:
+    parts = p['ft_in'].update(list(range(len(eqn.invars)))).unpack()
+    fixed, carried, _ = (len(list(part)) for part in parts)
+  return Scan(p['jaxpr'], p['length'], fixed, carried, p['reverse'])
+
+
+def loop(eqn: Any) -> While:
+  """Reads a `while`."""
+  p = eqn.params
+  return While(
+    p['cond_jaxpr'], p['body_jaxpr'], p['cond_nconsts'], p['body_nconsts']
+  )
+
+
+def branches(eqn: Any) -> tuple[Any, ...]:
+  """The programs that a `cond` or `switch` chooses from."""
+  return tuple(eqn.params['branches'])
+
+
+def opened(jaxpr: Any) -> Any:
+  """The program without its constants; as it is where it has none."""
+  return getattr(jaxpr, 'jaxpr', jaxpr)
