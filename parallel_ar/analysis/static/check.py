@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from parallel_ar.analysis.static import blame, interpret
+from parallel_ar.analysis.static import value as values
 from parallel_ar.analysis.static.value import FIRM, MAY, Value
 from parallel_ar.model import AutoregressiveModel, position_noise
 
@@ -109,20 +110,19 @@ class Static:
 
 
 def check(
-  model: AutoregressiveModel, *, chunk: int = 64, seed: int = 0
+  model: AutoregressiveModel, *, chunk: int = 64
 ) -> Static:
   """Finds which inputs each output can read, without running the model.
 
   Args:
     model: the model; nothing is computed with its parameters.
     chunk: input positions that are followed at once, which bounds the memory.
-    seed: of the parameters that stand for all, in Fourier transforms.
 
   Returns:
     What was proved, and what reads too much.
   """
   started = time.monotonic()
-  program = _Program(model, seed)
+  program = _Program(model)
   size = model.num_positions
   sets = np.zeros((2, size, size), bool)
   without_rule: set[str] = set()
@@ -160,7 +160,7 @@ def check(
 class _Program:
   """The traced functions of a model."""
 
-  def __init__(self, model: AutoregressiveModel, seed: int):
+  def __init__(self, model: AutoregressiveModel):
     self.model = model
     params = jax.eval_shape(model.init, jax.random.key(0))
     noise = jax.eval_shape(lambda: position_noise(model, jax.random.key(0)))
@@ -172,10 +172,8 @@ class _Program:
 
     specs = (params, model.event, model.context, noise)
     self.jaxpr = jax.make_jaxpr(outputs)(*specs)
-    rng = np.random.default_rng(seed)
-    self.params = [_sample(rng, s) for s in jax.tree.leaves(params)]
-    rest = jax.tree.leaves((model.context, noise))
-    self.rest = [Value(tuple(s.shape), s.dtype) for s in rest]
+    self.params = [_any(s) for s in jax.tree.leaves(params)]
+    self.rest = [_any(s) for s in jax.tree.leaves((model.context, noise))]
 
   def reads(
     self, run: interpret.Interpreter, bits: np.ndarray
@@ -189,10 +187,17 @@ class _Program:
       *own.shape, *(1,) * (len(model.event.shape) - model.rank.ndim)
     )
     shape = (2, len(bits), *model.event.shape)
+    count = model.head.num_values
+    lo, hi = values.finite()
+    if count is not None:
+      lo, hi = np.float64(0), np.float64(count - 1)
     x = Value(
       model.event.shape,
       np.dtype(model.event.dtype),
       reads=np.broadcast_to(lead, shape),
+      lo=lo,
+      hi=hi,
+      attained=count is not None,
     )
     outputs = run.closed(self.jaxpr, [*self.params, x, *self.rest])
     found: list[Any] = []
@@ -225,13 +230,9 @@ class _Program:
     return Finding((i, j), leak, blame.suspect(path), tuple(path))
 
 
-def _sample(rng: np.random.Generator, spec: Any) -> Value:
-  """A parameter: a random number stands for all where numbers are needed."""
-  shape, dtype = tuple(spec.shape), spec.dtype
-  if not np.issubdtype(dtype, np.floating) and 'float' not in str(dtype):
-    return Value(shape, dtype)
-  numbers = rng.normal(size=shape).astype(dtype)
-  return Value(shape, dtype, value=numbers, sampled=True)
+def _any(spec: Any) -> Value:
+  """A parameter, a context or noise: finite, and otherwise any number."""
+  return values.of_aval(spec, sampled=values.kind(spec.dtype) in 'fc')
 
 
 def _pairs(matrix: np.ndarray) -> tuple[Pair, ...]:

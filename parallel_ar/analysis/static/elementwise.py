@@ -1,13 +1,24 @@
 """Rules of operations that act entry by entry."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import ml_dtypes  # noqa: F401  NumPy learns bfloat16
 import numpy as np
 
+from parallel_ar.analysis.static import ranges
 from parallel_ar.analysis.static import value as values
-from parallel_ar.analysis.static.value import Value
+from parallel_ar.analysis.static.value import HUGE, SOME, Doubt, Over, Value
+
+COMPARISONS = frozenset(('eq', 'ge', 'gt', 'le', 'lt', 'ne'))
+_EXPONENTIALS = frozenset(('exp', 'exp2', 'logistic'))
+# Of stand-ins these are computed, not drawn afresh: polynomials, and parts.
+_EXACT = frozenset(
+  'add add_any complex conj convert_element_type copy imag mul neg real square '
+  'sub'.split()
+)
+_UNLESS_MASKED = 'it is zero unless a row is wholly masked'
+_NOT_FINITE = 'a factor of zero meets a number that may be infinite or nan'
 
 # How NumPy computes what is known; the rest is computed by JAX.
 _NUMPY: dict[str, Callable[..., Any]] = {
@@ -76,35 +87,126 @@ def compute(primitive: Any, params: Any, operands: Any) -> list[np.ndarray]:
 
 def rule(eqn: Any, operands: list[Value]) -> list[Value]:
   """What the results read: what the operands read at the same entry."""
-  shape = tuple(eqn.outvars[0].aval.shape)
+  name, shape = eqn.primitive.name, tuple(eqn.outvars[0].aval.shape)
   if any(not _fits(v.shape, shape) for v in operands):
     raise values.UnknownForm('bits of another width')
-  zero, rest = _zeros(eqn, operands, shape)
+  zero, faint, doubt = _zeros(eqn, operands, shape)
   known, numbers = _numbers(eqn, operands, shape, zero)
   reads = values.union([v.reads for v in operands], shape)
   if reads is not None:
-    for gone in (zero, rest):
-      reads = reads if gone is None else reads & ~gone
-  low = _low(eqn, operands, shape)
+    if name in (*COMPARISONS, 'is_finite') and not _varies(operands):
+      reads = values.weaken(reads)
+    if zero is not None:
+      reads = reads & ~zero
+    if faint is not None and name in ('mul', 'and', 'div', *_EXPONENTIALS):
+      reads = np.where(faint, values.weaken(reads), reads)
+  lo, hi = _bounds(eqn, operands)
+  low, maybe = _masked(eqn, operands, shape, lo, hi)
   out = []
   for n, var in enumerate(eqn.outvars):
-    number, is_known = None if numbers is None else numbers[n], known
-    if rest is not None:  # an exponential of a masked score is known: zero
-      is_known = rest if known is None else known | rest
-      if number is None:
-        number = np.zeros(shape, var.aval.dtype)
-      number = np.where(rest, np.zeros_like(number), number)
+    fields: dict[str, Any] = {}
+    if n == 0 and len(eqn.outvars) == 1:
+      fields = {'lo': lo, 'hi': hi} | _relations(eqn, operands)
     out.append(
       values.of_aval(
         var.aval,
         reads=reads,
-        known=is_known,
-        value=number,
+        known=known,
+        value=None if numbers is None else numbers[n],
         low=low,
+        maybe=maybe,
+        faint=faint,
+        doubt=doubt,
         sampled=all(v.numeric for v in operands),
+        exact=name in _EXACT or name in _SAME,
+        **fields,
       )
     )
   return out
+
+
+def _bounds(eqn: Any, operands: list[Value]) -> values.Bounds:
+  """What parameters alone make is finite, unless it was infinite before."""
+  lo, hi = ranges.of(eqn, operands)
+  dtype = getattr(eqn.outvars[0].aval, 'dtype', None)
+  if any(v.reads is not None for v in operands) or dtype is None:
+    return lo, hi
+  if values.kind(dtype) not in 'fc' or not all(
+    np.all(v.is_finite()) for v in operands
+  ):
+    return lo, hi
+  least, most = values.finite()
+  return (
+    np.where(np.isfinite(lo), lo, least),
+    np.where(np.isfinite(hi), hi, most),
+  )
+
+
+def _varies(operands: list[Value]) -> bool:
+  """Whether a comparison that is not decided goes both ways, in general.
+
+  It does where a number of any size is compared, or integers that are all
+  taken. Where the bounds are computed, they may be too wide.
+  """
+  if len(operands) < 2 or operands[0] is operands[1]:
+    return False
+  if all(v.attained or v.constant for v in operands):
+    return True
+  return any(
+    v.real and not np.any(np.abs(bound) < SOME)
+    for v in operands
+    for bound in v.bounds()
+  )
+
+
+def _relations(eqn: Any, operands: list[Value]) -> dict[str, Any]:
+  """What else is known of the result: see `Value`."""
+  name, first = eqn.primitive.name, operands[0]
+  if name in COMPARISONS:
+    return {'test': (name, *operands)}
+  if name in _SAME:
+    return {
+      'over': first.over,
+      'peak': first.peak,
+      'attained': first.attained,
+    }
+  if name == 'convert_element_type':
+    same = first.dtype == eqn.outvars[0].aval.dtype
+    return {
+      'attained': first.attained,
+      'over': first.over if same else (),
+      'peak': first.peak,
+    }
+  if name == 'max':
+    nothing = [v.constant and bool(np.all(v.value == -np.inf)) for v in operands]
+    shape = eqn.outvars[0].aval.shape
+    over = [Over(v, (), True, False) for v in operands if v.shape == shape]
+    for v, alone in zip(operands, nothing[::-1], strict=True):
+      if v.shape == shape:
+        over += [dataclasses.replace(o, exact=o.exact and alone) for o in v.over]
+    return {'over': tuple(over)}
+  if name in ('exp', 'exp2'):
+    return {'peak': first.peak}
+  if name == 'sub':
+    fields: dict[str, Any] = {'attained': _shifted(operands)}
+    over = ranges.above(operands)
+    if over is not None and over.exact and np.all(operands[1].is_finite()):
+      fields['peak'] = over.axes
+    return fields
+  if name in ('add', 'neg'):
+    return {'attained': _shifted(operands)}
+  return {}
+
+
+def _shifted(operands: list[Value]) -> bool:
+  """Whether all but one are whole numbers that are known."""
+  moving = [v for v in operands if not v.constant]
+  whole = all(
+    np.all(np.asarray(v.value) == np.round(v.value))
+    for v in operands
+    if v.constant
+  )
+  return len(moving) == 1 and moving[0].attained and bool(whole)
 
 
 def _fits(own: tuple[int, ...], shape: tuple[int, ...]) -> bool:
@@ -117,20 +219,55 @@ def _fits(own: tuple[int, ...], shape: tuple[int, ...]) -> bool:
 
 def _zeros(
   eqn: Any, operands: list[Value], shape: tuple[int, ...]
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-  """Entries that are zero because a factor is, and because a score is low."""
-  name, zero = eqn.primitive.name, None
-  factors = operands if name in ('mul', 'and') else operands[:1]
+) -> tuple[np.ndarray | None, np.ndarray | None, Doubt | None]:
+  """Entries that are zero for sure, and that are but for a doubt."""
+  name = eqn.primitive.name
+  wide = lambda a: np.broadcast_to(a, shape)
   if name in ('mul', 'and', 'div'):
-    for v in factors:
-      if v.known is not None:
-        here = np.broadcast_to(v.nonzero() == 0, shape)
-        zero = here if zero is None else zero | here
-  rest = None
-  if name in ('exp', 'exp2', 'logistic'):
-    low = operands[0].is_low()
-    rest = low if low.any() else None
-  return zero, rest
+    zero, faint = np.zeros(shape, bool), np.zeros(shape, bool)
+    doubt = values.doubt_of(operands)
+    left, right = operands
+    pairs = [(left, right)]
+    if name != 'div':
+      pairs.append((right, left))
+    for v, other in pairs:
+      if v.known is None and v.faint is None:
+        continue
+      here = wide(v.is_zero())
+      sure = wide(other.is_finite())
+      if name == 'div':  # zero over infinity is zero
+        lo, hi = other.bounds()
+        away = ranges.smallest(v.dtype)
+        sure = wide((lo >= away) | (hi <= -away))
+      zero |= here & sure
+      if (here & ~sure).any():
+        doubt = doubt or Doubt(_NOT_FINITE, eqn)
+      faint |= (here & ~sure) | wide(v.is_faint())
+    return _any(zero), _any(faint & ~zero), doubt
+  if name in _EXPONENTIALS:
+    (v,) = operands
+    low, faint = v.is_low(), v.is_faint()
+    return _any(low & ~faint), _any(faint), v.doubt
+  if name == 'sub' and operands[0].real:
+    left, right = operands
+    low = wide(left.is_low())
+    if low.any():
+      faint = low & wide(right.is_maybe_low())
+      if faint.any():
+        doubt = right.doubt or Doubt(_UNLESS_MASKED, eqn)
+        return None, faint, doubt
+  if name in (*_SAME, 'convert_element_type', 'neg', 'real', 'imag'):
+    return None, operands[0].faint, operands[0].doubt
+  if name in ('add', 'add_any', 'max', 'min'):
+    each = [wide(v.is_faint() | v.is_zero()) for v in operands]
+    faint = np.logical_and.reduce(each)
+    faint = faint & ~np.logical_and.reduce([wide(v.is_zero()) for v in operands])
+    return None, _any(faint), values.doubt_of(operands)
+  return None, None, None
+
+
+def _any(a: np.ndarray) -> np.ndarray | None:
+  return a if a.any() else None
 
 
 def _numbers(
@@ -162,29 +299,46 @@ def _numbers(
   return known, numbers
 
 
-def _low(
-  eqn: Any, operands: list[Value], shape: tuple[int, ...]
-) -> np.ndarray | None:
-  """Entries that stay below -HUGE: a masked score plus or minus another."""
+def _masked(
+  eqn: Any, operands: list[Value], shape: tuple[int, ...], lo: Any, hi: Any
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+  """Entries that stay below -HUGE, and that may: scores and their masks.
+
+  A masked score plus one that no mask has touched is masked; a score that may
+  be masked leaves what it meets in doubt.
+  """
   name = eqn.primitive.name
-  if not any(v.low is not None or v.known is not None for v in operands):
-    return None
-  low = lambda v: np.broadcast_to(v.is_low(), shape)
+  if not any(v.real for v in operands) or name in (
+    *_EXPONENTIALS,
+    *COMPARISONS,
+  ):
+    return None, None
+  wide = lambda a: np.broadcast_to(a, shape)
+  low = [wide(v.is_low()) for v in operands]
+  maybe = [wide(v.is_maybe_low()) for v in operands]
+  perhaps = np.logical_or.reduce(maybe)
+  if not perhaps.any():
+    return None, None
+  sound = [wide(v.is_finite() | np.isneginf(v.bounds()[0])) for v in operands]
+  result = np.zeros(shape, bool)
   if name in ('add', 'add_any'):
-    return low(operands[0]) | low(operands[1])
-  if name == 'sub':
-    return low(operands[0]) & ~low(operands[1])
-  if name == 'min':
-    return low(operands[0]) | low(operands[1])
-  if name in ('convert_element_type', *_SAME):
-    return low(operands[0])
-  if name in ('mul', 'div'):
-    first, second = (
-      operands
-      if name == 'div' or (operands[1].known is not None)
-      else operands[::-1]
-    )
-    if second.known is not None:
-      big = second.known & (np.asarray(second.value) >= 1e-3)
-      return low(first) & np.broadcast_to(big, shape)
-  return None
+    result = (low[0] & sound[1]) | (low[1] & sound[0])
+  elif name == 'sub':
+    high = wide(operands[1].bounds()[0] >= HUGE)
+    result = (low[0] & ~maybe[1] & sound[1]) | (high & sound[0])
+  elif name == 'min':
+    result = low[0] | low[1]
+  elif name == 'max':
+    result = low[0] & low[1]
+    perhaps = (maybe[0] & ~low[0]) | (maybe[1] & ~low[1])
+  elif name in ('convert_element_type', *_SAME):
+    result = low[0]
+  elif name in ('mul', 'div'):
+    first, second = 0, 1
+    if name == 'mul' and not low[0].any():
+      first, second = 1, 0
+    least, most = operands[second].bounds()
+    keeps = least >= 1e-3 if name == 'mul' else (least > 0) & (most <= 1e3)
+    result = low[first] & wide(keeps)
+  perhaps = perhaps & ~wide((lo > -HUGE) & (hi < HUGE))
+  return _any(result), _any(perhaps | result)

@@ -173,6 +173,8 @@ class Interpreter:
       out = values.join(var.aval, options)
       extra = values.everywhere(values.spread([which], True), out.shape)
       reads = values.union([out.reads, extra], out.shape)
+      if reads is not None:  # an entry that no branch changes reads nothing
+        reads = reads & ~out.is_known()
       results.append(dataclasses.replace(out, reads=reads))
     self._record(eqn, [which, *(v for e in each for v in e)], results)
     return results
@@ -233,10 +235,10 @@ class Interpreter:
     (go_on,) = self.closed(again.test, [*of_test, *state])
     results = []
     test = values.spread([go_on], False)
-    for var, v in zip(eqn.outvars, state, strict=True):
+    for v in state:
       extra = values.everywhere(test, v.shape)
       reads = values.union([v.reads, extra], v.shape)
-      results.append(values.of_aval(var.aval, reads=reads))
+      results.append(dataclasses.replace(v, reads=reads, linear=None))
     self._record(eqn, [*state, go_on], results)
     return results
 
@@ -249,7 +251,8 @@ class Interpreter:
     while True:
       out = body(carry)
       new = [
-        values.join(v, [v, w]) for v, w in zip(carry, out[:count], strict=True)
+        _wider(v, values.join(v, [v, w]))
+        for v, w in zip(carry, out[:count], strict=True)
       ]
       same = all(map(_equal, carry, new))
       carry = new
@@ -270,7 +273,9 @@ def apply(
   if rule is not None:
     try:
       return rule(eqn, operands)
+    except values.UnknownForm: pass
     except Exception:  # UnknownForm, or a bug of the rule: stay sound
+      import traceback, os; print(eqn) if os.environ.get('DBG') else 0; traceback.print_exc() if os.environ.get('DBG') else 0
       pass
   without_rule.add(eqn.primitive.name)
   return mixing.unknown(eqn, operands)
@@ -293,13 +298,34 @@ def _item(v: Value, n: int) -> Value:
 def _any_item(v: Value) -> Value:
   """One item of a series, whichever it is."""
   reads = None if v.reads is None else np.asarray(v.reads.any(2))
-  return Value(v.shape[1:], v.dtype, reads=reads)
+  lo, hi = (np.broadcast_to(b, v.shape) for b in v.bounds())
+  fields: dict[str, Any] = {}
+  if v.shape[0]:
+    fields = {'lo': lo.min(0), 'hi': hi.max(0)}
+    fields['maybe'] = v.is_maybe_low().any(0) if v.real else None
+  return Value(v.shape[1:], v.dtype, reads=reads, **fields)
+
+
+def _wider(before: Value, after: Value) -> Value:
+  """Drops bounds that still move, so that a loop comes to rest."""
+  same = all(
+    np.array_equal(*np.broadcast_arrays(a, b), equal_nan=True)
+    for a, b in zip(before.bounds(), after.bounds(), strict=True)
+  )
+  if same:
+    return after
+  return dataclasses.replace(after, lo=None, hi=None)
 
 
 def _equal(a: Value, b: Value) -> bool:
   same = lambda x, y: (
     (x is None) == (y is None) and (x is None or np.array_equal(x, y))
   )
-  return (
-    same(a.reads, b.reads) and same(a.known, b.known) and same(a.low, b.low)
+  bounds = all(
+    np.array_equal(*np.broadcast_arrays(x, y), equal_nan=True)
+    for x, y in zip(a.bounds(), b.bounds(), strict=True)
+  )
+  return bounds and all(
+    same(getattr(a, name), getattr(b, name))
+    for name in ('reads', 'known', 'low', 'maybe', 'faint')
   )

@@ -1,13 +1,16 @@
 """Rules of operations that combine entries: products, sums, sorting."""
 
+import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
+from parallel_ar.analysis.static import ranges
 from parallel_ar.analysis.static import value as values
-from parallel_ar.analysis.static.value import Value
+from parallel_ar.analysis.static.value import Doubt, Over, Value
 
 _SUMS = {
   'reduce_and': np.logical_and,
@@ -23,16 +26,27 @@ CUMULATIVE = frozenset(
 )
 
 
+_MASKED = 'a row may be wholly masked'
+_NOT_FINITE = 'a factor of zero meets a number that may be infinite or nan'
+
+
 def reduce(eqn: Any, operands: list[Value]) -> list[Value]:
   """An entry reads all that is reduced, but what is masked in a maximum."""
   (v,) = operands
   name, axes = eqn.primitive.name, tuple(eqn.params['axes'])
   aval = eqn.outvars[0].aval
+  fields: dict[str, Any] = {}
   reads: Any = v.reads
+  if name == 'reduce_max' and v.real:
+    reads, fields = _largest(eqn, v, axes)
+  if name == 'reduce_sum' and v.faint is not None:
+    fields = {
+      'faint': (v.is_faint() | v.is_zero()).all(axes) & v.is_faint().any(axes),
+      'doubt': v.doubt,
+    }
+  if name in ('argmax', 'argmin', 'reduce_sum', 'reduce_prod') and v.real:
+    fields['maybe'] = v.is_maybe_low().any(axes)
   if reads is not None:
-    low = v.is_low() if name == 'reduce_max' else None
-    if low is not None and low.any():
-      reads = reads & ~(low & (~low).any(axes, keepdims=True))
     reads = reads.any(tuple(a + 2 for a in axes))
   known = None if v.known is None else v.known.all(axes)
   value = None
@@ -42,11 +56,48 @@ def reduce(eqn: Any, operands: list[Value]) -> list[Value]:
     else:
       value = eqn.primitive.bind(v.value, **eqn.params)
     value = np.asarray(value).astype(aval.dtype)
+  lo, hi = ranges.of_reduction(name, v, axes, aval.dtype)
   return [
     values.of_aval(
-      aval, reads=reads, known=known, value=value, sampled=v.numeric
+      aval,
+      reads=reads,
+      known=known,
+      value=value,
+      sampled=v.numeric,
+      exact=name == 'reduce_sum',
+      lo=lo,
+      hi=hi,
+      **fields,
     )
   ]
+
+
+def _largest(
+  eqn: Any, v: Value, axes: tuple[int, ...]
+) -> tuple[np.ndarray | None, dict[str, Any]]:
+  """What a maximum over scores reads, and what is known of it.
+
+  Masked entries are not read where one entry of the row is not masked for
+  sure; where that cannot be told, they may be.
+  """
+  low, maybe = v.is_low(), v.is_maybe_low()
+  reads, sure = v.reads, (~maybe).any(axes, keepdims=True)
+  closed = low.all(axes, keepdims=True)
+  doubt = v.doubt
+  if low.any() and reads is not None:
+    reads = reads & ~(low & sure)
+    unsure = low & ~sure & ~closed
+    if unsure.any():
+      reads = np.where(unsure, values.weaken(reads), reads)
+  if (low.any(axes, keepdims=True) & ~sure & ~closed).any():
+    doubt = doubt or Doubt(_MASKED, eqn)
+  shape = tuple(n for a, n in enumerate(v.shape) if a not in axes)
+  return reads, {
+    'low': closed.reshape(shape),
+    'maybe': ~sure.reshape(shape),
+    'over': (Over(v, axes, not shape and not v.shape, True),),
+    'doubt': doubt,
+  }
 
 
 def cumulate(eqn: Any, operands: list[Value]) -> list[Value]:
@@ -67,11 +118,27 @@ def cumulate(eqn: Any, operands: list[Value]) -> list[Value]:
   if v.numeric or (known is not None and known.any()):
     value = np.asarray(eqn.primitive.bind(v.value, **eqn.params))
   aval = eqn.outvars[0].aval
+  lo, hi = ranges.of_running(eqn.primitive.name, v, axis, aval.dtype)
   return [
     values.of_aval(
-      aval, reads=reads, known=known, value=value, sampled=v.numeric
+      aval,
+      reads=reads,
+      known=known,
+      value=value,
+      sampled=v.numeric,
+      exact=eqn.primitive.name == 'cumsum',
+      lo=lo,
+      hi=hi,
+      maybe=_anywhere(v, aval),
     )
   ]
+
+
+def _anywhere(v: Value, aval: Any) -> np.ndarray | None:
+  """All entries, if any may be a masked score."""
+  if not v.real or not v.is_maybe_low().any():
+    return None
+  return np.ones(aval.shape, bool)
 
 
 def dot_general(eqn: Any, operands: list[Value]) -> list[Value]:
@@ -104,57 +171,99 @@ def dot_general(eqn: Any, operands: list[Value]) -> list[Value]:
   of_right = lambda a: matrix(
     a, len(right.shape), right_axes, right_batch, False
   )
-  reads = None
-  for v, turn, other in (
-    (left, of_left, of_right(right.nonzero())),
-    (right, of_right, of_left(left.nonzero())),
-  ):
-    if v.reads is None:
-      continue
-    sets = turn(v.reads.astype(np.float32))
-    found = sets @ other if v is left else other @ sets
-    found = (found > 0).reshape(*v.reads.shape[:2], *aval.shape)
-    reads = found if reads is None else reads | found
-  return [_product(eqn, operands, reads)]
+  def combine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    found = of_left(a.astype(np.float32)) @ of_right(b.astype(np.float32))
+    lead = found.shape[: max(a.ndim - len(left.shape), b.ndim - len(right.shape))]
+    return (found > 0.5).reshape(*lead, *aval.shape)
+
+  return [_product(eqn, operands, combine)]
 
 
 def convolve(eqn: Any, operands: list[Value]) -> list[Value]:
   """As `dot_general`, over the taps that are not known to be zero."""
   left, right = operands
-  reads = None
   params = dict(eqn.params) | {'preferred_element_type': None}
-  weights = [v.nonzero() for v in operands]
-  for v, n in ((left, 0), (right, 1)):
-    if v.reads is None:
-      continue
 
-    def apply(a: jax.Array, n: int = n) -> jax.Array:
-      both: list[Any] = list(weights)
-      both[n] = a
-      return eqn.primitive.bind(*both, **params)
+  def combine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    apply = lambda a, b: eqn.primitive.bind(a, b, **params)
+    over = a if a.ndim > len(left.shape) else b
+    rank = len(left.shape) if over is a else len(right.shape)
+    lead = over.shape[: over.ndim - rank]
+    if not lead:
+      return np.asarray(apply(a, b)) > 0.5
+    flat = over.reshape(-1, *over.shape[len(lead) :])
+    axes = (0, None) if over is a else (None, 0)
+    both = (flat, b) if over is a else (a, flat)
+    found = np.asarray(jax.jit(jax.vmap(apply, axes))(*both)) > 0.5
+    return found.reshape(*lead, *found.shape[1:])
 
-    flat = v.reads.reshape(-1, *v.shape).astype(np.float32)
-    found = np.asarray(jax.jit(jax.vmap(apply))(flat)) > 0.5
-    found = found.reshape(*v.reads.shape[:2], *found.shape[1:])
-    reads = found if reads is None else reads | found
-  return [_product(eqn, operands, reads)]
+  return [_product(eqn, operands, combine)]
 
 
 def _product(
-  eqn: Any, operands: list[Value], reads: np.ndarray | None
+  eqn: Any,
+  operands: list[Value],
+  combine: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> Value:
-  """Sampled, if the factors are; zero for sure where no product remains."""
+  """A sum of products: what it reads, where it is zero, and its bounds.
+
+  Args:
+    eqn: the operation.
+    operands: its two factors.
+    combine: of masks [..., left] and [..., right], one of them without leading
+      axes: whether any product of the sum has both.
+
+  Returns:
+    Its result. A product with a factor known to be zero reads nothing if the
+    other is finite; if it may not be finite, or the zero is in doubt, it may
+    read the other.
+  """
+  left, right = operands
   aval = eqn.outvars[0].aval
+  reads, doubt = None, values.doubt_of(operands)
+  for v, other in ((left, right), (right, left)):
+    if v.reads is None:
+      continue
+    put = lambda a, b, v=v: combine(a, b) if v is left else combine(b, a)
+    surely = ~(other.is_zero() | other.is_faint())
+    found = put(v.reads, surely)
+    wild = ~v.is_finite()
+    for sets, mask, why in (
+      (v.reads, other.is_faint(), None),
+      (v.reads & wild, other.is_zero(), _NOT_FINITE),
+    ):
+      if mask.any() and sets.any():
+        more = values.weaken(put(sets, mask))
+        if why and doubt is None and (more & ~found).any():
+          doubt = Doubt(why, eqn)
+        found = found | more
+    reads = found if reads is None else reads | found
   value, known = None, None
   if all(v.numeric for v in operands):
     value = eqn.primitive.bind(*(v.value for v in operands), **eqn.params)
     known = np.full(aval.shape, all(v.constant for v in operands))
+  lo, hi = ranges.of_product(left, right, aval)
+  faint = None
+  if left.faint is not None or right.faint is not None:
+    some = lambda v: ~v.is_zero()
+    sure = lambda v: ~(v.is_zero() | v.is_faint())
+    faint = combine(some(left), some(right)) & ~combine(sure(left), sure(right))
+  maybe = None
+  if any(v.real and v.is_maybe_low().any() for v in operands):
+    maybe = np.ones(aval.shape, bool)
   return values.of_aval(
     aval,
     reads=reads,
     known=known,
     value=None if value is None else np.asarray(value),
     sampled=value is not None,
+    exact=True,
+    lo=lo,
+    hi=hi,
+    faint=faint,
+    doubt=doubt,
+    maybe=maybe,
   )
 
 
@@ -177,7 +286,11 @@ def window(eqn: Any, operands: list[Value]) -> list[Value]:
     flat = v.reads.reshape(-1, *v.shape).astype(np.float32)
     found = np.asarray(jax.jit(jax.vmap(sum_of))(flat)) > 0.5
     reads = found.reshape(*v.reads.shape[:2], *found.shape[1:])
-  return [values.of_aval(eqn.outvars[0].aval, reads=reads)]
+  aval = eqn.outvars[0].aval
+  lo, hi = ranges.of_window(eqn.primitive.name, v, p, aval.dtype)
+  return [
+    values.of_aval(aval, reads=reads, lo=lo, hi=hi, maybe=_anywhere(v, aval))
+  ]
 
 
 def sort(eqn: Any, operands: list[Value]) -> list[Value]:
@@ -203,7 +316,7 @@ def sort(eqn: Any, operands: list[Value]) -> list[Value]:
   out = []
   for var, v in zip(eqn.outvars, operands, strict=True):
     reads = values.union([keyed, v.reads], v.shape)
-    out.append(_over(var.aval, reads, axis, v.shape[axis]))
+    out.append(_over(var.aval, v, reads, axis, v.shape[axis]))
   return out
 
 
@@ -211,16 +324,26 @@ def top_k(eqn: Any, operands: list[Value]) -> list[Value]:
   """The largest entries of an axis and their places read all of it."""
   (v,) = operands
   axis = eqn.params.get('axis', -1) % len(v.shape)
-  return [
-    _over(var.aval, v.reads, axis, var.aval.shape[axis]) for var in eqn.outvars
-  ]
+  best, place = eqn.outvars
+  where = _over(place.aval, v, v.reads, axis, place.aval.shape[axis])
+  last = np.float64(v.shape[axis] - 1)
+  where = dataclasses.replace(where, lo=np.float64(0), hi=last, maybe=None)
+  return [_over(best.aval, v, v.reads, axis, best.aval.shape[axis]), where]
 
 
-def _over(aval: Any, reads: np.ndarray | None, axis: int, count: int) -> Value:
+def _over(
+  aval: Any, v: Value, reads: np.ndarray | None, axis: int, count: int
+) -> Value:
+  """Entries of an axis in an order that is not known."""
+  least, most = (np.asarray(b) for b in v.bounds())
+  if least.ndim or most.ndim:
+    least, most = np.min(least), np.max(most)
+  fields = {'lo': least, 'hi': most, 'maybe': _anywhere(v, aval)}
   if reads is None:
-    return values.of_aval(aval)
+    return values.of_aval(aval, **fields)
   whole = reads.any(axis + 2, keepdims=True)
-  return values.of_aval(aval, reads=np.repeat(whole, count, axis + 2))
+  whole = np.repeat(whole, count, axis + 2)
+  return values.of_aval(aval, reads=whole, **fields)
 
 
 def of_keys(eqn: Any, operands: list[Value]) -> list[Value]:
@@ -234,9 +357,23 @@ def of_keys(eqn: Any, operands: list[Value]) -> list[Value]:
 
 
 def unknown(eqn: Any, operands: list[Value]) -> list[Value]:
-  """An operation without a rule: every result may read every operand."""
+  """An operation without a rule: every result may read every operand.
+
+  Where all operands are known, it is run; what parameters make is drawn.
+  """
+  plain = all(v.reads is None for v in operands)
+  if operands and all(v.constant for v in operands):
+    try:
+      found = eqn.primitive.bind(*(v.value for v in operands), **eqn.params)
+      found = found if eqn.primitive.multiple_results else [found]
+      return [values.of_constant(np.asarray(f)) for f in found]
+    except Exception:  # cannot be run outside of its program: stay sound
+      pass
   out = []
   for var in eqn.outvars:
     reads = values.everywhere(values.spread(operands, False), var.aval.shape)
-    out.append(values.of_aval(var.aval, reads=reads))
+    inexact = values.kind(getattr(var.aval, 'dtype', None)) in 'fc'
+    out.append(
+      values.of_aval(var.aval, reads=reads, sampled=plain and inexact)
+    )
   return out

@@ -1,10 +1,12 @@
 """Rules of operations that move entries, and of those that look them up."""
 
+import dataclasses
 from typing import Any
 
 import jax
 import numpy as np
 
+from parallel_ar.analysis.static import ranges
 from parallel_ar.analysis.static import value as values
 from parallel_ar.analysis.static.value import FIRM, MAY, Value
 
@@ -14,7 +16,8 @@ def reshape(eqn: Any, operands: list[Value]) -> list[Value]:
   shape = eqn.outvars[0].aval.shape
   if eqn.primitive.name == 'reshape' and eqn.params['dimensions'] is not None:
     raise values.UnknownForm('a reshape that transposes')
-  return _one(eqn, operands[:1], lambda a: a.reshape(shape))
+  (out,) = _one(eqn, operands[:1], lambda a: a.reshape(shape))
+  return [_keep_over(operands[0], out, None)]
 
 
 def transpose(eqn: Any, operands: list[Value]) -> list[Value]:
@@ -34,7 +37,34 @@ def broadcast_in_dim(eqn: Any, operands: list[Value]) -> list[Value]:
       expanded[axis] = n
     return np.broadcast_to(a.reshape(expanded), shape)
 
-  return _one(eqn, operands[:1], move)
+  (out,) = _one(eqn, operands[:1], move)
+  return [_keep_over(operands[0], out, tuple(axes))]
+
+
+def _keep_over(
+  before: Value, after: Value, axes: tuple[int, ...] | None
+) -> Value:
+  """Which arrays are nowhere larger, if axes were only added or made longer.
+
+  Args:
+    before: the array.
+    after: the same, reshaped or broadcast.
+    axes: of `after` that those of `before` are; None after a reshape.
+  """
+  kept = []
+  for o in before.over:
+    rest = tuple(a for a in range(len(o.array.shape)) if a not in o.axes)
+    whole = tuple(
+      1 if a in o.axes else n for a, n in enumerate(o.array.shape)
+    )
+    same = tuple(range(len(o.array.shape)))
+    if o.aligned:
+      fits = before.shape == after.shape if axes is None else axes == same
+    else:
+      fits = after.shape == whole if axes is None else axes == rest
+    if fits and len(after.shape) == len(whole):
+      kept.append(dataclasses.replace(o, aligned=True))
+  return dataclasses.replace(after, over=tuple(kept)) if kept else after
 
 
 def slice_(eqn: Any, operands: list[Value]) -> list[Value]:
@@ -103,27 +133,55 @@ def select_n(eqn: Any, operands: list[Value]) -> list[Value]:
   else:
     index = np.broadcast_to(np.asarray(which.value).astype(int), aval.shape)
   if which_known.all():
+    first = int(index.flat[0]) if index.size else 0
+    if (index == first).all() and cases[first].shape == aval.shape:
+      return [dataclasses.replace(cases[first])]
     return _one(eqn, cases, lambda *a: np.choose(index, a))
-  either = values.join(aval, cases)
+  either = values.join(aval, [_where(which, n, v) for n, v in enumerate(cases)])
   reads = values.union([which.reads, either.reads], aval.shape)
   either = values.of_aval(
     aval,
     reads=reads,
     known=either.known,
     value=either.value,
+    lo=either.lo,
+    hi=either.hi,
     low=either.low,
+    maybe=either.maybe,
+    faint=either.faint,
+    doubt=either.doubt,
   )
   if all(v.numeric for v in operands):
     number = np.choose(index, [v.value for v in cases])
     at = np.choose(index, [v.is_known() for v in cases])
     known = which_known & at | either.is_known()
-    return [values.of_aval(aval, known=known, value=number, sampled=True)]
+    return [
+      values.of_aval(
+        aval,
+        known=known,
+        value=number,
+        sampled=True,
+        lo=either.lo,
+        hi=either.hi,
+        low=either.low,
+        maybe=either.maybe,
+      )
+    ]
   if not which_known.any():
     return [either]
   exact = values.moved(aval, cases, lambda *a: np.choose(index, a))
   where = np.arange(1, exact.size + 1).reshape(aval.shape)
   where = np.where(which_known, where, where + exact.size)
   return [values.picked(aval, [exact, either], where)]
+
+
+def _where(which: Value, case: int, v: Value) -> Value:
+  """A case, with what the choice of it says about its entries."""
+  if which.test is None or not any(v is w for w in which.test[1:]):
+    return v
+  with np.errstate(invalid='ignore'):
+    lo, hi = ranges.under(which.test, bool(case), v)
+  return dataclasses.replace(v, lo=lo, hi=hi, known=v.known)
 
 
 def gather(eqn: Any, operands: list[Value]) -> list[Value]:
@@ -135,8 +193,12 @@ def gather(eqn: Any, operands: list[Value]) -> list[Value]:
   source, index = operands
   aval, params = eqn.outvars[0].aval, dict(eqn.params)
   params['fill_value'] = 0
+  fills = 'FILL' in str(params.get('mode'))
   if index.constant:
-    return _one(eqn, [source], _bind(eqn, params, index.value))
+    move = _bind(eqn, params, index.value)
+    if fills and (move(np.ones(source.shape, np.int32)) == 0).any():
+      raise values.UnknownForm('a look-up outside, which is filled')
+    return _one(eqn, [source], move)
   axes = params['dimension_numbers'].start_index_map
   wide = _along(source, axes)
   zeros = np.zeros(index.shape, index.dtype)
@@ -147,7 +209,40 @@ def gather(eqn: Any, operands: list[Value]) -> list[Value]:
     numbers = eqn.primitive.bind(source.value, index.value, **eqn.params)
     value = np.asarray(numbers)
   reads = values.union([found.reads, reads], aval.shape)
-  return [values.of_aval(aval, reads=reads, value=value, sampled=sampled)]
+  fields = _bounds_of(found)
+  if fills and not _inside(index, params, source):
+    fields = {}
+  return [
+    values.of_aval(aval, reads=reads, value=value, sampled=sampled, **fields)
+  ]
+
+
+def _inside(index: Value, params: Any, source: Value) -> bool:
+  """Whether every look-up is inside of the source, for sure."""
+  axes = params['dimension_numbers'].start_index_map
+  most = np.array([source.shape[a] - params['slice_sizes'][a] for a in axes])
+  lo, hi = index.bounds()
+  return bool(np.all(lo >= 0) and np.all(np.broadcast_to(hi, index.shape) <= most))
+
+
+def _bounds_of(v: Value) -> dict[str, Any]:
+  """What is known of the size of its entries."""
+  lo, hi = v.bounds()
+  return {'lo': lo, 'hi': hi, 'maybe': v.maybe}
+
+
+def _either(aval: Any, some: list[Value]) -> dict[str, Any]:
+  """What is known of an array each of whose entries is one of any of these."""
+  if not all(v.size for v in some):
+    return {}
+  each = [v.bounds() for v in some]
+  fields: dict[str, Any] = {
+    'lo': np.min([np.min(lo) for lo, _ in each]),
+    'hi': np.max([np.max(hi) for _, hi in each]),
+  }
+  if any(v.real and v.is_maybe_low().any() for v in some):
+    fields['maybe'] = np.ones(aval.shape, bool)
+  return fields
 
 
 def _of_index(
@@ -182,8 +277,10 @@ def dynamic_slice(eqn: Any, operands: list[Value]) -> list[Value]:
   if not open_axes:
     return [found]
   extra = values.spread([starts[n] for n in open_axes], firm=True)
-  reads = [found.reads, values.everywhere(extra, aval.shape)]
-  return [values.of_aval(aval, reads=values.union(reads, aval.shape))]
+  reads = values.union(
+    [found.reads, values.everywhere(extra, aval.shape)], aval.shape
+  )
+  return [values.of_aval(aval, reads=reads, **_bounds_of(found))]
 
 
 def dynamic_update_slice(eqn: Any, operands: list[Value]) -> list[Value]:
@@ -205,7 +302,8 @@ def dynamic_update_slice(eqn: Any, operands: list[Value]) -> list[Value]:
   any_of = values.everywhere(values.spread([update], False), aval.shape)
   index = values.everywhere(values.spread(starts, True), aval.shape)
   reads = values.union([target.reads, any_of, index], aval.shape)
-  return [values.of_aval(aval, reads=reads)]
+  fields = _either(aval, [target, update])
+  return [values.of_aval(aval, reads=reads, **fields)]
 
 
 def scatter(eqn: Any, operands: list[Value]) -> list[Value]:
@@ -235,11 +333,24 @@ def scatter(eqn: Any, operands: list[Value]) -> list[Value]:
       found = np.asarray(jax.vmap(put)(flat)) > 0
       added = found.reshape(*update.reads.shape[:2], *target.shape)
     reads = values.union([target.reads, added], aval.shape)
-    return [values.of_aval(aval, reads=reads)]
+    return [values.of_aval(aval, reads=reads, **_added(eqn, aval, operands))]
   any_of = values.everywhere(values.spread([update], False), aval.shape)
   places = values.everywhere(values.spread([index], False), aval.shape)
   reads = values.union([target.reads, any_of, places], aval.shape)
-  return [values.of_aval(aval, reads=reads)]
+  return [values.of_aval(aval, reads=reads, **_added(eqn, aval, operands))]
+
+
+def _added(eqn: Any, aval: Any, operands: list[Value]) -> dict[str, Any]:
+  """What is known of the size of entries that were written or added to."""
+  target, _, update = operands
+  fields = _either(aval, [target, update])
+  if eqn.primitive.name in ('scatter', 'scatter-min', 'scatter-max'):
+    return fields
+  finite = np.all(target.is_finite()) and np.all(update.is_finite())
+  if values.kind(aval.dtype) in 'fc' and finite:
+    fields['lo'], fields['hi'] = values.finite()
+    return fields
+  return {}
 
 
 def _one(eqn: Any, operands: list[Value], move: Any) -> list[Value]:
@@ -266,19 +377,21 @@ def _starts(starts: list[Value], source: Value, sizes: Any) -> list[int]:
 def _along(source: Value, axes: Any) -> Value:
   """Every entry as if it stood anywhere along the axes."""
   axes = tuple(axes)
-  if not axes or source.reads is None:
-    fields: dict[str, Any] = {'reads': source.reads}
-    if not axes:
-      fields |= {
-        'known': source.known,
-        'value': source.value,
-        'low': source.low,
-        'sampled': source.sampled,
-      }
+  if not axes:
+    return source
+  lo, hi = source.bounds()
+  if lo.ndim or hi.ndim:
+    lo, hi = (np.broadcast_to(b, source.shape) for b in (lo, hi))
+    lo, hi = lo.min(axes, keepdims=True), hi.max(axes, keepdims=True)
+  fields: dict[str, Any] = {'lo': lo, 'hi': hi, 'reads': source.reads}
+  if source.real and source.size:
+    maybe = source.is_maybe_low().any(axes, keepdims=True)
+    fields['maybe'] = np.broadcast_to(maybe, source.shape)
+  if source.reads is None:
     return Value(source.shape, source.dtype, **fields)
   at = tuple(a + 1 for a in axes)
   may = source.reads[MAY].any(at, keepdims=True)
   firm = source.reads[FIRM].all(at, keepdims=True)
   shape = source.reads.shape[1:]
-  reads = np.stack([np.broadcast_to(s, shape) for s in (may, firm)])
-  return Value(source.shape, source.dtype, reads=reads)
+  fields['reads'] = np.stack([np.broadcast_to(s, shape) for s in (may, firm)])
+  return Value(source.shape, source.dtype, **fields)

@@ -4,9 +4,9 @@ Every frequency reads every place, and yet a convolution by FFT that is padded
 enough reads only the past: the rest cancels. So between a transform and its
 inverse an array is carried as y = sum_s C_s u_s with numbers C for the entries
 u of the array that was transformed, and at the end y reads u_s where C_s is
-not zero up to rounding. Where parameters enter C, they are drawn at random: a
-coefficient that is a polynomial of them is zero for random ones, with
-probability 1, only if it always is.
+not zero up to rounding. Where parameters enter C, stand-ins are drawn for them and
+for all that they make by anything but a polynomial: a coefficient that is a
+polynomial of random numbers is zero, with probability 1, only if it always is.
 """
 
 import dataclasses
@@ -44,7 +44,12 @@ def transform(eqn: Any, operands: list[Value]) -> list[Value]:
     numbers = None
     if v.numeric:
       numbers = np.asarray(eqn.primitive.bind(v.value, **eqn.params))
-    return [values.of_aval(aval, value=numbers, sampled=v.numeric)]
+    known = np.ones(aval.shape, bool) if v.constant else None
+    return [
+      values.of_aval(
+        aval, value=numbers, known=known, sampled=v.numeric, exact=True
+      )
+    ]
   start = v
   if v.linear is None and v.size * v.size <= _LIMIT:
     eye = np.eye(v.size, dtype=v.dtype).reshape(v.size, *v.shape)
@@ -74,10 +79,13 @@ def affine(eqn: Any, operands: list[Value]) -> list[Value] | None:
 def _apply(eqn: Any, operands: list[Value], leaves: bool) -> Value:
   """The operation on the coefficients, and what its result reads."""
   aval = eqn.outvars[0].aval
+  fields: dict[str, Any] = {}
+  if all(np.all(v.is_finite()) for v in operands):
+    fields['lo'], fields['hi'] = values.finite()
   linear = next((v.linear for v in operands if v.linear is not None), None)
   if linear is None:
     reads = values.everywhere(values.spread(operands, False), aval.shape)
-    return values.of_aval(aval, reads=reads)
+    return values.of_aval(aval, reads=reads, **fields)
   which = [n for n, v in enumerate(operands) if v.linear is not None]
   numbers = [
     np.zeros(v.shape, v.dtype) if v.linear is not None else v.value
@@ -99,7 +107,7 @@ def _apply(eqn: Any, operands: list[Value], leaves: bool) -> Value:
   reads = linear.sources.astype(np.float32) @ flat > 0
   reads = reads.reshape(*linear.sources.shape[:2], *aval.shape)
   if leaves:
-    return values.of_aval(aval, reads=reads)
+    return values.of_aval(aval, reads=reads, **fields)
   reads = np.stack([reads[MAY], np.zeros_like(reads[MAY])])
-  out = values.of_aval(aval, reads=reads)
+  out = values.of_aval(aval, reads=reads, **fields)
   return dataclasses.replace(out, linear=Linear(found, linear.sources))
