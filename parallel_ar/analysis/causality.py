@@ -23,6 +23,7 @@ from parallel_ar.model import AutoregressiveModel, position_noise
 from parallel_ar.types import ArrayLike, Context, Params, PRNGKey
 
 Pair = tuple[int, int]  # (output, input), positions in row-major order
+ROUNDING = 5e-6  # a relative change of float32 that may be rounding alone
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,12 +64,25 @@ class Audit:
     forbidden = rank[None, :] >= rank[:, None]
     return float(np.where(forbidden, self.change, 0).max())
 
+  @property
+  def rounding(self) -> bool:
+    """Whether all that leaks is as small as rounding, and was not declared."""
+    exact = self.causality == 'exact'
+    return exact and bool(self.leaks) and self.largest_forbidden < ROUNDING
+
   def describe(self) -> str:
     """One paragraph: what was found, where, and what it hints at."""
     size = self.rank.size
     text = [
       f'{self.name}: {self.comparisons} perturbations of {size} positions.'
     ]
+    if self.rounding:
+      text.append(
+        'Forbidden inputs change outputs by at most '
+        f'{self.largest_forbidden:.1e} of the largest output: rounding, as of '
+        "Fourier transforms or long sums. Declare causality='rounding' if the "
+        'function is causal but for that.'
+      )
     if self.causality == 'rounding':
       text.append(
         'The model is causal up to rounding: forbidden inputs change outputs '
@@ -80,7 +94,8 @@ class Audit:
       more = f'; and {len(self.leaks) - 3} more' if len(self.leaks) > 3 else ''
       text.append(
         f'NOT CAUSAL: {len(self.leaks)} forbidden pairs are read: {shown}'
-        f'{more}. An output may read inputs of lower rank only. {self._hint()}'
+        f'{more}. An output may read inputs of lower rank only'
+        + ('.' if self.rounding else f'. {self._hint()}')
       )
     else:
       text.append(
@@ -167,10 +182,11 @@ def audit(
 ) -> Audit:
   """Measures which inputs each output reads.
 
-  Positions are changed one at a time in several random events, to all other
-  symbols where the alphabet is small, to several far ones where it is large,
-  and by steps from 1 to 1e4 where values are continuous. About num_events *
-  num_values * D passes.
+  Positions are changed one at a time in several random events, in two that
+  hold one symbol only, the first or the last, and in one of repeated blocks: to
+  all other symbols where the alphabet is small, to several far ones where it is
+  large, and by steps from 1 to 1e4 where values are continuous. About
+  (num_events + 3) * num_values * D passes.
 
   Args:
     model: the model.
@@ -179,7 +195,7 @@ def audit(
     key: of the events, the values and the head's noise.
     context: of ONE example, where the model has a context.
     expected: bool[D, D], pairs that must be read (the positive control).
-    num_events: random base events.
+    num_events: random base events, beside the three special ones.
     num_values: values tried at each position, at most V - 1.
     chunk: events of one pass.
     tolerance: relative change that a model of causality 'rounding' may show.
@@ -205,10 +221,11 @@ def audit(
   size = model.num_positions
   total = np.zeros((2, size, size), np.float32)  # whether, and how much
   comparisons = 0
-  for n in range(num_events):
+  kinds = ['random'] * num_events + list(perturb.SPECIAL)
+  for n, kind in enumerate(kinds):
     noise = position_noise(model, jax.random.fold_in(key, n))
     found, count = perturb.measure(
-      model, params, context, noise, rng, num_values, chunk
+      model, params, context, noise, rng, num_values, chunk, kind
     )
     total = np.maximum(total, found)
     comparisons += count

@@ -25,8 +25,9 @@ def measure(
   rng: np.random.Generator,
   num_values: int,
   chunk: int,
+  kind: str = 'random',
 ) -> tuple[np.ndarray, int]:
-  """Perturbs one random event at every position.
+  """Perturbs one event at every position.
 
   Args:
     model: the model.
@@ -36,12 +37,13 @@ def measure(
     rng: of the event and of the values.
     num_values: values tried at each position.
     chunk: events of one pass.
+    kind: of the event: 'random', or one of `SPECIAL`.
 
   Returns:
     float32[2, D, D] over (input, output): whether any bit of the output
     changed, and the relative change; and the number of perturbed events.
   """
-  base = _random_event(model, rng)
+  base = _event(model, rng, kind)
   position, value = _trials(model, base, rng, num_values)
   size, count = model.num_positions, len(position)
   rows = min(chunk, count)
@@ -63,14 +65,30 @@ def measure(
   return found.reshape(2, -1, size, size).max(1), count
 
 
-def _random_event(
-  model: AutoregressiveModel, rng: np.random.Generator
+# Events that random ones hardly ever are. A padding symbol everywhere closes
+# whole rows of a mask; a maximum over all but one position shows the one.
+SPECIAL = ('first', 'last', 'repeated')
+
+
+def _event(
+  model: AutoregressiveModel, rng: np.random.Generator, kind: str
 ) -> np.ndarray:
-  """A base event: uniform symbols, or standard normal values."""
+  """A base event: uniform symbols or normal values, or a special one."""
   shape, dtype = model.event.shape, np.dtype(model.event.dtype)
-  if model.head.num_values is None:
-    return rng.normal(size=shape).astype(dtype)
-  return rng.integers(model.head.num_values, size=shape).astype(dtype)
+  count = model.head.num_values
+  if kind == 'first':
+    return np.zeros(shape, dtype)
+  if kind == 'last':
+    return np.full(shape, 1 if count is None else count - 1, dtype)
+  if count is None:
+    event = rng.normal(size=shape).astype(dtype)
+  else:
+    event = rng.integers(count, size=shape).astype(dtype)
+  if kind == 'random':
+    return event
+  size = model.num_positions
+  rows = event.reshape(size, *shape[model.rank.ndim :])
+  return rows[np.arange(size) % max(size // 3, 1)].reshape(shape)
 
 
 def _trials(

@@ -61,7 +61,7 @@ class TestMatrix:
     found = causality.audit(
       case.model, case.params, KEY, num_values=3, num_events=2
     )
-    assert found.comparisons == 2 * 3 * 4
+    assert found.comparisons == (2 + 3) * 3 * 4
     assert not found.leaks and int(found.matrix.sum()) == 6
 
   def test_vectors_and_continuous_values(self):
@@ -209,7 +209,7 @@ class TestDescribe:
   def test_a_causal_model(self):
     text = of_matrix(self.lower).describe()
     assert text == (
-      'sum: 18 perturbations of 6 positions. Causal: no output reads an input '
+      'sum: 36 perturbations of 6 positions. Causal: no output reads an input '
       'of its own or a higher rank; 15 of 15 allowed pairs are read.'
     )
 

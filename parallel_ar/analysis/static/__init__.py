@@ -7,9 +7,13 @@ maximum over scores reads none that are masked, a softmax gives them weight
 zero. So where the audit of `analysis.causality` shows a leak by an example,
 this one proves that there is none, and names the operation where there is one.
 
-It assumes that numbers are finite (0 * x is 0), and that scores that are not
-masked lie between -1e8 and 1e8. A quantity that cancels, as in x_j - x_j,
-counts as read, except inside Fourier transforms.
+Between which bounds a number lies is carried along, from the alphabet of the
+inputs on: a comparison that always comes out the same is known, and 0 * x reads
+nothing only where x is finite for sure. A softmax gives a masked entry weight
+zero only if its row is not masked as a whole. Where that depends on data, the
+audit says that it cannot decide, and why. What is still assumed stands in
+`check.ASSUMED`, and in each sentence that says "proved". A quantity that
+cancels, as in x_j - x_j, counts as read, except inside Fourier transforms.
 """
 
 from parallel_ar.analysis.static.check import Finding, Static, check

@@ -8,12 +8,13 @@ join it is the suspect; where none join, the first that mixes entries at all.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from parallel_ar.analysis.static import interpret
-from parallel_ar.analysis.static.value import FIRM, MAY, Value
+from parallel_ar.analysis.static import frames, interpret
+from parallel_ar.analysis.static import value as values
+from parallel_ar.analysis.static.sets import FIRM, MAY
+from parallel_ar.analysis.static.value import Value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Place:
     joined: forbidden inputs that join the one that is followed.
     mixes: whether the operation combines entries that read different inputs.
     vague: whether it may read the input, but not firmly.
+    meets: whether the input meets others that the output may read here.
+    why: the input is read only if this is so; empty where it is read firmly.
   """
 
   operation: str
@@ -35,9 +38,12 @@ class Place:
   joined: int
   mixes: bool
   vague: bool
+  meets: bool = False
+  why: str = ''
 
   def __str__(self) -> str:
-    return f'{self.operation} ({self.where}, in {self.function})'
+    text = f'{self.operation} ({self.where}, in {self.function})'
+    return f'{text}: {self.why}' if self.why else text
 
 
 def path(
@@ -87,6 +93,8 @@ def suspect(places: Sequence[Place]) -> Place:
   most = max(p.joined for p in places)
   if most > 0:
     return next(p for p in places if p.joined == most)
+  if met := [p for p in places if p.meets]:
+    return met[0]
   return next((p for p in places if p.mixes), places[0])
 
 
@@ -190,12 +198,16 @@ def _place(
 ) -> Place:
   after = _count(v, entry, forbidden)
   before, vague = 0, not _row(v, FIRM, bit)[entry]
+  meets = False
   if source is not None:
     operand = step.operands[source[0]]
     before = _count(operand, source[1], forbidden)
     vague = vague and bool(_row(operand, FIRM, bit)[source[1]])
+    meets = _others(v, entry, forbidden) and not _others(
+      operand, source[1], forbidden
+    )
   most = max((_most(w) for w in step.operands), default=0)
-  where, function = place_of(step.outer or step.eqn)
+  where, function = frames.place_of(step.outer or step.eqn)
   return Place(
     operation=step.eqn.primitive.name,
     where=where,
@@ -203,7 +215,26 @@ def _place(
     joined=max(after - before, 0),
     mixes=_most(v) > most,
     vague=vague,
+    meets=meets,
+    why=_why([v, *step.operands]) if vague else '',
   )
+
+
+def _others(v: Value, entry: int, forbidden: np.ndarray) -> bool:
+  """Whether an entry reads an input that is not forbidden."""
+  if v.reads is None:
+    return False
+  sets = v.reads[MAY].reshape(len(forbidden), -1)[:, entry]
+  return bool((sets & ~forbidden).any())
+
+
+def _why(arrays: Sequence[Value]) -> str:
+  """The doubt in words, and the line where it arises."""
+  doubt = values.doubt_of(arrays)
+  if doubt is None:
+    return ''
+  where, _ = frames.place_of(doubt.eqn)
+  return f'{doubt.why} ({where})'
 
 
 def _most(v: Value) -> int:
@@ -211,19 +242,3 @@ def _most(v: Value) -> int:
   if v.reads is None:
     return 0
   return int(v.reads[MAY].sum(0).max(initial=0))
-
-
-_FRAMEWORKS = ('/jax/', '/flax/', '/jaxlib/', '/optax/', '/numpy/')
-
-
-def place_of(eqn: Any) -> tuple[str, str]:
-  """('file.py:line', function) of the user's line that made an operation."""
-  trace = getattr(eqn.source_info, 'traceback', None)
-  frames = [] if trace is None else list(trace.frames)
-  for frame in frames:
-    name = frame.file_name.replace('\\', '/')
-    if not any(part in name for part in _FRAMEWORKS):
-      folder, _, file = name.rpartition('/')
-      shown = f'{folder.rpartition("/")[2]}/{file}' if folder else file
-      return f'{shown}:{frame.line_num}', frame.function_name.split('.')[-1]
-  return 'unknown', 'unknown'

@@ -9,10 +9,19 @@ import numpy as np
 
 from parallel_ar.analysis.static import blame, interpret
 from parallel_ar.analysis.static import value as values
-from parallel_ar.analysis.static.value import FIRM, MAY, Value
+from parallel_ar.analysis.static.sets import FIRM, MAY
+from parallel_ar.analysis.static.value import Value
 from parallel_ar.model import AutoregressiveModel, position_noise
 
 Pair = tuple[int, int]  # (output, input), positions in row-major order
+
+
+ASSUMED = (
+  'Assumed: inputs, parameters and what is computed of parameters alone are '
+  'finite; sums and products of them do not overflow; scores that no mask '
+  'touches lie between -1e8 and 1e8; and what a Fourier transform leaves below '
+  '1e-5 of its largest coefficient is rounding.'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +85,7 @@ class Static:
       text.append(
         'Proved causal for every input and all parameters: no output can read '
         f'an input of its own or a higher rank; {int(self.may.sum())} of '
-        f'{allowed} allowed pairs may be read.'
+        f'{allowed} allowed pairs may be read. {ASSUMED}'
       )
     for finding in self.findings:
       count = len(self.leaks if finding.leak else self.undecided)
@@ -109,9 +118,7 @@ class Static:
     return f'position {where} (rank {int(self.rank.reshape(-1)[i])})'
 
 
-def check(
-  model: AutoregressiveModel, *, chunk: int = 64
-) -> Static:
+def check(model: AutoregressiveModel, *, chunk: int = 64) -> Static:
   """Finds which inputs each output can read, without running the model.
 
   Args:
@@ -212,21 +219,39 @@ class _Program:
   def explain(
     self, matrix: np.ndarray, forbidden: np.ndarray, leak: bool
   ) -> Finding:
-    """The way of the lowest forbidden input into the lowest output."""
+    """The way of the lowest forbidden input into the lowest output.
+
+    An output of the lowest rank may read nothing, so that nothing tells a mask
+    from the sum behind it: where a sum would be named, the next output is
+    asked too.
+    """
     rank = self.model.rank.reshape(-1)
     pairs = np.argwhere(matrix)
     order = np.lexsort((rank[pairs[:, 1]], rank[pairs[:, 0]]))
-    i, j = (int(n) for n in pairs[order[0]])
+    found = self._way(pairs[order[0]], forbidden, leak)
+    later = [k for k in order if rank[pairs[k, 0]] > rank.min()]
+    plain = not found.suspect.joined and not found.suspect.vague
+    if later and plain and found.suspect.operation in ('add', 'add_any', 'sub'):
+      other = self._way(pairs[later[0]], forbidden, leak)
+      return other if other.suspect.meets else found
+    return found
+
+  def _way(
+    self, pair: np.ndarray, forbidden: np.ndarray, leak: bool
+  ) -> Finding:
+    """The way of one input into one output."""
+    i, j = (int(n) for n in pair)
     others = np.setdiff1d(np.flatnonzero(forbidden[i]), [j])
-    bits = np.concatenate([[j], others[:63]])
+    own = np.flatnonzero(~forbidden[i])
+    bits = np.concatenate([[j], others[:48], own[:15]]).astype(int)
     run = interpret.Interpreter(keep=True)
     outputs, found = self.reads(run, bits)
     kind = FIRM if leak else MAY
     n = next(n for n, sets in enumerate(found) if sets[kind, 0, i])
     size = outputs[n].size // self.model.num_positions
     entries = np.arange(i * size, (i + 1) * size)
-    ones = np.ones(len(bits), bool)
-    path = blame.path(run.steps or (), outputs[n], entries, 0, ones)
+    bad = forbidden[i][bits]
+    path = blame.path(run.steps or (), outputs[n], entries, 0, bad)
     return Finding((i, j), leak, blame.suspect(path), tuple(path))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from parallel_ar.analysis.static import ranges
+from parallel_ar.analysis.static import ranges, sets
 from parallel_ar.analysis.static import value as values
 from parallel_ar.analysis.static.value import HUGE, SOME, Doubt, Over, Value
 
@@ -17,7 +17,7 @@ _EXACT = frozenset(
   'add add_any complex conj convert_element_type copy imag mul neg real square '
   'sub'.split()
 )
-_UNLESS_MASKED = 'it is zero unless a row is wholly masked'
+_UNLESS_MASKED = 'a row may be wholly masked'
 _NOT_FINITE = 'a factor of zero meets a number that may be infinite or nan'
 
 # How NumPy computes what is known; the rest is computed by JAX.
@@ -92,14 +92,14 @@ def rule(eqn: Any, operands: list[Value]) -> list[Value]:
     raise values.UnknownForm('bits of another width')
   zero, faint, doubt = _zeros(eqn, operands, shape)
   known, numbers = _numbers(eqn, operands, shape, zero)
-  reads = values.union([v.reads for v in operands], shape)
+  reads = sets.union([v.reads for v in operands], shape)
   if reads is not None:
     if name in (*COMPARISONS, 'is_finite') and not _varies(operands):
-      reads = values.weaken(reads)
+      reads = sets.weaken(reads)
     if zero is not None:
       reads = reads & ~zero
     if faint is not None and name in ('mul', 'and', 'div', *_EXPONENTIALS):
-      reads = np.where(faint, values.weaken(reads), reads)
+      reads = np.where(faint, sets.weaken(reads), reads)
   lo, hi = _bounds(eqn, operands)
   low, maybe = _masked(eqn, operands, shape, lo, hi)
   out = []
@@ -178,12 +178,16 @@ def _relations(eqn: Any, operands: list[Value]) -> dict[str, Any]:
       'peak': first.peak,
     }
   if name == 'max':
-    nothing = [v.constant and bool(np.all(v.value == -np.inf)) for v in operands]
+    nothing = [
+      v.constant and bool(np.all(v.value == -np.inf)) for v in operands
+    ]
     shape = eqn.outvars[0].aval.shape
     over = [Over(v, (), True, False) for v in operands if v.shape == shape]
     for v, alone in zip(operands, nothing[::-1], strict=True):
       if v.shape == shape:
-        over += [dataclasses.replace(o, exact=o.exact and alone) for o in v.over]
+        over += [
+          dataclasses.replace(o, exact=o.exact and alone) for o in v.over
+        ]
     return {'over': tuple(over)}
   if name in ('exp', 'exp2'):
     return {'peak': first.peak}
@@ -261,7 +265,9 @@ def _zeros(
   if name in ('add', 'add_any', 'max', 'min'):
     each = [wide(v.is_faint() | v.is_zero()) for v in operands]
     faint = np.logical_and.reduce(each)
-    faint = faint & ~np.logical_and.reduce([wide(v.is_zero()) for v in operands])
+    faint = faint & ~np.logical_and.reduce(
+      [wide(v.is_zero()) for v in operands]
+    )
     return None, _any(faint), values.doubt_of(operands)
   return None, None, None
 

@@ -10,8 +10,10 @@ from jax.extend import core
 from parallel_ar.analysis import equations
 from parallel_ar.analysis.static import (
   elementwise,
+  frames,
   mixing,
   movement,
+  sets,
   spectral,
 )
 from parallel_ar.analysis.static import value as values
@@ -154,7 +156,8 @@ class Interpreter:
     """
     before = self._outer
     source = getattr(equations.opened(jaxpr).debug_info, 'func_src_info', None)
-    if self._outer is None and '/jax/' in str(source).replace('\\', '/'):
+    place = str(source).rpartition(' at ')[2].rpartition(':')[0]
+    if self._outer is None and frames.of_framework(place):
       self._outer = eqn
     count = len(equations.opened(jaxpr).invars)
     results = self.closed(jaxpr, operands[len(operands) - count :])
@@ -171,8 +174,8 @@ class Interpreter:
     results = []
     for var, *options in zip(eqn.outvars, *each, strict=True):
       out = values.join(var.aval, options)
-      extra = values.everywhere(values.spread([which], True), out.shape)
-      reads = values.union([out.reads, extra], out.shape)
+      extra = sets.everywhere(sets.spread([which], True), out.shape)
+      reads = sets.union([out.reads, extra], out.shape)
       if reads is not None:  # an entry that no branch changes reads nothing
         reads = reads & ~out.is_known()
       results.append(dataclasses.replace(out, reads=reads))
@@ -234,10 +237,10 @@ class Interpreter:
     state, _ = self._settle(body, state, len(state))
     (go_on,) = self.closed(again.test, [*of_test, *state])
     results = []
-    test = values.spread([go_on], False)
+    test = sets.spread([go_on], False)
     for v in state:
-      extra = values.everywhere(test, v.shape)
-      reads = values.union([v.reads, extra], v.shape)
+      extra = sets.everywhere(test, v.shape)
+      reads = sets.union([v.reads, extra], v.shape)
       results.append(dataclasses.replace(v, reads=reads, linear=None))
     self._record(eqn, [*state, go_on], results)
     return results
@@ -273,12 +276,12 @@ def apply(
   if rule is not None:
     try:
       return rule(eqn, operands)
-    except values.UnknownForm: pass
     except Exception:  # UnknownForm, or a bug of the rule: stay sound
-      import traceback, os; print(eqn) if os.environ.get('DBG') else 0; traceback.print_exc() if os.environ.get('DBG') else 0
       pass
-  without_rule.add(eqn.primitive.name)
-  return mixing.unknown(eqn, operands)
+  results = mixing.unknown(eqn, operands)
+  if not all(v.constant for v in results):
+    without_rule.add(eqn.primitive.name)
+  return results
 
 
 def _constant(c: Any) -> Value:

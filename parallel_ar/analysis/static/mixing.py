@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from parallel_ar.analysis.static import ranges
+from parallel_ar.analysis.static import sets, totals
 from parallel_ar.analysis.static import value as values
 from parallel_ar.analysis.static.value import Doubt, Over, Value
 
@@ -56,7 +56,7 @@ def reduce(eqn: Any, operands: list[Value]) -> list[Value]:
     else:
       value = eqn.primitive.bind(v.value, **eqn.params)
     value = np.asarray(value).astype(aval.dtype)
-  lo, hi = ranges.of_reduction(name, v, axes, aval.dtype)
+  lo, hi = totals.of_reduction(name, v, axes, aval.dtype)
   return [
     values.of_aval(
       aval,
@@ -88,7 +88,7 @@ def _largest(
     reads = reads & ~(low & sure)
     unsure = low & ~sure & ~closed
     if unsure.any():
-      reads = np.where(unsure, values.weaken(reads), reads)
+      reads = np.where(unsure, sets.weaken(reads), reads)
   if (low.any(axes, keepdims=True) & ~sure & ~closed).any():
     doubt = doubt or Doubt(_MASKED, eqn)
   shape = tuple(n for a, n in enumerate(v.shape) if a not in axes)
@@ -118,7 +118,7 @@ def cumulate(eqn: Any, operands: list[Value]) -> list[Value]:
   if v.numeric or (known is not None and known.any()):
     value = np.asarray(eqn.primitive.bind(v.value, **eqn.params))
   aval = eqn.outvars[0].aval
-  lo, hi = ranges.of_running(eqn.primitive.name, v, axis, aval.dtype)
+  lo, hi = totals.of_running(eqn.primitive.name, v, axis, aval.dtype)
   return [
     values.of_aval(
       aval,
@@ -171,9 +171,12 @@ def dot_general(eqn: Any, operands: list[Value]) -> list[Value]:
   of_right = lambda a: matrix(
     a, len(right.shape), right_axes, right_batch, False
   )
+
   def combine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     found = of_left(a.astype(np.float32)) @ of_right(b.astype(np.float32))
-    lead = found.shape[: max(a.ndim - len(left.shape), b.ndim - len(right.shape))]
+    lead = found.shape[
+      : max(a.ndim - len(left.shape), b.ndim - len(right.shape))
+    ]
     return (found > 0.5).reshape(*lead, *aval.shape)
 
   return [_product(eqn, operands, combine)]
@@ -229,12 +232,12 @@ def _product(
     surely = ~(other.is_zero() | other.is_faint())
     found = put(v.reads, surely)
     wild = ~v.is_finite()
-    for sets, mask, why in (
+    for read, mask, why in (
       (v.reads, other.is_faint(), None),
       (v.reads & wild, other.is_zero(), _NOT_FINITE),
     ):
-      if mask.any() and sets.any():
-        more = values.weaken(put(sets, mask))
+      if mask.any() and read.any():
+        more = sets.weaken(put(read, mask))
         if why and doubt is None and (more & ~found).any():
           doubt = Doubt(why, eqn)
         found = found | more
@@ -243,7 +246,7 @@ def _product(
   if all(v.numeric for v in operands):
     value = eqn.primitive.bind(*(v.value for v in operands), **eqn.params)
     known = np.full(aval.shape, all(v.constant for v in operands))
-  lo, hi = ranges.of_product(left, right, aval)
+  lo, hi = totals.of_product(left, right, aval)
   faint = None
   if left.faint is not None or right.faint is not None:
     some = lambda v: ~v.is_zero()
@@ -287,7 +290,7 @@ def window(eqn: Any, operands: list[Value]) -> list[Value]:
     found = np.asarray(jax.jit(jax.vmap(sum_of))(flat)) > 0.5
     reads = found.reshape(*v.reads.shape[:2], *found.shape[1:])
   aval = eqn.outvars[0].aval
-  lo, hi = ranges.of_window(eqn.primitive.name, v, p, aval.dtype)
+  lo, hi = totals.of_window(eqn.primitive.name, v, p, aval.dtype)
   return [
     values.of_aval(aval, reads=reads, lo=lo, hi=hi, maybe=_anywhere(v, aval))
   ]
@@ -312,10 +315,10 @@ def sort(eqn: Any, operands: list[Value]) -> list[Value]:
       values.moved(var.aval, [v], lambda a: np.take_along_axis(a, order, axis))
       for var, v in zip(eqn.outvars, operands, strict=True)
     ]
-  keyed = values.union([v.reads for v in operands[:keys]], operands[0].shape)
+  keyed = sets.union([v.reads for v in operands[:keys]], operands[0].shape)
   out = []
   for var, v in zip(eqn.outvars, operands, strict=True):
-    reads = values.union([keyed, v.reads], v.shape)
+    reads = sets.union([keyed, v.reads], v.shape)
     out.append(_over(var.aval, v, reads, axis, v.shape[axis]))
   return out
 
@@ -351,7 +354,7 @@ def of_keys(eqn: Any, operands: list[Value]) -> list[Value]:
   one = all(len(v.shape) < 2 for v in operands)
   out = []
   for var in eqn.outvars:
-    reads = values.everywhere(values.spread(operands, one), var.aval.shape)
+    reads = sets.everywhere(sets.spread(operands, one), var.aval.shape)
     out.append(values.of_aval(var.aval, reads=reads))
   return out
 
@@ -371,9 +374,7 @@ def unknown(eqn: Any, operands: list[Value]) -> list[Value]:
       pass
   out = []
   for var in eqn.outvars:
-    reads = values.everywhere(values.spread(operands, False), var.aval.shape)
+    reads = sets.everywhere(sets.spread(operands, False), var.aval.shape)
     inexact = values.kind(getattr(var.aval, 'dtype', None)) in 'fc'
-    out.append(
-      values.of_aval(var.aval, reads=reads, sampled=plain and inexact)
-    )
+    out.append(values.of_aval(var.aval, reads=reads, sampled=plain and inexact))
   return out

@@ -6,9 +6,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from parallel_ar.analysis.static import ranges
+from parallel_ar.analysis.static import ranges, sets
 from parallel_ar.analysis.static import value as values
-from parallel_ar.analysis.static.value import FIRM, MAY, Value
+from parallel_ar.analysis.static.sets import FIRM, MAY
+from parallel_ar.analysis.static.value import Value
 
 
 def reshape(eqn: Any, operands: list[Value]) -> list[Value]:
@@ -54,9 +55,7 @@ def _keep_over(
   kept = []
   for o in before.over:
     rest = tuple(a for a in range(len(o.array.shape)) if a not in o.axes)
-    whole = tuple(
-      1 if a in o.axes else n for a, n in enumerate(o.array.shape)
-    )
+    whole = tuple(1 if a in o.axes else n for a, n in enumerate(o.array.shape))
     same = tuple(range(len(o.array.shape)))
     if o.aligned:
       fits = before.shape == after.shape if axes is None else axes == same
@@ -138,7 +137,7 @@ def select_n(eqn: Any, operands: list[Value]) -> list[Value]:
       return [dataclasses.replace(cases[first])]
     return _one(eqn, cases, lambda *a: np.choose(index, a))
   either = values.join(aval, [_where(which, n, v) for n, v in enumerate(cases)])
-  reads = values.union([which.reads, either.reads], aval.shape)
+  reads = sets.union([which.reads, either.reads], aval.shape)
   either = values.of_aval(
     aval,
     reads=reads,
@@ -208,7 +207,7 @@ def gather(eqn: Any, operands: list[Value]) -> list[Value]:
   if sampled := index.numeric and source.numeric:
     numbers = eqn.primitive.bind(source.value, index.value, **eqn.params)
     value = np.asarray(numbers)
-  reads = values.union([found.reads, reads], aval.shape)
+  reads = sets.union([found.reads, reads], aval.shape)
   fields = _bounds_of(found)
   if fills and not _inside(index, params, source):
     fields = {}
@@ -222,7 +221,9 @@ def _inside(index: Value, params: Any, source: Value) -> bool:
   axes = params['dimension_numbers'].start_index_map
   most = np.array([source.shape[a] - params['slice_sizes'][a] for a in axes])
   lo, hi = index.bounds()
-  return bool(np.all(lo >= 0) and np.all(np.broadcast_to(hi, index.shape) <= most))
+  return bool(
+    np.all(lo >= 0) and np.all(np.broadcast_to(hi, index.shape) <= most)
+  )
 
 
 def _bounds_of(v: Value) -> dict[str, Any]:
@@ -276,9 +277,9 @@ def dynamic_slice(eqn: Any, operands: list[Value]) -> list[Value]:
   found = values.moved(aval, [_along(source, open_axes)], lambda a: a[where])
   if not open_axes:
     return [found]
-  extra = values.spread([starts[n] for n in open_axes], firm=True)
-  reads = values.union(
-    [found.reads, values.everywhere(extra, aval.shape)], aval.shape
+  extra = sets.spread([starts[n] for n in open_axes], firm=True)
+  reads = sets.union(
+    [found.reads, sets.everywhere(extra, aval.shape)], aval.shape
   )
   return [values.of_aval(aval, reads=reads, **_bounds_of(found))]
 
@@ -299,9 +300,9 @@ def dynamic_update_slice(eqn: Any, operands: list[Value]) -> list[Value]:
       return a
 
     return _one(eqn, [target, update], move)
-  any_of = values.everywhere(values.spread([update], False), aval.shape)
-  index = values.everywhere(values.spread(starts, True), aval.shape)
-  reads = values.union([target.reads, any_of, index], aval.shape)
+  any_of = sets.everywhere(sets.spread([update], False), aval.shape)
+  index = sets.everywhere(sets.spread(starts, True), aval.shape)
+  reads = sets.union([target.reads, any_of, index], aval.shape)
   fields = _either(aval, [target, update])
   return [values.of_aval(aval, reads=reads, **fields)]
 
@@ -332,11 +333,11 @@ def scatter(eqn: Any, operands: list[Value]) -> list[Value]:
       flat = update.reads.reshape(-1, *update.shape).astype(np.float32)
       found = np.asarray(jax.vmap(put)(flat)) > 0
       added = found.reshape(*update.reads.shape[:2], *target.shape)
-    reads = values.union([target.reads, added], aval.shape)
+    reads = sets.union([target.reads, added], aval.shape)
     return [values.of_aval(aval, reads=reads, **_added(eqn, aval, operands))]
-  any_of = values.everywhere(values.spread([update], False), aval.shape)
-  places = values.everywhere(values.spread([index], False), aval.shape)
-  reads = values.union([target.reads, any_of, places], aval.shape)
+  any_of = sets.everywhere(sets.spread([update], False), aval.shape)
+  places = sets.everywhere(sets.spread([index], False), aval.shape)
+  reads = sets.union([target.reads, any_of, places], aval.shape)
   return [values.of_aval(aval, reads=reads, **_added(eqn, aval, operands))]
 
 

@@ -4,8 +4,8 @@ Every frequency reads every place, and yet a convolution by FFT that is padded
 enough reads only the past: the rest cancels. So between a transform and its
 inverse an array is carried as y = sum_s C_s u_s with numbers C for the entries
 u of the array that was transformed, and at the end y reads u_s where C_s is
-not zero up to rounding. Where parameters enter C, stand-ins are drawn for them and
-for all that they make by anything but a polynomial: a coefficient that is a
+not zero up to rounding. Where parameters enter C, stand-ins are drawn for them
+and for all that they make by anything but a polynomial: a coefficient that is a
 polynomial of random numbers is zero, with probability 1, only if it always is.
 """
 
@@ -15,8 +15,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from parallel_ar.analysis.static import sets
 from parallel_ar.analysis.static import value as values
-from parallel_ar.analysis.static.value import MAY, Value
+from parallel_ar.analysis.static.sets import MAY
+from parallel_ar.analysis.static.value import Value
 
 _LIMIT = 2**24  # coefficients of one array
 _ROUNDING = 1e-5  # of the largest coefficient
@@ -84,7 +86,7 @@ def _apply(eqn: Any, operands: list[Value], leaves: bool) -> Value:
     fields['lo'], fields['hi'] = values.finite()
   linear = next((v.linear for v in operands if v.linear is not None), None)
   if linear is None:
-    reads = values.everywhere(values.spread(operands, False), aval.shape)
+    reads = sets.everywhere(sets.spread(operands, False), aval.shape)
     return values.of_aval(aval, reads=reads, **fields)
   which = [n for n, v in enumerate(operands) if v.linear is not None]
   numbers = [

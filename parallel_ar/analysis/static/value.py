@@ -23,10 +23,11 @@ from typing import Any
 import ml_dtypes  # noqa: F401  NumPy learns bfloat16
 import numpy as np
 
-MAY, FIRM = 0, 1
+from parallel_ar.analysis.static import sets
+
 HUGE = 1e8  # a score of -HUGE or less is masked: its exponential is zero
 SOME = 1e300  # bound of a finite number of unknown size
-_UNKNOWN = 1e200  # what is beyond came of such a number
+UNKNOWN = 1e200  # what is beyond came of such a number
 
 Bounds = tuple[np.ndarray, np.ndarray]
 
@@ -168,7 +169,7 @@ class Value:
     if not self.real:
       return maybe
     lo, hi = self.bounds()
-    huge = lambda a: (np.abs(a) >= HUGE) & (np.abs(a) < _UNKNOWN)
+    huge = lambda a: (np.abs(a) >= HUGE) & (np.abs(a) < UNKNOWN)
     wild = ~(np.isfinite(lo) & np.isfinite(hi))
     return maybe | huge(lo) | huge(hi) | wild
 
@@ -234,8 +235,6 @@ def of_aval(aval: Any, **fields: Any) -> Value:
     fields['lo'], fields['hi'] = finite()
   elif lo is not None and kind(dtype) in 'fiub':
     _settle(shape, dtype, lo, hi, fields)
-  if fields.get('faint') is None:
-    fields['doubt'] = None
   if fields.get('sampled') and not exact and not _whole(fields.get('known')):
     fields['value'] = stand_in(
       shape, dtype, fields.get('known'), fields.get('value')
@@ -255,12 +254,13 @@ def _settle(shape: Any, dtype: Any, lo: Any, hi: Any, fields: dict) -> None:
   if not np.any(one):
     return
   one = np.broadcast_to(one, shape)
-  known, number = fields.get('known'), np.where(one, lo, 0).astype(dtype)
+  known, value = fields.get('known'), fields.get('value')
+  number = np.where(one, lo, 0).astype(dtype)
+  if value is not None:
+    fresh = one if known is None else one & ~known
+    number = np.where(fresh, number, value).astype(dtype)
   if known is not None:
-    number = np.where(known, fields['value'], number).astype(dtype)
     one = one | known
-  elif fields.get('sampled') and fields.get('value') is not None:
-    number = np.where(one, number, fields['value']).astype(dtype)
   fields['known'], fields['value'] = one, number
   if fields.get('reads') is not None:
     fields['reads'] = fields['reads'] & ~one
@@ -374,23 +374,9 @@ def doubt_of(values: Sequence[Value]) -> Doubt | None:
   return next((v.doubt for v in values if v.doubt is not None), None)
 
 
-def union(tracks: Sequence[np.ndarray | None], shape: Any) -> np.ndarray | None:
-  """The union of sets, each broadcast to `shape`."""
-  out = None
-  for reads in tracks:
-    if reads is None:
-      continue
-    lead, own = reads.shape[:2], reads.shape[2:]
-    ones = (1,) * (len(shape) - len(own))
-    reads = reads.reshape(*lead, *ones, *own)
-    reads = np.broadcast_to(reads, (*lead, *shape))
-    out = reads if out is None else out | reads
-  return out
-
-
 def join(aval: Any, values: Sequence[Value]) -> Value:
   """What holds of an array that is one of several."""
-  reads = union([v.reads for v in values], aval.shape)
+  reads = sets.union([v.reads for v in values], aval.shape)
   fields: dict[str, Any] = {'reads': reads}
   if all(v.known is not None for v in values):
     first = values[0]
@@ -408,28 +394,3 @@ def join(aval: Any, values: Sequence[Value]) -> Value:
     fields['lo'] = np.minimum(fields['lo'], lo)
     fields['hi'] = np.maximum(fields['hi'], hi)
   return of_aval(aval, **fields)
-
-
-def weaken(reads: np.ndarray | None) -> np.ndarray | None:
-  """The same sets, none of them firm."""
-  if reads is None:
-    return None
-  return np.stack([reads[MAY], np.zeros_like(reads[FIRM])])
-
-
-def spread(values: Sequence[Value], firm: bool) -> np.ndarray | None:
-  """What any entry of any of the arrays reads: bool[2, B] or None."""
-  out: Any = None
-  for v in values:
-    if v.reads is not None:
-      flat = v.reads.reshape(*v.reads.shape[:2], -1).any(-1)
-      out = flat if out is None else out | flat
-  return out if firm else weaken(out)
-
-
-def everywhere(sets: np.ndarray | None, shape: Any) -> np.ndarray | None:
-  """The sets bool[2, B] at every entry of an array."""
-  if sets is None:
-    return None
-  lead = sets.reshape(*sets.shape, *(1,) * len(shape))
-  return np.broadcast_to(lead, (*sets.shape, *shape))
