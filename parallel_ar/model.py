@@ -148,6 +148,11 @@ def from_function(
   head: Head,
   init: Callable[[PRNGKey], Params] | None = None,
   context: Any = None,
+  decode: Decode | None = None,
+  features: Features | None = None,
+  objective: Objective | None = None,
+  init_from_data: FromData | None = None,
+  causality: Literal['exact', 'rounding'] = 'exact',
   name: str = 'function',
 ) -> AutoregressiveModel:
   """Makes a model of any causal function that JAX can trace.
@@ -159,6 +164,12 @@ def from_function(
     head: family of the conditionals.
     init: key -> params; without it params is the empty dict.
     context: shapes and dtypes of one example's context; `Labels` for a label.
+    decode: fast incremental path.
+    features: for forecasting heads.
+    objective: what training minimises, instead of -log p(x).
+    init_from_data: what training starts from, on its first batch.
+    causality: 'rounding' where outputs are causal up to rounding only, as with
+      Fourier transforms.
     name: shown in errors.
 
   Returns:
@@ -174,6 +185,11 @@ def from_function(
     init=init or (lambda key: {}),
     conditionals=fn,
     context=context,
+    decode=decode,
+    features=features,
+    objective=objective,
+    init_from_data=init_from_data,
+    causality=causality,
     name=name,
   )
 

@@ -62,9 +62,9 @@ def _image(
   )
 
 
-def _of(name: str) -> Callable[[], model.AutoregressiveModel]:
+def _of(name: str, **fields: Any) -> Callable[[], model.AutoregressiveModel]:
   """Builds a sequence model of the body of that name, in raster order."""
-  return lambda: sequence(name, getattr(sequences, name))
+  return lambda: sequence(name, getattr(sequences, name), **fields)
 
 
 def _made_same_degree() -> model.AutoregressiveModel:
@@ -254,6 +254,76 @@ GALLERY = (
     'The network is causal; the head subtracts the mean over positions.',
     _head_over_positions,
     (0, 1),
+  ),
+  Leak(
+    'masked_by_the_data',
+    'The mask is made of the data alone; the causal one is forgotten.',
+    _of('masked_by_the_data'),
+    (0, 1),
+    (),
+  ),
+  Leak(
+    'branch_on_the_end',
+    'The last symbol chooses a branch (lax.cond) for every slot.',
+    _of('branch_on_the_end'),
+    (0, 5),
+    (),
+  ),
+  Leak(
+    'switch_by_the_count',
+    'The number of ones in the sequence chooses a branch (lax.switch).',
+    _of('switch_by_the_count'),
+    (0, 5),
+    (),
+  ),
+  Leak(
+    'any_over_the_sequence',
+    'A choice asks whether a 1 stands anywhere in the sequence.',
+    _of('any_over_the_sequence'),
+    (0, 5),
+    (),
+  ),
+  Leak(
+    'gated_by_the_next',
+    'A product with a gate that is one slot too early.',
+    _of('gated_by_the_next'),
+    (1, 2),
+    (),
+  ),
+  Leak(
+    'fft_low_pass',
+    'Frequencies are cut off, so that every slot reads all.',
+    _of('fft_low_pass', causality='rounding'),
+    (1, 3),
+    (),
+  ),
+  Leak(
+    'fft_of_gates',
+    'A spectrum is multiplied by learned gates, some of them closed.',
+    _of('fft_of_gates', causality='rounding'),
+    (1, 3),
+    (),
+  ),
+  Leak(
+    'median_over_time',
+    'The median over the sequence is taken off.',
+    _of('median_over_time'),
+    (1, 4),
+    (),
+  ),
+  Leak(
+    'scaled_by_the_range',
+    'Activations are divided by their range over the sequence.',
+    _of('scaled_by_the_range'),
+    (1, 4),
+    (),
+  ),
+  Leak(
+    'rolled_around',
+    'A roll in place of a shift feeds the last symbol to slot 0.',
+    _of('rolled_around'),
+    (0, 5),
+    (),
   ),
 )
 

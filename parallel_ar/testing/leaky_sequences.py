@@ -153,3 +153,77 @@ def scanned_from_the_end(params: Params, y: Array) -> Array:
     return h, h
 
   return jax.lax.scan(step, jnp.zeros(WIDTH), shift(y), reverse=True)[1]
+
+
+def _is_one(params: Params, y: Array) -> Array:
+  """bool[L], which symbols are 1, as a mask that is made of the data."""
+  zero, one = params['embed']
+  own = y - params['place'] - (zero + one)[None] / 2
+  return own @ (one - zero) > 0
+
+
+def masked_by_the_data(params: Params, y: Array) -> Array:
+  """Attention to all slots that hold a 1; the causal mask is forgotten."""
+  return _attend(shift(y), _is_one(params, shift(y))[None], -1e9)
+
+
+def branch_on_the_end(params: Params, y: Array) -> Array:
+  """A branch that the last symbol chooses."""
+  past = jnp.cumsum(shift(y), 0)
+  last = _is_one(params, y)[-1]
+  return jax.lax.cond(last, lambda y: y, lambda y: 1 - y, past)
+
+
+def switch_by_the_count(params: Params, y: Array) -> Array:
+  """A branch for each remainder of the number of ones."""
+  past = jnp.cumsum(shift(y), 0)
+  count = _is_one(params, y).sum() % 2
+  return jax.lax.switch(count, [lambda y: y, lambda y: y - 2], past)
+
+
+def any_over_the_sequence(params: Params, y: Array) -> Array:
+  """Another sum if there is a 1 anywhere; random events nearly all have one."""
+  past = jnp.cumsum(shift(y), 0)
+  return jnp.where(_is_one(params, y).any(), past, -past - 1)
+
+
+def gated_by_the_next(params: Params, y: Array) -> Array:
+  """A product with a gate that stands one slot too early."""
+  gate = jnp.append(_is_one(params, y)[1:], True)
+  return jnp.cumsum(shift(y), 0) * gate[:, None] + shift(y)
+
+
+def fft_low_pass(params: Params, y: Array) -> Array:
+  """Frequencies cut off: every slot then reads all."""
+  del params
+  spectrum = jnp.fft.rfft(shift(y), axis=0)
+  kept = np.arange(LENGTH // 2 + 1) < 2
+  return jnp.fft.irfft(spectrum * kept[:, None], LENGTH, axis=0)
+
+
+def fft_of_gates(params: Params, y: Array) -> Array:
+  """A spectrum times gates that are learned, some of them closed."""
+  gates = jax.nn.relu(params['place'][: LENGTH // 2 + 1] - 0.5)
+  spectrum = jnp.fft.rfft(shift(y), axis=0)
+  return jnp.fft.irfft(spectrum * gates, LENGTH, axis=0)
+
+
+def median_over_time(params: Params, y: Array) -> Array:
+  """The median over the sequence is taken off."""
+  del params
+  past = jnp.cumsum(shift(y), 0)
+  middle = slice(LENGTH // 2, LENGTH // 2 + 1)
+  return past - jnp.sort(past, 0)[middle]
+
+
+def scaled_by_the_range(params: Params, y: Array) -> Array:
+  """Divided by the range over the sequence."""
+  del params
+  past = jnp.cumsum(shift(y), 0)
+  return past / (1.0 + past.max(0, keepdims=True) - past.min(0, keepdims=True))
+
+
+def rolled_around(params: Params, y: Array) -> Array:
+  """Shifted by a roll, which feeds the last symbol to the first slot."""
+  del params
+  return jnp.cumsum(jnp.roll(y, 1, 0), 0)

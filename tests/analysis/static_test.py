@@ -35,6 +35,16 @@ SUSPECTS = {
   'routed_over_tokens': ('top_k', 'routed_over_tokens'),
   'dropped_by_the_data': ('reduce_sum', 'dropped_by_the_data'),
   'head_over_positions': ('reduce_sum', 'leaks.py'),
+  'masked_by_the_data': ('dot_general', 'in _attend'),
+  'branch_on_the_end': ('cond', 'branch_on_the_end'),
+  'switch_by_the_count': ('cond', 'switch_by_the_count'),
+  'any_over_the_sequence': ('reduce_or', 'any_over_the_sequence'),
+  'gated_by_the_next': ('mul', 'gated_by_the_next'),
+  'fft_low_pass': ('fft', 'fft_low_pass'),
+  'fft_of_gates': ('fft', 'fft_of_gates'),
+  'median_over_time': ('sort', 'median_over_time'),
+  'scaled_by_the_range': ('reduce_max', 'scaled_by_the_range'),
+  'rolled_around': ('cumsum', 'rolled_around'),
 }
 
 
@@ -218,3 +228,79 @@ def test_parameters_count_as_any_number():
     init=lambda key: jnp.zeros((4, 4)),
   )
   assert static.check(record).may.all()
+
+
+# What may hold for some input or parameters, and a word of the reason.
+DOUBTS = {
+  'a row may be wholly masked': (
+    lambda x: (
+      jax.nn.softmax(
+        jnp.where(
+          (LOWER | np.eye(6, dtype=bool)) & (x > 0)[None],
+          jnp.outer(x, x),
+          -1e9,
+        )
+      )
+      @ x
+    ),
+    'wholly masked',
+  ),
+  'zero times log': (lambda x: (LOWER * jnp.log(x)[None]).sum(1), 'infinite'),
+  'zero times exp': (
+    lambda x: (LOWER * jnp.exp(200 * x)[None]).sum(1),
+    'infinite',
+  ),
+  'zero times a root': (
+    lambda x: jnp.where(LOWER, 1.0, 0.0) @ jnp.sqrt(-x),
+    'infinite',
+  ),
+  'zero over x': (lambda x: jnp.cumsum(x) - x + (0.0 / x).sum(), 'infinite'),
+}
+
+
+@pytest.mark.parametrize('name', DOUBTS)
+def test_a_doubt_is_told_and_never_proved(name):
+  fn, why = DOUBTS[name]
+  found = of(lambda x: jnp.nan_to_num(jnp.pad(fn(x)[:-1], (1, 0))))
+  assert not found.proved and found.undecided and not found.leaks
+  assert why in found.describe() and 'static_test.py' in found.describe()
+
+
+BOUNDED = {
+  'a mask that the alphabet decides': lambda x: (
+    jax.nn.softmax(
+      jnp.where((np.tril(np.ones((6, 6))) > 0) & (x + 1 > 0)[None], 0.0, -1e9)
+    )
+    @ jnp.pad(x[:-1], (1, 0))
+  ),
+  'zero times a small exponential': lambda x: (
+    LOWER * jnp.exp(3 * x)[None]
+  ).sum(1),
+  'a root of what is not negative': lambda x: (
+    jnp.where(LOWER, 1.0, 0.0) @ jnp.sqrt(1 + x * x)
+  ),
+}
+
+
+@pytest.mark.parametrize('name', BOUNDED)
+def test_what_bounds_decide_is_proved(name):
+  assert of(BOUNDED[name]).proved
+
+
+def test_a_spectrum_of_parameters_stands_for_all():
+  """A gate that is closed for most parameters is open for some."""
+  record = model.from_function(
+    lambda p, x, context: jnp.fft.irfft(
+      jnp.fft.rfft(x.astype(jnp.float32)) * jax.nn.relu(p - 5), 6
+    ),
+    event=(6,),
+    rank=order.raster(6),
+    head=heads.bernoulli(),
+    init=lambda key: jnp.zeros(4),
+  )
+  assert static.check(record).leaks
+
+
+def test_a_proof_says_what_it_assumes():
+  text = of(lambda x: jnp.asarray(LOWER, jnp.float32) @ x).describe()
+  assert 'Proved causal' in text and 'Assumed: ' in text

@@ -193,9 +193,9 @@ def _relations(eqn: Any, operands: list[Value]) -> dict[str, Any]:
     return {'peak': first.peak}
   if name == 'sub':
     fields: dict[str, Any] = {'attained': _shifted(operands)}
-    over = ranges.above(operands)
-    if over is not None and over.exact and np.all(operands[1].is_finite()):
-      fields['peak'] = over.axes
+    above = ranges.above(operands)
+    if above is not None and above.exact and np.all(operands[1].is_finite()):
+      fields['peak'] = above.axes
     return fields
   if name in ('add', 'neg'):
     return {'attained': _shifted(operands)}
@@ -206,7 +206,7 @@ def _shifted(operands: list[Value]) -> bool:
   """Whether all but one are whole numbers that are known."""
   moving = [v for v in operands if not v.constant]
   whole = all(
-    np.all(np.asarray(v.value) == np.round(v.value))
+    np.all(np.asarray(v.value) == np.round(np.asarray(v.value)))
     for v in operands
     if v.constant
   )

@@ -24,7 +24,7 @@ def exponential(function: Callable, offset: float) -> Callable:
     lo, hi = wide(*(np.minimum(function(x), 1e100) for x in (a, b)))
     lo = np.maximum(lo, -offset)
     hi = np.where(b <= 0, np.minimum(hi, 1.0 - offset), hi)
-    hi = np.where(hi > 1e50, np.inf, hi)
+    hi = np.where(np.asarray(hi) > 1e50, np.inf, hi)
     return mark(np.isnan(a) | np.isnan(b), lo, hi)
 
   return bounds

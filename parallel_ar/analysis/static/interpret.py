@@ -309,11 +309,14 @@ def _any_item(v: Value) -> Value:
   return Value(v.shape[1:], v.dtype, reads=reads, **fields)
 
 
+def _alike(a: Any, b: Any) -> bool:
+  return bool(np.all((a == b) | (np.isnan(a) & np.isnan(b))))
+
+
 def _wider(before: Value, after: Value) -> Value:
   """Drops bounds that still move, so that a loop comes to rest."""
   same = all(
-    np.array_equal(*np.broadcast_arrays(a, b), equal_nan=True)
-    for a, b in zip(before.bounds(), after.bounds(), strict=True)
+    _alike(a, b) for a, b in zip(before.bounds(), after.bounds(), strict=True)
   )
   if same:
     return after
@@ -325,8 +328,7 @@ def _equal(a: Value, b: Value) -> bool:
     (x is None) == (y is None) and (x is None or np.array_equal(x, y))
   )
   bounds = all(
-    np.array_equal(*np.broadcast_arrays(x, y), equal_nan=True)
-    for x, y in zip(a.bounds(), b.bounds(), strict=True)
+    _alike(x, y) for x, y in zip(a.bounds(), b.bounds(), strict=True)
   )
   return bounds and all(
     same(getattr(a, name), getattr(b, name))

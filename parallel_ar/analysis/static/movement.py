@@ -138,13 +138,19 @@ def select_n(eqn: Any, operands: list[Value]) -> list[Value]:
     return _one(eqn, cases, lambda *a: np.choose(index, a))
   either = values.join(aval, [_where(which, n, v) for n, v in enumerate(cases)])
   reads = sets.union([which.reads, either.reads], aval.shape)
+  lo, hi = either.lo, either.hi
+  if reads is None and lo is not None:
+    # Parameters and contexts are valid: what they alone choose is no nan.
+    least, most = values.finite()
+    lo = np.where(np.isnan(lo), least, lo)
+    hi = np.where(np.isnan(hi), most, hi)
   either = values.of_aval(
     aval,
     reads=reads,
     known=either.known,
     value=either.value,
-    lo=either.lo,
-    hi=either.hi,
+    lo=lo,
+    hi=hi,
     low=either.low,
     maybe=either.maybe,
     faint=either.faint,

@@ -26,7 +26,7 @@ def union(tracks: Sequence[np.ndarray | None], shape: Any) -> np.ndarray | None:
   return out
 
 
-def weaken(reads: np.ndarray | None) -> np.ndarray | None:
+def weaken(reads: Any) -> Any:
   """The same sets, none of them firm."""
   if reads is None:
     return None

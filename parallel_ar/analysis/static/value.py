@@ -29,7 +29,7 @@ HUGE = 1e8  # a score of -HUGE or less is masked: its exponential is zero
 SOME = 1e300  # bound of a finite number of unknown size
 UNKNOWN = 1e200  # what is beyond came of such a number
 
-Bounds = tuple[np.ndarray, np.ndarray]
+Bounds = tuple[Any, Any]  # float64, arrays or scalars
 
 
 class UnknownForm(Exception):
@@ -95,8 +95,8 @@ class Value:
   value: np.ndarray | None = None
   known: np.ndarray | None = None
   reads: np.ndarray | None = None
-  lo: np.ndarray | None = None
-  hi: np.ndarray | None = None
+  lo: Any = None
+  hi: Any = None
   low: np.ndarray | None = None
   maybe: np.ndarray | None = None
   faint: np.ndarray | None = None
@@ -274,9 +274,9 @@ _DRAW = np.random.default_rng(0)
 def stand_in(
   shape: tuple[int, ...],
   dtype: Any,
-  known: np.ndarray | None = None,
-  value: np.ndarray | None = None,
-) -> np.ndarray | None:
+  known: Any = None,
+  value: Any = None,
+) -> Any:
   """Numbers away from zero that stand for all, but where they are known.
 
   What is a polynomial of them is zero, with probability 1, only if it is zero
@@ -346,19 +346,18 @@ def picked(aval: Any, operands: Sequence[Value], where: np.ndarray) -> Value:
     )
     fields['value'] = row(number, np.zeros((), aval.dtype))
   for name in ('low', 'maybe', 'faint'):
-    if any(getattr(v, name) is not None for v in operands):
-      none = lambda v, name=name: np.zeros(v.shape, bool)
-      fields[name] = row(
-        lambda v, name=name, none=none: (
-          none(v) if getattr(v, name) is None else getattr(v, name)
-        ),
-        False,
-      )
-  each = [v.bounds() for v in operands]
-  same = np.array([[np.max(lo), np.max(hi)] for lo, hi in each if lo.size])
-  alike = all(lo.ndim == 0 and hi.ndim == 0 for lo, hi in each)
+    each = [getattr(v, name) for v in operands]
+    if any(flags is not None for flags in each):
+      flat = [
+        np.zeros(v.size, bool) if flags is None else flags.reshape(-1)
+        for v, flags in zip(operands, each, strict=True)
+      ]
+      fields[name] = np.concatenate([np.zeros(1, bool), *flat])[where]
+  ends = [v.bounds() for v in operands]
+  same = np.array([[np.max(lo), np.max(hi)] for lo, hi in ends if lo.size])
+  alike = all(lo.ndim == 0 and hi.ndim == 0 for lo, hi in ends)
   if alike and len(same) and (same == same[0]).all() and (where > 0).all():
-    fields['lo'], fields['hi'] = each[0]
+    fields['lo'], fields['hi'] = ends[0]
   else:
     fields['lo'] = row(lambda v: v.bounds()[0], 0.0)
     fields['hi'] = row(lambda v: v.bounds()[1], 0.0)
