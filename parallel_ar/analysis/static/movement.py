@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from parallel_ar.analysis.static import ranges, sets
+from parallel_ar.analysis.static import ranges, sets, totals
 from parallel_ar.analysis.static import value as values
 from parallel_ar.analysis.static.sets import FIRM, MAY
 from parallel_ar.analysis.static.value import Value
@@ -54,9 +54,9 @@ def _keep_over(
   """
   kept = []
   for o in before.over:
-    rest = tuple(a for a in range(len(o.array.shape)) if a not in o.axes)
     whole = tuple(1 if a in o.axes else n for a, n in enumerate(o.array.shape))
-    same = tuple(range(len(o.array.shape)))
+    same = tuple(range(len(whole)))
+    rest = tuple(a for a in same if a not in o.axes)
     if o.aligned:
       fits = before.shape == after.shape if axes is None else axes == same
     else:
@@ -136,21 +136,19 @@ def select_n(eqn: Any, operands: list[Value]) -> list[Value]:
     if (index == first).all() and cases[first].shape == aval.shape:
       return [dataclasses.replace(cases[first])]
     return _one(eqn, cases, lambda *a: np.choose(index, a))
-  either = values.join(aval, [_where(which, n, v) for n, v in enumerate(cases)])
+  options = [_where(which, n, v) for n, v in enumerate(cases)]
+  if all(v.reads is None for v in operands):
+    # Contexts are valid: what they and parameters alone choose is no nan.
+    options = [v for v in options if not _is_nan(v)] or options
+  either = values.join(aval, options)
   reads = sets.union([which.reads, either.reads], aval.shape)
-  lo, hi = either.lo, either.hi
-  if reads is None and lo is not None:
-    # Parameters and contexts are valid: what they alone choose is no nan.
-    least, most = values.finite()
-    lo = np.where(np.isnan(lo), least, lo)
-    hi = np.where(np.isnan(hi), most, hi)
   either = values.of_aval(
     aval,
     reads=reads,
     known=either.known,
     value=either.value,
-    lo=lo,
-    hi=hi,
+    lo=either.lo,
+    hi=either.hi,
     low=either.low,
     maybe=either.maybe,
     faint=either.faint,
@@ -178,6 +176,10 @@ def select_n(eqn: Any, operands: list[Value]) -> list[Value]:
   where = np.arange(1, exact.size + 1).reshape(aval.shape)
   where = np.where(which_known, where, where + exact.size)
   return [values.picked(aval, [exact, either], where)]
+
+
+def _is_nan(v: Value) -> bool:
+  return v.real and v.constant and bool(np.isnan(np.asarray(v.value)).all())
 
 
 def _where(which: Value, case: int, v: Value) -> Value:
@@ -214,9 +216,8 @@ def gather(eqn: Any, operands: list[Value]) -> list[Value]:
     numbers = eqn.primitive.bind(source.value, index.value, **eqn.params)
     value = np.asarray(numbers)
   reads = sets.union([found.reads, reads], aval.shape)
-  fields = _bounds_of(found)
-  if fills and not _inside(index, params, source):
-    fields = {}
+  inside = not fills or _inside(index, params, source)
+  fields = _bounds_of(found) if inside else {}
   return [
     values.of_aval(aval, reads=reads, value=value, sampled=sampled, **fields)
   ]
@@ -236,20 +237,6 @@ def _bounds_of(v: Value) -> dict[str, Any]:
   """What is known of the size of its entries."""
   lo, hi = v.bounds()
   return {'lo': lo, 'hi': hi, 'maybe': v.maybe}
-
-
-def _either(aval: Any, some: list[Value]) -> dict[str, Any]:
-  """What is known of an array each of whose entries is one of any of these."""
-  if not all(v.size for v in some):
-    return {}
-  each = [v.bounds() for v in some]
-  fields: dict[str, Any] = {
-    'lo': np.min([np.min(lo) for lo, _ in each]),
-    'hi': np.max([np.max(hi) for _, hi in each]),
-  }
-  if any(v.real and v.is_maybe_low().any() for v in some):
-    fields['maybe'] = np.ones(aval.shape, bool)
-  return fields
 
 
 def _of_index(
@@ -309,7 +296,7 @@ def dynamic_update_slice(eqn: Any, operands: list[Value]) -> list[Value]:
   any_of = sets.everywhere(sets.spread([update], False), aval.shape)
   index = sets.everywhere(sets.spread(starts, True), aval.shape)
   reads = sets.union([target.reads, any_of, index], aval.shape)
-  fields = _either(aval, [target, update])
+  fields = totals.either(aval, [target, update])
   return [values.of_aval(aval, reads=reads, **fields)]
 
 
@@ -350,7 +337,7 @@ def scatter(eqn: Any, operands: list[Value]) -> list[Value]:
 def _added(eqn: Any, aval: Any, operands: list[Value]) -> dict[str, Any]:
   """What is known of the size of entries that were written or added to."""
   target, _, update = operands
-  fields = _either(aval, [target, update])
+  fields = totals.either(aval, [target, update])
   if eqn.primitive.name in ('scatter', 'scatter-min', 'scatter-max'):
     return fields
   finite = np.all(target.is_finite()) and np.all(update.is_finite())

@@ -144,3 +144,17 @@ def of_window(name: str, v: Value, params: Any, dtype: Any) -> Bounds:
       a, b = _sum(least, most, row, (0,), count, dtype)
     return (np.minimum(a, 0.0), np.maximum(b, 0.0)) if padded else (a, b)
   return values.of_dtype(dtype) if padded else (least, most)
+
+
+def either(aval: Any, some: list[Value]) -> dict[str, Any]:
+  """What is known of an array each of whose entries is one of any of these."""
+  if not all(v.size for v in some):
+    return {}
+  each = [v.bounds() for v in some]
+  fields: dict[str, Any] = {
+    'lo': np.min([np.min(lo) for lo, _ in each]),
+    'hi': np.max([np.max(hi) for _, hi in each]),
+  }
+  if any(v.real and v.is_maybe_low().any() for v in some):
+    fields['maybe'] = np.ones(aval.shape, bool)
+  return fields
