@@ -9,6 +9,7 @@ from parallel_ar import heads, model, order
 from parallel_ar.analysis import causality, static
 from parallel_ar.testing import case as cases
 from parallel_ar.testing import leaks
+from tests import public_models
 
 LENGTH = 6
 LOWER = np.tril(np.ones((LENGTH, LENGTH), bool), -1)
@@ -304,3 +305,15 @@ def test_a_spectrum_of_parameters_stands_for_all():
 def test_a_proof_says_what_it_assumes():
   text = of(lambda x: jnp.asarray(LOWER, jnp.float32) @ x).describe()
   assert 'Proved causal' in text and 'Assumed: ' in text
+
+
+@pytest.mark.parametrize('build', public_models.MODELS)
+def test_public_kinds_of_models_are_proved(build):
+  found = static.check(build())
+  assert found.proved, found.describe()
+
+
+def test_a_window_that_padding_may_close_cannot_be_decided():
+  found = static.check(public_models.padded(window=3))
+  assert not found.leaks and found.undecided
+  assert 'wholly masked' in found.describe()
