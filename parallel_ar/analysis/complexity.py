@@ -31,7 +31,8 @@ from parallel_ar.analysis import equations
 _FREE = frozenset(
   'bitcast_convert_type broadcast_in_dim concatenate convert_element_type copy '
   'dynamic_slice dynamic_update_slice expand_dims gather iota pad reshape rev '
-  'slice split squeeze stack stop_gradient transpose'.split()
+  'slice split squeeze stack stop_gradient tile '
+  'transpose unstack'.split()
 )
 _TREES = frozenset(
   'argmax argmin cumlogsumexp cummax cummin cumprod cumsum reduce_and '

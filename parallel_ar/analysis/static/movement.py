@@ -93,6 +93,21 @@ def stack(eqn: Any, operands: list[Value]) -> list[Value]:
   return _one(eqn, operands, lambda *a: np.stack(a, axis))
 
 
+def unstack(eqn: Any, operands: list[Value]) -> list[Value]:
+  """The parts of an axis, each without it."""
+  axis = eqn.params.get('axis', 0)
+  return [
+    values.moved(var.aval, operands, lambda a, n=n: a.take(n, axis))
+    for n, var in enumerate(eqn.outvars)
+  ]
+
+
+def tile(eqn: Any, operands: list[Value]) -> list[Value]:
+  """An array repeated along its axes."""
+  reps = eqn.params['reps']
+  return _one(eqn, operands, lambda a: np.tile(a, reps))
+
+
 def split(eqn: Any, operands: list[Value]) -> list[Value]:
   """An array cut in parts."""
   axis, ends = eqn.params['axis'], np.cumsum(eqn.params['sizes'])[:-1]
@@ -111,12 +126,13 @@ def pad(eqn: Any, operands: list[Value]) -> list[Value]:
       shape = list(a.shape)
       shape[axis] = n + inner * max(n - 1, 0)
       wide = np.full(shape, fill)
-      wide[_at(axis, slice(None, None, inner + 1))] = a
+      every = (slice(None),) * axis
+      wide[(*every, slice(None, None, inner + 1))] = a
       width = [(0, 0)] * a.ndim
       width[axis] = max(low, 0), max(high, 0)
       a = np.pad(wide, width, constant_values=fill)
       end = a.shape[axis] + min(high, 0)
-      a = a[_at(axis, slice(max(-low, 0), end))]
+      a = a[(*every, slice(max(-low, 0), end))]
     return a
 
   return _one(eqn, operands, move)
@@ -217,7 +233,7 @@ def gather(eqn: Any, operands: list[Value]) -> list[Value]:
     value = np.asarray(numbers)
   reads = sets.union([found.reads, reads], aval.shape)
   inside = not fills or _inside(index, params, source)
-  fields = _bounds_of(found) if inside else {}
+  fields = totals.bounds_of(found) if inside else {}
   return [
     values.of_aval(aval, reads=reads, value=value, sampled=sampled, **fields)
   ]
@@ -231,12 +247,6 @@ def _inside(index: Value, params: Any, source: Value) -> bool:
   return bool(
     np.all(lo >= 0) and np.all(np.broadcast_to(hi, index.shape) <= most)
   )
-
-
-def _bounds_of(v: Value) -> dict[str, Any]:
-  """What is known of the size of its entries."""
-  lo, hi = v.bounds()
-  return {'lo': lo, 'hi': hi, 'maybe': v.maybe}
 
 
 def _of_index(
@@ -274,7 +284,7 @@ def dynamic_slice(eqn: Any, operands: list[Value]) -> list[Value]:
   reads = sets.union(
     [found.reads, sets.everywhere(extra, aval.shape)], aval.shape
   )
-  return [values.of_aval(aval, reads=reads, **_bounds_of(found))]
+  return [values.of_aval(aval, reads=reads, **totals.bounds_of(found))]
 
 
 def dynamic_update_slice(eqn: Any, operands: list[Value]) -> list[Value]:
@@ -349,10 +359,6 @@ def _added(eqn: Any, aval: Any, operands: list[Value]) -> dict[str, Any]:
 
 def _one(eqn: Any, operands: list[Value], move: Any) -> list[Value]:
   return [values.moved(eqn.outvars[0].aval, operands, move)]
-
-
-def _at(axis: int, part: slice) -> tuple:
-  return (slice(None),) * axis + (part,)
 
 
 def _bind(eqn: Any, params: Any, index: Any) -> Any:

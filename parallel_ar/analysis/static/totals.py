@@ -158,3 +158,9 @@ def either(aval: Any, some: list[Value]) -> dict[str, Any]:
   if any(v.real and v.is_maybe_low().any() for v in some):
     fields['maybe'] = np.ones(aval.shape, bool)
   return fields
+
+
+def bounds_of(v: Value) -> dict[str, Any]:
+  """What is known of the size of its entries."""
+  lo, hi = v.bounds()
+  return {'lo': lo, 'hi': hi, 'maybe': v.maybe}
