@@ -13,10 +13,6 @@ VENV="${PARALLEL_AR_VENV:-$ROOT/.venv}"
 STAMP="$VENV/parallel_ar.stamp"
 # Bytes of compiled programs that are kept, of all versions together.
 CACHE_BYTES=$((4 << 30))
-# Leaves convolutions and matrix products to XLA's older CPU kernels, which
-# are faster here; the reductions stay, because the old ones lose accuracy.
-XLA_FLAG='--xla_cpu_experimental_ynn_fusion_type='
-XLA_FLAG+='-individual_convolution,-individual_dot,-dot'
 
 say() { printf 'run.sh: %s\n' "$*" >&2; }
 
@@ -128,12 +124,12 @@ venv_is_current() {
   [[ $(cat -- "$STAMP") == "$key" ]]
 }
 
-# Remembers XLA_FLAG if this jaxlib knows it: an unknown flag ends a process.
-probe_xla_flag() {
-  if XLA_FLAGS="$XLA_FLAG" JAX_PLATFORMS=cpu "$VENV/bin/python" \
-    -c 'import jax; jax.devices()' >/dev/null 2>&1; then
-    printf '%s\n' "$XLA_FLAG" >"$VENV/parallel_ar.xla_flags"
-  fi
+# Measures once which of XLA's two sets of CPU kernels suit this machine.
+choose_kernels() {
+  say "measuring which of XLA's CPU kernels suit this machine (about 20 s)"
+  (cd -- "$ROOT" && "$VENV/bin/python" -m experiments.cpu_libraries \
+    --out="$VENV/parallel_ar.xla_flags") >>"$1" 2>&1 \
+    || say "they could not be measured (log: $1); XLA's own choice stays"
 }
 
 # Ends with what pip said, and with what to do about it.
@@ -186,7 +182,7 @@ make_venv() {
     "${install[@]}" --require-hashes --only-binary :all: -r requirements.lock
     "${install[@]}" --no-deps --no-build-isolation --no-index -e .
   ) >>"$log" 2>&1 || die_of_pip "$log"
-  probe_xla_flag
+  choose_kernels "$log"
   venv_key "$VENV/bin/python" >"$STAMP.new"
   mv -f -- "$STAMP.new" "$STAMP"
   say "$VENV is ready"
@@ -280,16 +276,26 @@ export_settings() {
     set_default JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS 0.1
     set_default JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES -1
   fi
-  flag="$(dirname -- "$(dirname -- "$python")")/parallel_ar.xla_flags"
-  if [[ -f $flag && ${XLA_FLAGS:-} != *"${XLA_FLAG%%=*}"* ]]; then
-    flag="$(cat -- "$flag")"
-    export XLA_FLAGS="${XLA_FLAGS:+$XLA_FLAGS }$flag"
+  flag="$(kernels_file "$python")"
+  if [[ -f $flag ]]; then
+    flag="$(head -n 1 -- "$flag")"
+    if [[ -n $flag && ${XLA_FLAGS:-} != *"${flag%%=*}"* ]]; then
+      export XLA_FLAGS="${XLA_FLAGS:+$XLA_FLAGS }$flag"
+    fi
   fi
+}
+
+# Prints where the choice of kernels is stored: the flag, and why, as comments.
+kernels_file() {
+  printf '%s\n' "$(dirname -- "$(dirname -- "$1")")/parallel_ar.xla_flags"
 }
 
 # Prints the settings in force as lines that a shell can evaluate.
 print_settings() {
   local name
+  if [[ ${PARALLEL_AR_SETTINGS:-on} != off ]]; then
+    grep '^#' -- "$(kernels_file "$1")" 2>/dev/null || true
+  fi
   for name in MALLOC_MMAP_MAX_ MALLOC_TRIM_THRESHOLD_ MALLOC_TOP_PAD_ \
     MALLOC_ARENA_MAX JAX_COMPILATION_CACHE_DIR \
     JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS \
@@ -366,7 +372,7 @@ main() {
     env)
       ensure_venv
       export_settings "$VENV/bin/python"
-      print_settings
+      print_settings "$VENV/bin/python"
       ;;
     *) run_experiment "$@" ;;
   esac

@@ -204,24 +204,33 @@ def measure(rounds: int) -> dict[str, Any]:
   return {'flag': flag(choice), **report}
 
 
+def _lines(found: dict[str, Any]) -> list[str]:
+  """What was measured, a line a kind."""
+  lines = []
+  for kind in OLDER:
+    if kind in found:
+      ratio, low, high = found[kind]['default_to_older']
+      same = [n for n, yes in found[kind]['bits_of_one_core'].items() if yes]
+      lines.append(
+        f'{kind}: {found[kind]["choice"]} kernels; the default takes '
+        f'{ratio:.2f} [{low:.2f}, {high:.2f}] of the older; bits of one core: '
+        f'{", ".join(same) or "neither"}'
+      )
+  return lines or [found['why']]
+
+
 def main() -> None:
   """Runs the script."""
   if _WORKER.value:
     return _work()
   found = measure(_ROUNDS.value) | {'hardware': results.hardware()}
-  for kind in OLDER:
-    if kind in found:
-      ratio, low, high = found[kind]['default_to_older']
-      same = [n for n, yes in found[kind]['bits_of_one_core'].items() if yes]
-      print(
-        f'{kind}: {found[kind]["choice"]} kernels; the default takes '
-        f'{ratio:.2f} [{low:.2f}, {high:.2f}] of the older; bits of one core: '
-        f'{", ".join(same) or "neither"}'
-      )
-  print(f'XLA_FLAGS: {found["flag"] or found.get("why", "none")}')
+  lines = _lines(found)
+  print('\n'.join(lines))
+  print(f'XLA_FLAGS: {found["flag"] or "none"}')
   if _OUT.value:
     path = pathlib.Path(_OUT.value)
-    run_directory.replace(path, found['flag'] + '\n')
+    comments = ''.join(f'# {line}\n' for line in lines)
+    run_directory.replace(path, f'{found["flag"]}\n{comments}')
     run_directory.replace(
       path.with_name(path.name + '.json'), json.dumps(found, indent=2) + '\n'
     )

@@ -31,7 +31,10 @@ case "$*" in
     sleep "${FAKE_SLEEP:-0}"
     echo "${FAKE_PIP_SAYS:-Successfully installed}"
     [[ ! -e $FAKE/pip_fails ]] ;;
-  *'import jax;'*) [[ ! -e $FAKE/old_jaxlib ]] ;;
+  *experiments.cpu_libraries*)
+    [[ ! -e $FAKE/old_jaxlib ]] || exit 1
+    flag=--xla_cpu_experimental_ynn_fusion_type=-dot
+    printf '%s\n# products: older\n' "$flag" >"${3#--out=}" ;;
   '-m '*)
     echo "run $*" >>"$FAKE/calls"
     env >"$FAKE/environment"
@@ -387,7 +390,8 @@ class TestSettings:
   def settings(self, repository, **changes) -> dict[str, str]:
     done = repository.run('env', **changes)
     assert done.returncode == 0, done.stderr
-    words = [shlex.split(line) for line in done.stdout.splitlines()]
+    lines = done.stdout.splitlines()
+    words = [shlex.split(line) for line in lines if line[0] != '#']
     assert all(export == 'export' for export, _ in words)
     return dict(word.split('=', 1) for _, word in words)
 
@@ -419,9 +423,12 @@ class TestSettings:
     assert both == f'{mine} {added}'
     assert self.settings(repository, XLA_FLAGS=both)['XLA_FLAGS'] == both
 
-  def test_no_flag_that_jaxlib_does_not_know(self, repository):
+  def test_no_flag_where_kernels_cannot_be_measured(self, repository):
     (repository.path / 'old_jaxlib').touch()
     assert 'XLA_FLAGS' not in self.settings(repository)
+
+  def test_says_which_kernels_were_chosen(self, repository):
+    assert '\n# products: older\n' in '\n' + repository.run('env').stdout
 
   def test_the_cache_is_mended_and_bounded(self, repository):
     directory = self.settings(repository)['JAX_COMPILATION_CACHE_DIR']
