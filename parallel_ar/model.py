@@ -232,7 +232,7 @@ def from_linen(
     event=event,
     rank=np.asarray(rank),
     head=head,
-    init=init,
+    init=jax.jit(init),  # Linen's would compile each operation alone
     conditionals=lambda params, x, c: module.apply({'params': params}, x, c),
     context=context,
     decode=decode,

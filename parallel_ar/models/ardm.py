@@ -184,7 +184,7 @@ def ardm(
     event=jax.ShapeDtypeStruct(tuple(event), jnp.int32),
     rank=rank,
     head=head,
-    init=init,
+    init=jax.jit(init),
     conditionals=_conditionals(evaluate, rank, chunk),
     context=embedding.context_spec(num_classes, context_size),
     decode=_decode(evaluate, rank, outputs),

@@ -244,7 +244,7 @@ def multiscale(
     head=heads.bernoulli()
     if num_values == 2
     else heads.categorical(num_values),
-    init=init,
+    init=jax.jit(init),
     conditionals=conditionals,
     context=context,
     decode=from_groups(group, shape, rank),

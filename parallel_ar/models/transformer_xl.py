@@ -216,7 +216,7 @@ def transformer_xl(
     event=jax.ShapeDtypeStruct(tuple(event), jnp.int32),
     rank=rank,
     head=heads_lib.categorical(num_values),
-    init=init,
+    init=jax.jit(init),
     conditionals=conditionals,
     context=context,
     decode=_decode(call, empty, rank.size, segment, memory),

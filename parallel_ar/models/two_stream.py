@@ -212,7 +212,7 @@ def two_stream(
     event=jax.ShapeDtypeStruct(tuple(event), jnp.int32),
     rank=rank,
     head=head,
-    init=init,
+    init=jax.jit(init),
     conditionals=lambda params, x, c: conditionals(params, x, c, *order_data),
     context=context,
     # What stands beyond slot k is masked, then overwritten.

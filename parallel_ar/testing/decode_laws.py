@@ -44,7 +44,9 @@ def decode_agreement(
   model, size = case.model, case.model.num_positions
   if partitions is None:
     partitions = [1] * size, [1, size - 1] if size > 1 else [1]
-  decode = decode._replace(extend=jax.jit(decode.extend))
+  decode = decode._replace(
+    init=jax.jit(decode.init), extend=jax.jit(decode.extend)
+  )
   trial = _DecodeTrial(case, decode)
   for blocks in partitions:
     trial.run(blocks)

@@ -72,7 +72,9 @@ def test_without_hidden_layers_it_is_a_logistic_regression():
   case = cases.make_case(model)
   kernel = np.triu(case.params['out']['kernel'], 1)
   want = case.x @ kernel + np.asarray(case.params['out']['bias'])
-  got = jax.vmap(lambda x: model.conditionals(case.params, x, None))(case.x)
+  got = jax.jit(jax.vmap(lambda x: model.conditionals(case.params, x, None)))(
+    case.x
+  )
   np.testing.assert_allclose(got, want, rtol=1e-5)
 
 

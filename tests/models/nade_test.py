@@ -35,7 +35,7 @@ def test_a_mean_of_logits_is_no_distribution():
   # karpathy/pytorch-made averages the logits of different orders.
   logits = np.mean(
     [
-      jax.vmap(lambda x, m=m: m.conditionals(params, x, None))(events)
+      jax.jit(jax.vmap(lambda x, m=m: m.conditionals(params, x, None)))(events)
       for m in members
     ],
     0,

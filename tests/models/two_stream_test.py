@@ -60,7 +60,9 @@ class TestAnyOrder:
     np.testing.assert_allclose(np.exp(np.float64(mixed)).sum(), 1, rtol=1e-5)
     logits = np.mean(
       [
-        jax.vmap(lambda x, m=m: m.conditionals(params, x, None))(events)
+        jax.jit(jax.vmap(lambda x, m=m: m.conditionals(params, x, None)))(
+          events
+        )
         for m in members
       ],
       0,
