@@ -92,7 +92,7 @@ class TestAnyOrder:
       np.testing.assert_allclose(np.exp(rest[seen == pair]).sum(), 1, rtol=1e-5)
 
   def test_refusals(self, name):
-    with pytest.raises(ValueError, match='at least 1; got 0'):
+    with pytest.raises(ValueError, match='num_orders.*at least 1'):
       build(name, num_orders=0)
     with pytest.raises(ValueError, match='must be at least 1'):
       build(name, layers=0)
