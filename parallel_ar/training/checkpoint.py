@@ -102,7 +102,8 @@ class Checkpoints:
       NonFiniteState: the state holds nan or infinity; nothing is written.
       CheckpointError: the previous save failed.
     """
-    if step == self._store.saving() or step in self.steps():
+    there = step == self._store.saving() or step in self.steps()
+    if multihost.from_first('saved already', there):
       return
     items = _items(state)
     finite, sums = checksum.inspect(items)

@@ -32,6 +32,9 @@ from parallel_ar.training import checkpoint_faults, checkpoint_meta, disk
 from parallel_ar.training.checkpoint_meta import BrokenCheckpoint, Json
 
 
+_PATIENCE = 86400  # seconds: a held save waits for the next step of the run
+
+
 class LostSave(RuntimeError):
   """A step that was to be saved is not there."""
 
@@ -67,6 +70,7 @@ class Store:
     publish = staticmethod(self._publish)
     self._orbax = ocp.AsyncCheckpointer(
       ocp.CompositeCheckpointHandler(),
+      async_options=ocp.AsyncOptions(timeout_secs=_PATIENCE),
       temporary_path_class=type('Draft', (_Draft,), {'publish': publish}),
     )
 

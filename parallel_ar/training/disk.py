@@ -6,6 +6,7 @@ synced, renamed, and its directory synced; and what goes away loses its name
 before its parts.
 """
 
+import errno
 import os
 import pathlib
 import shutil
@@ -39,10 +40,16 @@ def clear_drafts(path: pathlib.Path, host: str) -> None:
 
 
 def sync(path: PathLike) -> None:
-  """Waits until a file, or the names in a directory, are on the disk."""
+  """Waits until a file, or the names in a directory, are on the disk.
+
+  File systems that cannot sync a directory say EINVAL, which is no failure.
+  """
   descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)
+  except OSError as error:
+    if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+      raise
   finally:
     os.close(descriptor)
 

@@ -33,6 +33,7 @@ from parallel_ar.training import (
   checkpoint,
   configuration,
   datasets,
+  disk,
   evaluate,
   identity,
   interrupt,
@@ -372,6 +373,9 @@ class _Run:
     """Saves a state; the numbers of the step after it decide if it stays."""
     self._settle()
     self.owner.check()
+    if multihost.is_first():  # a power cut leaves the records of what is saved
+      with contextlib.suppress(FileNotFoundError):
+        disk.sync(self.workdir / 'metrics.jsonl')
     extra = {
       'seed': self.seed,
       'selection': self.selection._asdict(),

@@ -40,6 +40,8 @@ def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(runs, tmp_path):
   said = processes.finish(full, 1)
   assert 'The checkpoint of step 5 did not reach' in said
   assert 'look for a full disk' in said
+  for of_orbax in ('Failed to run', 'Save Finalize', 'never retrieved'):
+    assert of_orbax not in said
   assert list((tmp_path / 'full' / 'checkpoints').iterdir()) == []
   processes.finish(runs.start(tmp_path / 'full', *words))
   processes.finish(whole)
