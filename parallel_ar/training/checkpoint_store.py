@@ -31,7 +31,6 @@ from parallel_ar.distributed import multihost
 from parallel_ar.training import checkpoint_faults, checkpoint_meta, disk
 from parallel_ar.training.checkpoint_meta import BrokenCheckpoint, Json
 
-
 _PATIENCE = 86400  # seconds: a held save waits for the next step of the run
 
 
