@@ -33,7 +33,6 @@ from parallel_ar.training import (
   checkpoint,
   configuration,
   datasets,
-  disk,
   evaluate,
   identity,
   interrupt,
@@ -95,8 +94,7 @@ def train(
   sharding.check(config.model.name, mesh)
   at_once = config.train.batch_size // config.train.accumulate
   mesh_lib.check_batch(mesh, at_once, 'train.batch_size / train.accumulate')
-  recorded = configuration.to_json(config)
-  run_directory.agree(recorded)
+  run_directory.agree(recorded := configuration.to_json(config))
   with contextlib.ExitStack() as stack:
     signals = stack.enter_context(interrupt.StopSignals(_NOTHING_YET))
     held = held or stack.enter_context(owner.take(workdir))
@@ -373,9 +371,7 @@ class _Run:
     """Saves a state; the numbers of the step after it decide if it stays."""
     self._settle()
     self.owner.check()
-    if multihost.is_first():  # a power cut leaves the records of what is saved
-      with contextlib.suppress(FileNotFoundError):
-        disk.sync(self.workdir / 'metrics.jsonl')
+    self.writer.sync()
     extra = {
       'seed': self.seed,
       'selection': self.selection._asdict(),

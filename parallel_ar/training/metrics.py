@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from parallel_ar.distributed import multihost
-from parallel_ar.training import run_directory
+from parallel_ar.training import disk, run_directory
 
 PathLike = str | os.PathLike[str]
 
@@ -108,6 +108,11 @@ class MetricWriter:
       )
       self.say(f'step {step}/{self._steps} {kind}: {shown}{self._left(step)}')
 
+  def sync(self) -> None:
+    """Waits until the records are on the disk: a power cut leaves them."""
+    with contextlib.suppress(FileNotFoundError):
+      disk.sync(self._path)
+
   def _keep_name(self) -> None:
     """Begins the file again where it was removed under the run."""
     if os.path.exists(self._path):
@@ -190,6 +195,9 @@ class SilentWriter(MetricWriter):
     self._clock = (time.monotonic(), start)
     self._rate = math.nan
     self._lines, self._bar, self._board = False, None, None
+
+  def sync(self) -> None:
+    """Nothing."""
 
   def write(self, kind: str, step: int, values: dict[str, float]) -> None:
     """Does nothing: process 0 has the same values."""
