@@ -46,6 +46,11 @@ OLDER = {
   'products': ('-individual_dot', '-dot'),
   'convolutions': ('-individual_convolution',),
 }
+# XLA_FLAGS of both sets.
+SETS = {
+  'default': '',
+  'older': FLAG + ','.join(itertools.chain(*OLDER.values())),
+}
 MAX_COST = 1.05  # of bits that do not depend on the number of cores
 
 
@@ -168,14 +173,10 @@ def measure(rounds: int) -> dict[str, Any]:
     JSON data: the flag, and for products and convolutions the choice, the ratio
     of default to older with quartiles, and whose bits one core has too.
   """
-  sets = {
-    'default': '',
-    'older': FLAG + ','.join(itertools.chain(*OLDER.values())),
-  }
   cores = os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else set()
   one = {min(cores)} if cores else None
-  workers = {name: _Worker(text) for name, text in sets.items()}
-  alone = {name: _Worker(text, one) for name, text in sets.items()}
+  workers = {name: _Worker(text) for name, text in SETS.items()}
+  alone = {name: _Worker(text, one) for name, text in SETS.items()}
   try:
     single = {name: worker.bits() for name, worker in alone.items()}
     for worker in alone.values():
@@ -191,7 +192,7 @@ def measure(rounds: int) -> dict[str, Any]:
         repeats=5,
       )
       ratio = timing.ratio(times, 'default', 'older')
-      same = {n: bits[n][kind] == (single[n] or {}).get(kind) for n in sets}
+      same = {n: bits[n][kind] == (single[n] or {}).get(kind) for n in SETS}
       report[kind] = {
         'choice': choose(ratio, same['default'], same['older']),
         'default_to_older': [ratio.median, ratio.low, ratio.high],

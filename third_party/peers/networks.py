@@ -2,7 +2,16 @@
 
 from typing import Any, NamedTuple
 
+from experiments import cpu_libraries
+
 OURS, EAGER = 'parallel_ar', 'PyTorch, eager'
+
+
+# Ours with each set of XLA's kernels, whatever the environment has chosen.
+KERNELS = {
+  f'parallel_ar, {name} kernels': {'kernels': flag}
+  for name, flag in cpu_libraries.SETS.items()
+}
 
 
 class Network(NamedTuple):
@@ -32,6 +41,7 @@ NETWORKS = {
     goal=0.35,
     programs={
       OURS: {},
+      **KERNELS,
       EAGER: {},
       'PyTorch, fused Adam': {'fused': True},
       'PyTorch, compiled, fused Adam': {'fused': True, 'compiled': True},
@@ -52,6 +62,7 @@ NETWORKS = {
     goal=0.75,
     programs={
       OURS: {},
+      **KERNELS,
       'parallel_ar, 4 micro-batches': {'micro_batches': 4},
       EAGER: {},
       'PyTorch, cropped kernels': {'style': 'cropped'},

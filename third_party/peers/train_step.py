@@ -36,7 +36,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import entry
+from experiments import cpu_libraries, entry
 from parallel_ar import models
 from parallel_ar.analysis import timing
 from parallel_ar.models.made import hidden_degrees
@@ -70,6 +70,7 @@ class Worker:
       stdout=subprocess.PIPE,
       text=True,
       cwd=pathlib.Path(__file__).parents[2],
+      env=_environment(spec),
     )
     self.pid = self._process.pid
     self.first_loss = self._answer('value')
@@ -103,6 +104,15 @@ class Worker:
       f'The process of {self.name!r} ended with status {status} before it '
       'answered; what it said is above.'
     )
+
+
+def _environment(spec: Mapping[str, Any]) -> dict[str, str]:
+  """That of this process, or with the kernels that the program names."""
+  if 'kernels' not in spec:
+    return dict(os.environ)
+  flags = os.environ.get('XLA_FLAGS', '').split()
+  kept = [flag for flag in flags if not flag.startswith(cpu_libraries.FLAG)]
+  return os.environ | {'XLA_FLAGS': ' '.join([*kept, spec['kernels']])}
 
 
 def save_arrays(path: str | os.PathLike[str], network: Network, seed: int):
