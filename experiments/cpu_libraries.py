@@ -13,7 +13,6 @@ line, goes to the file, and what was measured to the file's name with .json.
 
 import functools
 import hashlib
-import itertools
 import json
 import os
 import pathlib
@@ -27,59 +26,19 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import entry
+from experiments import entry, kernels
 from parallel_ar.analysis import timing
 from parallel_ar.training import results, run_directory
 
 _OUT = flags.DEFINE_string(
-  'out', None, 'Write the flag here, and the measurement beside it as .json.'
+  'out',
+  None,
+  'Write the flag here, and the measurement beside it as .json.',
 )
 _ROUNDS = flags.DEFINE_integer(
   'rounds', 15, 'Timed rounds of every set.', lower_bound=3
 )
 _WORKER = flags.DEFINE_bool('worker', False, 'Used by the script itself.')
-
-FLAG = '--xla_cpu_experimental_ynn_fusion_type='
-# What leaves products, or convolutions, to the older kernels. The reductions
-# stay in either case: the older ones lose accuracy.
-OLDER = {
-  'products': ('-individual_dot', '-dot'),
-  'convolutions': ('-individual_convolution',),
-}
-# XLA_FLAGS of both sets.
-SETS = {
-  'default': '',
-  'older': FLAG + ','.join(itertools.chain(*OLDER.values())),
-}
-MAX_COST = 1.05  # of bits that do not depend on the number of cores
-
-
-def choose(
-  ratio: timing.Summary, default_stable: bool, older_stable: bool
-) -> str:
-  """The kernels of one kind of operation.
-
-  What depends on the cores must be faster in three rounds of four.
-
-  Args:
-    ratio: time of the default kernels in units of the older ones', by round.
-    default_stable: whether the default's bits are those of one core.
-    older_stable: whether the older ones' are.
-
-  Returns:
-    'default' or 'older'.
-  """
-  if default_stable and not older_stable:
-    return 'default' if ratio.low < MAX_COST else 'older'
-  if older_stable and not default_stable:
-    return 'older' if ratio.high > 1 / MAX_COST else 'default'
-  return 'older' if ratio.median > 1 else 'default'
-
-
-def flag(choice: dict[str, str]) -> str:
-  """The XLA flag of a choice, empty where all is left to the default."""
-  off = [n for kind in OLDER if choice[kind] == 'older' for n in OLDER[kind]]
-  return FLAG + ','.join(off) if off else ''
 
 
 def _steps() -> dict[str, Callable[[], Any]]:
@@ -175,8 +134,8 @@ def measure(rounds: int) -> dict[str, Any]:
   """
   cores = os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else set()
   one = {min(cores)} if cores else None
-  workers = {name: _Worker(text) for name, text in SETS.items()}
-  alone = {name: _Worker(text, one) for name, text in SETS.items()}
+  workers = {name: _Worker(text) for name, text in kernels.SETS.items()}
+  alone = {name: _Worker(text, one) for name, text in kernels.SETS.items()}
   try:
     single = {name: worker.bits() for name, worker in alone.items()}
     for worker in alone.values():
@@ -185,30 +144,32 @@ def measure(rounds: int) -> dict[str, Any]:
     if not all(bits.values()):
       return {'flag': '', 'why': 'this jaxlib has one set of kernels only'}
     report: dict[str, Any] = {}
-    for kind in OLDER:
+    for kind in kernels.OLDER:
       times = timing.in_turn(
         {n: functools.partial(w.run, kind) for n, w in workers.items()},
         rounds=rounds,
         repeats=5,
       )
       ratio = timing.ratio(times, 'default', 'older')
-      same = {n: bits[n][kind] == (single[n] or {}).get(kind) for n in SETS}
+      same = {
+        n: bits[n][kind] == (single[n] or {}).get(kind) for n in kernels.SETS
+      }
       report[kind] = {
-        'choice': choose(ratio, same['default'], same['older']),
+        'choice': kernels.choose(ratio, same['default'], same['older']),
         'default_to_older': [ratio.median, ratio.low, ratio.high],
         'bits_of_one_core': same,
       }
   finally:
     for worker in (*workers.values(), *alone.values()):
       worker.close()
-  choice = {kind: report[kind]['choice'] for kind in OLDER}
-  return {'flag': flag(choice), **report}
+  choice = {kind: report[kind]['choice'] for kind in kernels.OLDER}
+  return {'flag': kernels.flag(choice), **report}
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
   """What was measured, a line a kind."""
   lines = []
-  for kind in OLDER:
+  for kind in kernels.OLDER:
     if kind in found:
       ratio, low, high = found[kind]['default_to_older']
       same = [n for n, yes in found[kind]['bits_of_one_core'].items() if yes]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import cpu_libraries
+from experiments import cpu_libraries, kernels
 from parallel_ar.analysis import timing
 
 
@@ -22,19 +22,19 @@ def test_bits_of_one_core_are_worth_five_percent(
   low, median, high, default, older, want
 ):
   ratio = timing.Summary(median, low, high, 9)
-  assert cpu_libraries.choose(ratio, default, older) == want
+  assert kernels.choose(ratio, default, older) == want
 
 
 def test_the_flag_leaves_out_what_is_older():
   choice = {'products': 'default', 'convolutions': 'older'}
-  assert cpu_libraries.flag(choice).endswith('=-individual_convolution')
-  assert cpu_libraries.flag(dict.fromkeys(choice, 'default')) == ''
+  assert kernels.flag(choice).endswith('=-individual_convolution')
+  assert kernels.flag(dict.fromkeys(choice, 'default')) == ''
 
 
 def test_measures_both_kinds():
   """For real, with few rounds: a choice, and bits that repeat."""
   found = cpu_libraries.measure(rounds=3)
-  for kind in cpu_libraries.OLDER:
+  for kind in kernels.OLDER:
     low, high = found[kind]['default_to_older'][1:]
     assert 0 < low <= high
     assert found[kind]['choice'] in ('default', 'older')

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from experiments import cpu_libraries
+from experiments import kernels
 
 OURS, EAGER = 'parallel_ar', 'PyTorch, eager'
 
@@ -10,7 +10,7 @@ OURS, EAGER = 'parallel_ar', 'PyTorch, eager'
 # Ours with each set of XLA's kernels, whatever the environment has chosen.
 KERNELS = {
   f'parallel_ar, {name} kernels': {'kernels': flag}
-  for name, flag in cpu_libraries.SETS.items()
+  for name, flag in kernels.SETS.items()
 }
 
 

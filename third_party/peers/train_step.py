@@ -36,7 +36,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import cpu_libraries, entry
+from experiments import entry, kernels
 from parallel_ar import models
 from parallel_ar.analysis import timing
 from parallel_ar.models.made import hidden_degrees
@@ -111,7 +111,7 @@ def _environment(spec: Mapping[str, Any]) -> dict[str, str]:
   if 'kernels' not in spec:
     return dict(os.environ)
   flags = os.environ.get('XLA_FLAGS', '').split()
-  kept = [flag for flag in flags if not flag.startswith(cpu_libraries.FLAG)]
+  kept = [flag for flag in flags if not flag.startswith(kernels.FLAG)]
   return os.environ | {'XLA_FLAGS': ' '.join([*kept, spec['kernels']])}
 
 
