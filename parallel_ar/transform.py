@@ -136,7 +136,7 @@ def with_temperature(
     ValueError: T is not positive and finite, or the head has no tempering.
   """
   float32 = np.finfo(np.float32)
-  if not float32.tiny <= temperature <= float32.max:
+  if not float(float32.tiny) <= temperature <= float(float32.max):
     raise ValueError(
       f'temperature must be positive and finite, also as a float32; got '
       f'{temperature}. For the greedy limit use a small one, such as 1e-4.'

@@ -67,8 +67,9 @@ class Recurrence(nn.Module):
     width = self.size * (2 if self.cell == 'min_gru' else 3)
     gates = nn.Dense(width, dtype=self.dtype, name='gates')(x_LN)
     spread = None if self.cell == 'gru' else 'tensor'  # h U needs all of h
-    gates = partition.over_slots(gates.astype(jnp.float32), states, spread)
-    start = jnp.zeros(self.size)
+    gates = gates.astype(jnp.promote_types(gates.dtype, jnp.float32))
+    gates = partition.over_slots(gates, states, spread)
+    start = jnp.zeros(self.size, gates.dtype)
     if states is not None:
       before = states[jnp.maximum(slots_L[0] - 1, 0)]
       start = jnp.where(slots_L[0] > 0, before, start)

@@ -13,6 +13,7 @@
      eight_devices       also when the batch is spread over devices
   6  codec               what is encoded is decoded, at the promised size
   7  known_entropy       a trained model reaches the entropy of its source
+  9  doors               what comes in is right, or refused, or nan under jit
 
 Law 7 takes a source instead of a case.
 Every law returns one line that says what it measured, or raises LawBroken.
@@ -30,6 +31,7 @@ from collections.abc import Callable
 from parallel_ar.testing import (
   coding_laws,
   decode_laws,
+  door_laws,
   draft_laws,
   likelihood_laws,
   sampling_laws,
@@ -44,6 +46,7 @@ LAWS: dict[str, Callable[[Case], str]] = {
   'static': likelihood_laws.static_causality,
   'normalisation': likelihood_laws.normalisation,
   'one_pass': likelihood_laws.one_pass,
+  'doors': door_laws.refusals,
   'decode_agreement': decode_laws.decode_agreement,
   'same_integers': sampling_laws.same_integers,
   'completion': sampling_laws.completion,

@@ -20,6 +20,7 @@ import optax
 from ml_collections import ConfigDict
 
 RULES = ('adam', 'adamw', 'adagrad', 'adadelta', 'sgd')
+_FREE = ('bias', 'scale', 'start')
 SCHEDULES = ('constant', 'cosine', 'linear', 'exponential')
 
 
@@ -131,14 +132,14 @@ def _rule(
 def decayed(params: Any) -> Any:
   """Whether weight decay touches a leaf: a tree of bool.
 
-  What is called bias or scale is free, by whatever axes, and so is a single
-  row, which is added to all slots alike, unless it is called a kernel.
+  What is called bias, scale or start is free, by whatever axes, and so is a
+  single row, which is added to all slots alike, unless it is called a kernel.
   """
 
   def one(path: Any, leaf: Any) -> bool:
     name = jax.tree_util.keystr(path[-1:], simple=True)
     row = all(n == 1 for n in leaf.shape[:-1])
-    return name == 'kernel' or not (row or name in ('bias', 'scale'))
+    return name == 'kernel' or not (row or name in _FREE)
 
   return jax.tree_util.tree_map_with_path(one, params)
 
