@@ -1,5 +1,6 @@
 """Law 9: what comes in is right, or refused."""
 
+import functools
 from typing import Any
 
 import jax
@@ -67,7 +68,7 @@ def _wrong(case: Case) -> dict[str, Any]:
     'another context': lambda: score(x, np.zeros((len(x), 17, 1))),
   }
   for what, strange, labels in _strange(case):
-    found[what] = lambda a=strange, b=labels: score(a, b)
+    found[what] = functools.partial(score, strange, labels)
   if model.head.num_values is not None:
     found['an event of floats'] = lambda: score(x.astype(np.float32))
   if jax.tree.leaves(params):
