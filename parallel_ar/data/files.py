@@ -35,7 +35,7 @@ PathLike = str | os.PathLike[str]
 
 _GZIP = b'\x1f\x8b'
 _MATLAB = b'MATLAB 5.0 MAT-file'
-_MATLAB_7_3 = b'MATLAB 7.3 MAT-file'
+_HDF5 = b'\x89HDF\r\n\x1a\n'
 _MATLAB_COMPRESSED = 15  # miCOMPRESSED
 _FLOAT_BIT = re.compile(rb'\b([01])\.0*(?:e[+-]00)?(?![0-9.e])')
 _BLOCK = 1 << 20
@@ -280,7 +280,7 @@ def parse_amat(path: PathLike, content: bytes, columns: int) -> np.ndarray:
   Raises:
     WrongFileError: neither form, truncated, or not made of bits.
   """
-  if content.startswith((_MATLAB, _MATLAB_7_3)):
+  if content.startswith(_MATLAB) or _is_hdf5(content):
     x = _parse_matlab_bits(path, content)
   else:
     x = _parse_bits(path, content, columns)
@@ -305,9 +305,9 @@ def parse_matlab(path: PathLike, content: bytes) -> dict[str, np.ndarray]:
   Raises:
     WrongFileError: another format, or a truncated file.
   """
-  if content.startswith(_MATLAB_7_3):
+  if _is_hdf5(content):
     raise WrongFileError(
-      f'{path} is a MATLAB file of version 7.3, which is HDF5; expected '
+      f'{path} is HDF5, as MATLAB files of version 7.3 are; expected '
       "version 5. In MATLAB, save it with save(..., '-v7')."
     )
   try:
@@ -320,6 +320,11 @@ def parse_matlab(path: PathLike, content: bytes) -> dict[str, np.ndarray]:
       'again.'
     ) from error
   return {k: v for k, v in variables.items() if not k.startswith('__')}
+
+
+def _is_hdf5(content: bytes) -> bool:
+  """Whether it is HDF5; MATLAB puts a text of 512 bytes before it."""
+  return content.startswith(_HDF5) or content[512:520] == _HDF5
 
 
 def _check_matlab(content: bytes) -> None:

@@ -144,10 +144,11 @@ def test_a_matlab_variable_of_another_kind():
 
 
 def test_a_matlab_file_of_version_7_3():
-  content = b'MATLAB 7.3 MAT-file, Platform: GLNXA64'.ljust(512)
-  with pytest.raises(files.WrongFileError, match="HDF5; .*'-v7'"):
+  """Its text says 7.0 or 7.3; what follows the text is HDF5."""
+  content = b'MATLAB 7.0 MAT-file, Platform'.ljust(512) + b'\x89HDF\r\n\x1a\n'
+  with pytest.raises(files.WrongFileError, match="HDF5, .*'-v7'"):
     files.parse_amat('some/path', content, 3)
-  with pytest.raises(files.WrongFileError, match="HDF5; .*'-v7'"):
+  with pytest.raises(files.WrongFileError, match="HDF5, .*'-v7'"):
     files.parse_matlab('some/path', content)
 
 
