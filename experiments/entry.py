@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from experiments import leaving, options
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.distributed import sharding
-from parallel_ar.training import interrupt
+from parallel_ar.training import interrupt, results
 
 _TRACEBACK = flags.DEFINE_bool(
   'traceback', False, 'Show where an error arose, and not only what it says.'
@@ -60,6 +60,7 @@ def run(main: Callable[[], None]) -> None:
       )
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.WARNING)  # orbax tells every file it moves
+    results.commit()  # of the code that starts now
     try:
       main()
       sys.stdout.flush()

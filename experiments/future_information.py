@@ -34,6 +34,7 @@ from parallel_ar.training import (
   configuration,
   datasets,
   evaluate,
+  identity,
   params_file,
   trained,
 )
@@ -214,13 +215,23 @@ def train(name: str, path: str, wide: bool, rank: Any = None) -> Row:
   steps, recorded = config.train.steps, configuration.to_json(config)
   fit = fitting.Fit(config, steps, rank)
   file = pathlib.Path(_WORKDIR.value) / f'{re.sub("[^a-z]+", "_", name)}.npz'
-  if file.exists() and params_file.read_meta(file)['config'] == recorded:
-    shapes = jax.eval_shape(fit.model.init, jax.random.key(0))
-    return Row(config, fit.model, params_file.load(file, shapes)[0])
   learnt, chosen = split(config, 'train'), split(config, 'valid')
+  data = {'train': learnt, 'valid': chosen}
+  who = identity.of(recorded) | {
+    'data': {name: identity.fingerprint(one) for name, one in data.items()}
+  }
+  if file.exists():
+    there = params_file.read_meta(file)
+    found = there.get('identity') or {}
+    same = there['config'] == recorded and found.get('data') == who['data']
+    if same and there['step'] == steps:
+      identity.note(file, found, f'raw of step {steps}', steps)
+      shapes = jax.eval_shape(fit.model.init, jax.random.key(0))
+      return Row(config, fit.model, params_file.load(file, shapes)[0])
   params = fit.train(learnt, chosen, _EVERY.value)
-  file.parent.mkdir(parents=True, exist_ok=True)
-  params_file.save(file, params, recorded, step=steps, which='raw')
+  params_file.save(
+    file, params, recorded, step=steps, which='raw', identity=who
+  )
   return Row(config, fit.model, params)
 
 

@@ -365,7 +365,7 @@ class Checkpoints:
 
 def tell(line: str) -> None:
   """A line on stderr, and in the results of this process."""
-  results.remember(line)
+  results.note(line)
   if multihost.is_first():
     print(line, file=sys.stderr, flush=True)
 

@@ -171,7 +171,7 @@ class _Run:
     self.params_name = 'raw' if raw else 'ema'
     self.selection = Selection()
     self.start = 0
-    self.seconds, self.began = 0.0, time.monotonic()  # of processes before
+    self.seconds = 0.0  # of processes before
     self.waited = self.told = 0.0  # seconds for data: all, and those recorded
     self.state: TrainState
     self.pending: tuple[int, dict[str, Array], float] | None = None
@@ -271,7 +271,7 @@ class _Run:
 
   def _seconds(self) -> float:
     """Time of this process and of those before it, up to their last saves."""
-    return self.seconds + time.monotonic() - self.began
+    return self.seconds + time.monotonic() - self.begin.began
 
   def _due(self, at: int, every: int) -> bool:
     return every > 0 and at > 0 and at % every == 0

@@ -46,8 +46,8 @@ class Summary(NamedTuple):
     params_name: for example 'ema of step 900'.
     valid_nats: validation of `params`, nats per example; None without one.
     stopped: 'steps' when all steps are done, 'patience' before that.
-    seconds: time of this process, and of those before it up to their last
-      saves.
+    seconds: time of this start, reading of data included, and of those
+      before it up to their last saves.
     config: what made `params`; that of the start, but where a change came
       after them.
   """

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -26,20 +27,18 @@ PACKAGES = (
   'numpy',
 )
 
+# What every record that this process makes from now on tells.
 _NOTES: list[str] = []
-
-
-def remember(note: str) -> None:
-  """Puts a line into every record that this process makes from now on.
-
-  For what happens on the way and changes what a number is of, such as a
-  checkpoint that could not be read.
-  """
-  if note not in _NOTES:
-    _NOTES.append(note)
-
-
 _RUNS: dict[str, dict[str, Any]] = {}
+
+
+def note(line: str) -> None:
+  """Notes what happened on the way and changes what a number is of.
+
+  Such as a checkpoint that could not be read.
+  """
+  if line not in _NOTES:
+    _NOTES.append(line)
 
 
 def note_run(directory: str | os.PathLike[str], facts: dict[str, Any]) -> None:
@@ -71,7 +70,7 @@ def result_json(
     numbers: name -> (value, unit), for example {'test': (88.4, 'nats')}.
     config: JSON form of the configuration.
     seed: seed of the run.
-    wall_seconds: time of the run.
+    wall_seconds: time of the run, that of its earlier starts included.
     command: argument vector; None for that of this process.
     details: further named facts: split, binarization, parameters, step.
 
@@ -160,8 +159,26 @@ def _inside(path: str | os.PathLike[str]) -> pathlib.Path | None:
 
 
 def save(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
-  """Writes a record as indented JSON, whole or not at all."""
+  """Writes a record as indented JSON, whole or not at all.
+
+  A line on stderr says where a file below results/ names no commit to fetch.
+  """
+  warn_of_commit(path, record['commit'])
   run_directory.replace(path, json.dumps(record, indent=2) + '\n')
+
+
+def warn_of_commit(path: str | os.PathLike[str], commit: str) -> None:
+  """Says on stderr that a file to keep would name no code that exists."""
+  inside = _inside(pathlib.Path(path).absolute())
+  if inside is None or inside.parts[0] != 'results':
+    return
+  if re.fullmatch('[0-9a-f]{40}', commit) is None:
+    print(
+      f'warning: {inside} names the commit {commit}: its code cannot be '
+      'fetched again. Commit first, and run from a clean tree; the tests '
+      'refuse the file otherwise.',
+      file=sys.stderr,
+    )
 
 
 @functools.cache

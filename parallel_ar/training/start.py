@@ -6,6 +6,7 @@ before the directory is opened. Nothing is written before all of it fits.
 
 import json
 import pathlib
+import time
 
 from parallel_ar.data.dataset import Dataset
 from parallel_ar.distributed import multihost
@@ -18,6 +19,7 @@ class Start:
 
   Attributes:
     identity: of the run, with its history once it has begun.
+    began: when it came, by the monotonic clock, in seconds.
     said: lines for a person about what differs.
   """
 
@@ -33,6 +35,7 @@ class Start:
       ValueError: the start does not fit the run, or a file cannot be read.
     """
     self._directory, self._allowed = directory, allowed
+    self.began = time.monotonic()
     self._there = identity.read(directory)
     self.identity = identity.of(config)
     self.said: list[str] = []
