@@ -56,7 +56,7 @@ Usage: ./run.sh COMMAND [arguments]
 Experiments (\`./run.sh EXPERIMENT --help\` lists the flags of one):
 $(list_experiments)
 
-The first call makes .venv (about 1 GB) with python3.11, 3.12 or 3.13, or with
+The first call makes .venv (about 1 GB) with python3.13, 3.12 or 3.11, or with
 the one that PYTHON names; it is made again when setup.py or requirements.lock
 changes. Paths in flags are relative to the repository. What is set on the way
 to make XLA fast on a CPU (the allocator's MALLOC_*, XLA_FLAGS,
@@ -67,14 +67,20 @@ EOF
 
 # ---------------------------------------------------------------- environment
 
-# Prints the first Python that fits, or says what to install.
+# Prints the version of a Python, as 3.13.
+python_version() {
+  "$1" -c 'import sys
+print("%d.%d" % sys.version_info[:2])' 2>/dev/null
+}
+
+# Prints the first Python that fits, the newest JAX first, or says what to
+# install.
 find_python() {
-  local candidates=(python3.11 python3.12 python3.13 python3)
+  local candidates=(python3.13 python3.12 python3.11 python3)
   local python version others='' bare=''
   if [[ -n ${PYTHON:-} ]]; then candidates=("$PYTHON"); fi
   for python in "${candidates[@]}"; do
-    version="$("$python" -c 'import sys
-print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" || continue
+    version="$(python_version "$python")" || continue
     case "$version" in
       3.11 | 3.12 | 3.13) ;;
       *) others+=" $python is $version;" && continue ;;
@@ -95,7 +101,7 @@ print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" || continue
   fi
   die "no Python 3.11, 3.12 or 3.13 was found on PATH;${others} Install one" \
     "(Debian 12: apt-get install python3 python3-venv), or set PYTHON to" \
-    "where it is: PYTHON=/path/to/python3.12 ./run.sh ..."
+    "where it is: PYTHON=/path/to/python3.13 ./run.sh ..."
 }
 
 # Prints what .venv depends on as one hash: the kind of Python, the place of

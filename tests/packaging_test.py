@@ -35,6 +35,9 @@ case "$*" in
     [[ ! -e $FAKE/old_jaxlib ]] || exit 1
     flag=--xla_cpu_experimental_ynn_fusion_type=-dot
     printf '%s\n# products: older\n' "$flag" >"${3#--out=}" ;;
+  '-c '*version_info*) # that of its name, else the real one's
+    [[ $0 != */python3.1* ]] || { echo "${0##*/python}" && exit; }
+    exec "$REAL_PYTHON" "$@" ;;
   '-m '*)
     echo "run $*" >>"$FAKE/calls"
     env >"$FAKE/environment"
@@ -380,9 +383,12 @@ class TestFindPython:
     assert 'python3 is 3.14' in search().stderr
     self.fake(path, 'python3.11', '[[ $1 != -I ]] || exit 1; echo 3.11')
     assert 'python3.11-venv' in search().stderr
+    self.fake(path, 'python3.11', 'echo 3.11')
+    self.fake(path, 'python3.13', 'exit 127')  # a shim with nothing behind
+    assert search().stdout == 'python3.11\n'
+    self.fake(path, 'python3.12', 'echo 3.12')
+    assert search().stdout == 'python3.12\n'
     self.fake(path, 'python3.13', 'echo 3.13')
-    assert search().stdout == 'python3.13\n'
-    self.fake(path, 'python3.12', 'exit 127')  # a shim with nothing behind
     assert search().stdout == 'python3.13\n'
 
 
@@ -462,11 +468,46 @@ class TestTest:
     assert repository.run('test', '-m', 'slow').returncode == 0
     assert repository.calls()[2:] == ['run -m pytest -m slow']
 
-  def test_ci_runs_it_from_anywhere(self, repository):
+  @pytest.mark.parametrize(
+    'fails, code', [('', 0), ('--durations', 7), ('tests/analysis', 7)]
+  )
+  @pytest.mark.parametrize('first, other', [('3.13', '3.11'), ('3.11', '3.12')])
+  def test_ci_tries_both_pins(self, repository, fails, code, first, other):
+    """From anywhere, and its exit code is that of either."""
     shutil.copytree(ROOT / '.ci', repository.path / '.ci')
+    commands = repository.path / 'bin'
+    commands.mkdir()
+    for version in PYTHONS:  # what is not one of the two does not run
+      file = commands / f'python{version}'
+      there = version in (first, other)
+      file.write_text(FAKE_PYTHON if there else '#!/bin/bash\nexit 127\n')
+      file.chmod(0o755)
+    environment = repository.environment(
+      PYTHON=str(commands / f'python{first}'),
+      PATH=f'{commands}:{os.environ["PATH"]}',
+      FAKE_FAILS=fails or None,
+    )
     command = ['bash', str(repository.path / '.ci' / 'run')]
-    for fails, code in [('', 0), ('pytest', 7)]:
-      environment = repository.environment(FAKE_FAILS=fails or None)
-      done = subprocess.run(command, env=environment, cwd='/')
-      assert done.returncode == code
+    assert subprocess.run(command, env=environment, cwd='/').returncode == code
+    assert self.runs(repository) == ['ruff', 'ruff', 'mypy', 'pytest', 'pytest']
+    assert repository.installs() == 2
+    assert (repository.path / f'.venv-ci-{other}' / 'bin' / 'python').exists()
     assert os.access(ROOT / '.ci' / 'run', os.X_OK)
+
+  def test_ci_says_that_there_is_one_python_only(self, repository):
+    shutil.copytree(ROOT / '.ci', repository.path / '.ci')
+    commands = repository.path / 'bin'
+    commands.mkdir()
+    for version in PYTHONS:
+      file = commands / f'python{version}'
+      file.write_text('#!/bin/bash\nexit 127\n')
+      file.chmod(0o755)
+    done = subprocess.run(
+      ['bash', str(repository.path / '.ci' / 'run')],
+      env=repository.environment(PATH=f'{commands}:{os.environ["PATH"]}'),
+      capture_output=True,
+      text=True,
+    )
+    assert done.returncode == 0
+    assert self.runs(repository) == ['ruff', 'ruff', 'mypy', 'pytest']
+    assert 'the other pins were not tried' in done.stderr
