@@ -16,7 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from parallel_ar.decode import Decode
 from parallel_ar.keys import of_its_own
+from parallel_ar.memo import once
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.types import Array, ArrayLike, Context, Labels, Params, PRNGKey
 
@@ -27,6 +29,65 @@ def check_model(model: Any) -> None:
     raise ValueError(
       'The first argument is the model, an AutoregressiveModel as '
       f'par.from_function makes it; got {type(model).__name__}.'
+    )
+
+
+def check_part(what: str, part: Any, kind: type, example: str) -> None:
+  """Refuses what is not of the kind that a sampler is made of beside a model.
+
+  Args:
+    what: the name of the argument.
+    part: its value; None leaves it out.
+    kind: what it must be.
+    example: where such a one comes from.
+
+  Raises:
+    ValueError: it is something else, such as the parameters.
+  """
+  if part is not None and not isinstance(part, kind):
+    raise ValueError(
+      f'{what} must be of kind {kind.__name__}, such as {example}; got '
+      f'{type(part).__name__}. A sampler is made of the model and called with '
+      'parameters: par.fixed_point(model)(params, keys).'
+    )
+
+
+def check_decode(model: AutoregressiveModel, decode: Any) -> None:
+  """Checks a decode path that is given beside a model; traces it once.
+
+  Raises:
+    ValueError: no model, no `Decode`, or one that does not make the
+      conditionals of this model's slots from its parameters.
+  """
+  check_model(model)
+  check_part('decode', decode, Decode, 'par.recompute_decode(model)')
+  if decode is not None and decode is not model.decode:
+    once(model, ('check_decode', decode), lambda: _check_decode(model, decode))
+
+
+def _check_decode(model: AutoregressiveModel, decode: Decode) -> None:
+  lead, event = model.rank.ndim, model.event
+  params = jax.eval_shape(model.init, jax.random.key(0))
+  value = jax.ShapeDtypeStruct((1, *event.shape[lead:]), event.dtype)
+  slot = jax.ShapeDtypeStruct((), jnp.int32)
+  extend = lambda params, context, k, value: decode.extend(
+    params, decode.init(params, context), k, value
+  )[0]
+  args = params, model.context
+  try:
+    have = jax.eval_shape(extend, *args, slot, value)
+  except Exception as error:
+    raise ValueError(
+      f'The decode path does not fit {model.name}, so it is that of another '
+      f'model: one slot could not be traced: {error}'
+    ) from error
+  want = jax.eval_shape(model.conditionals, params, event, model.context)
+  expected = [(1, *leaf.shape[lead:]) for leaf in jax.tree.leaves(want)]
+  found = [leaf.shape for leaf in jax.tree.leaves(have)]
+  if found != expected:
+    raise ValueError(
+      f'The decode path does not fit {model.name}: for one slot it gives '
+      f'conditionals of shapes {found}, but the model {expected}.'
     )
 
 

@@ -222,6 +222,74 @@ class TestParts:
       self.make(**fields)
 
 
+class TestMakers:
+  """What samplers and the codec are made of."""
+
+  net = toys.sigmoid_net((6,), num_values=3)
+  other = toys.sigmoid_net((2, 2), num_values=4)
+  params = net.init(jax.random.key(0))
+  keys = jax.random.split(jax.random.key(1), 2)
+
+  @pytest.mark.parametrize(
+    'make',
+    [
+      par.ancestral,
+      par.fixed_point,
+      par.cached,
+      par.window,
+      par.gauss_seidel,
+      par.codec,
+      lambda model: par.speculative(model, model),
+      lambda model: par.rejection(model, model),
+      lambda model: par.hierarchical([par.Level(model)]),
+    ],
+  )
+  def test_the_model_comes_first(self, make):
+    for bad in (self.params, {}, None, 'made'):
+      with pytest.raises(ValueError, match='first argument is the model'):
+        make(bad)
+
+  @pytest.mark.parametrize(
+    ('make', 'what'),
+    [
+      (par.fixed_point, 'forecaster'),
+      (par.cached, 'decode'),
+      (par.window, 'decode'),
+      (lambda *a: par.window(a[0], None, a[1]), 'forecaster'),
+      (par.gauss_seidel, 'decode'),
+      (par.speculative, 'draft'),
+      (par.rejection, 'draft'),
+      (lambda *a: par.speculative(a[0], a[0], decode=a[1]), 'decode'),
+      (lambda *a: par.hierarchical([a[1]]), 'a level'),
+    ],
+  )
+  def test_parameters_belong_to_the_call(self, make, what):
+    for bad in (self.params, {}, 'last', par.forecasters.last):
+      with pytest.raises(ValueError, match=f'{what} must be of kind') as told:
+        make(self.net, bad)
+      assert '(model)(params, keys)' in str(told.value)
+
+  def test_a_decode_path_of_another_model(self):
+    for other in self.other, toys.sigmoid_net((6,), num_values=4):
+      path = par.recompute_decode(other)
+      for make in par.cached, par.window:
+        with pytest.raises(ValueError, match='decode path does not fit'):
+          make(self.net, path)
+
+  @pytest.mark.parametrize(
+    'rule',
+    [
+      par.forecasters.guess(lambda params, keys, c: jnp.zeros((2, 2, 3))),
+      par.forecasters.zeros()._replace(next=lambda at: at.picks[:1]),
+      par.forecasters.above(other),
+    ],
+  )
+  def test_guesses_of_another_shape(self, rule):
+    for make in par.fixed_point, lambda *a: par.window(a[0], None, a[1]):
+      with pytest.raises(ValueError, match=f'forecaster {rule.name}'):
+        make(self.net, rule)(self.params, self.keys)
+
+
 # What weight decay leaves alone beside vectors, by the last name of the path.
 ROWS = {'absent', 'bias', 'query', 'scale', 'start'}
 TABLES = {'column', 'embedding', 'kernel', 'level', 'positions'}

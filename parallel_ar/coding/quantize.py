@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from parallel_ar import transform
+from parallel_ar.doors import check_model
 from parallel_ar.memo import once
 from parallel_ar.model import AutoregressiveModel, Head
 from parallel_ar.types import Array, Dist
@@ -30,6 +31,7 @@ def check(model: AutoregressiveModel, precision: int = PRECISION) -> None:
       that forbidden inputs change by rounding, more values than 2^precision
       can tell apart, or a precision outside 2..16.
   """
+  check_model(model)
   head = model.head
   if model.causality == 'rounding':
     raise ValueError(

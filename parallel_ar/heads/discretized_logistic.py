@@ -142,6 +142,7 @@ def channel_log_probs(dist: Logistics, x: Array, num_values: int) -> Array:
 
   The middle bins use F(a) - F(b) = F(a) F(-b) (1 - exp(b - a)), which neither
   cancels nor underflows, so that no second formula is needed for far values.
+  a - b = 2 d / s is computed as such: of the two edges, far from 0, it cancels.
   """
   v = _scaled(x, num_values)[..., None]
   means, first = [], 0
@@ -152,19 +153,19 @@ def channel_log_probs(dist: Logistics, x: Array, num_values: int) -> Array:
       mean = mean + (links * v[..., :c, :]).sum(-2)
     means.append(mean)
     first += c
-  scales = jnp.exp(-jnp.maximum(dist.log_scales, _MIN_LOG_SCALE))
-  # Neighbours compute their common edge alike, so that the sum telescopes.
+  log_scales = jnp.maximum(dist.log_scales, _MIN_LOG_SCALE)
+  scales = jnp.exp(-log_scales)
   edge = lambda n: (2.0 * n.astype(jnp.float32) + 1) / (num_values - 1) - 1
   mean = jnp.stack(means, -2)
   upper = (edge(x)[..., None] - mean) * scales
   lower = (edge(x - 1)[..., None] - mean) * scales
   below = jax.nn.log_sigmoid(upper)  # log F(a)
   above = jax.nn.log_sigmoid(-lower)  # log (1 - F(b))
-  width = upper - lower
+  log_width = math.log(2 / (num_values - 1)) - log_scales
+  width = jnp.maximum(jnp.exp(log_width), _LEAST_WIDTH)
   # Of bins so narrow that 1 - exp(-width) is lost, the width itself is left.
-  narrow = jnp.minimum(math.log(2 / (num_values - 1)) - dist.log_scales, 0)
-  wide = jnp.log(-jnp.expm1(-jnp.maximum(width, _LEAST_WIDTH)))
-  middle = below + above + jnp.where(width > _LEAST_WIDTH, wide, narrow)
+  wide = jnp.log(-jnp.expm1(-width))
+  middle = below + above + jnp.where(width > _LEAST_WIDTH, wide, log_width)
   inner = jnp.where(x[..., None] == num_values - 1, above, middle)
   return jnp.where(x[..., None] == 0, below, inner)
 

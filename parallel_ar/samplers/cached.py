@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from parallel_ar import doors
 from parallel_ar.decode import Decode
 from parallel_ar.model import (
   AutoregressiveModel,
@@ -50,6 +51,7 @@ def cached(
   Raises:
     ValueError: the model has no decode path and none is given.
   """
+  doors.check_decode(model, decode)
   decode = decode or model.decode
   if decode is None:
     raise ValueError(

@@ -10,7 +10,7 @@ from parallel_ar.model import (
   over_positions,
   position_noise,
 )
-from parallel_ar.samplers import frontier, sweep
+from parallel_ar.samplers import forecasters, frontier, sweep
 from parallel_ar.samplers.forecasters import Forecaster, Progress
 from parallel_ar.samplers.sweep import Sample, Sampler
 from parallel_ar.types import Array, Context, Params, PRNGKey
@@ -41,31 +41,22 @@ def fixed_point(
     A sampler, called as `ancestral`'s; `info.passes` tells the cost for each
     example. Examples that are final are frozen while others go on.
 
+  Raises:
+    ValueError: no model or no forecaster; at the call, guesses of another
+      shape.
+
   References:
     Song, Meng, Liao, Ermon: Accelerating feedforward computation via parallel
     nonlinear equation solving. ICML 2021, Proposition 1.
     Wiggers, Hoogeboom: Predictive sampling with forecasting autoregressive
     models. ICML 2020.
   """
-  forecaster = forecaster or Forecaster('previous')
-
-  def start(
-    params: Params, keys: PRNGKey, context: Context, given: Array
-  ) -> Array:
-    if forecaster.first is None:
-      return jnp.zeros_like(given)
-    first = jnp.asarray(forecaster.first(params, keys, context), given.dtype)
-    if first.shape != given.shape:
-      raise ValueError(
-        f'The forecaster {forecaster.name} guessed the shape {first.shape}; '
-        f'expected {given.shape}, one event of {model.name} for each key.'
-      )
-    return first
+  forecaster = forecasters.check(model, forecaster)
 
   def draw(
     params: Params, keys: PRNGKey, context: Context, given: Array, known: Array
   ) -> Sample:
-    first = start(params, keys, context, given)
+    first = forecasters.first_guess(forecaster, params, keys, context, given)
     if forecaster.next is None:
       return sweep.draft(model, first, jnp.zeros(len(keys)))
     rule = forecaster._replace(first=None)  # it has spoken; do not compile it
@@ -103,9 +94,9 @@ def _predict(
     held = over_positions(known, x)
     y = jnp.where(held, given, model.head.pick(dist, noise).astype(x.dtype))
     step = frontier.advance(x, y, dist, known, low, rank, depth)
-    assert forecaster.next is not None
-    said = forecaster.next(Progress(step.x, step.frontier, noise, extra))
-    said = frontier.finite(said.astype(x.dtype))
+    at = Progress(step.x, step.frontier, noise, extra)
+    said = forecasters.next_guess(forecaster, at).astype(x.dtype)
+    said = frontier.finite(said)
     # A frontier that stays asks for zeros.
     ahead = (rank >= step.frontier) & ~known & (step.frontier > low)
     total = model.head.log_prob(dist, step.x).sum()

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from parallel_ar import order
+from parallel_ar import doors, order
 from parallel_ar.memo import once
 from parallel_ar.model import AutoregressiveModel, over_positions
 from parallel_ar.types import Array, Context, Dist, Params, PRNGKey
@@ -58,6 +58,64 @@ class Forecaster(NamedTuple):
   conditionals: Callable[[Params, Array, Context], tuple[Dist, Any]] | None = (
     None
   )
+
+
+def check(model: AutoregressiveModel, forecaster: Any) -> Forecaster:
+  """The forecaster, by default `previous`, of a sampler of this model.
+
+  Raises:
+    ValueError: no model, or no forecaster.
+  """
+  doors.check_model(model)
+  example = 'par.forecasters.last(model)'
+  doors.check_part('forecaster', forecaster, Forecaster, example)
+  return Forecaster('previous') if forecaster is None else forecaster
+
+
+def first_guess(
+  forecaster: Forecaster,
+  params: Params,
+  keys: PRNGKey,
+  context: Context,
+  given: Array,
+) -> Array:
+  """What a forecaster says before the first pass, array[B, *event].
+
+  Raises:
+    ValueError: not one event for each key.
+  """
+  if forecaster.first is None:
+    return jnp.zeros_like(given)
+  first = jnp.asarray(forecaster.first(params, keys, context), given.dtype)
+  return _fits(forecaster, first, given, 'one event for each key')
+
+
+def next_guess(forecaster: Forecaster, at: Progress) -> Array:
+  """What a forecaster says of one example after a pass, array[*event].
+
+  Raises:
+    ValueError: not an event of the model that is sampled.
+  """
+  assert forecaster.next is not None
+  try:
+    said = jnp.asarray(forecaster.next(at))
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+      f'The forecaster {forecaster.name} could not guess an event of shape '
+      f'{at.picks.shape}; was it made of another model? {error}'
+    ) from error
+  return _fits(forecaster, said, at.picks, 'an event of the model')
+
+
+def _fits(
+  forecaster: Forecaster, guess: Array, like: Array, what: str
+) -> Array:
+  if guess.shape != like.shape:
+    raise ValueError(
+      f'The forecaster {forecaster.name} guessed the shape {guess.shape}; '
+      f'expected {like.shape}, {what}.'
+    )
+  return guess
 
 
 def previous() -> Forecaster:

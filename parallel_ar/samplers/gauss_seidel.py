@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from parallel_ar import doors
 from parallel_ar.decode import Blocks, Decode
 from parallel_ar.model import (
   AutoregressiveModel,
@@ -50,6 +51,7 @@ def gauss_seidel(
     Song, Meng, Liao, Ermon: Accelerating feedforward computation via parallel
     nonlinear equation solving. ICML 2021, section 3.3 (GS-Jacobi).
   """
+  doors.check_decode(model, decode)
   decode = decode or model.decode
   if decode is None or decode.blocks is None:
     raise ValueError(

@@ -126,6 +126,9 @@ def _check(levels: Sequence[Level]) -> tuple[Level, ...]:
   levels = tuple(levels)
   if not levels:
     raise ValueError('A hierarchy needs at least one level; got none.')
+  for level in levels:
+    doors.check_part('a level', level, Level, 'par.Level(model)')
+    doors.check_model(level.model)
   for l, level in enumerate(levels[1:], 1):
     want = level.model.context
     if want is None:

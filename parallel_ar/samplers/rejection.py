@@ -92,7 +92,7 @@ def with_rule(
   decode: Decode | None = None,
 ) -> Sampler:
   """As `rejection`, by another rule; for rules that are wrong on purpose."""
-  rounds.check(model, draft, window)
+  rounds.check(model, draft, window, decode)
   for which in (model, draft):
     if which.head.pmf is None:
       raise ValueError(

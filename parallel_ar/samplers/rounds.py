@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from parallel_ar import doors
 from parallel_ar.decode import Decode, recompute_decode
 from parallel_ar.model import (
   AutoregressiveModel,
@@ -53,12 +54,21 @@ class Rule(NamedTuple):
   judge: Callable[..., tuple[Array, Array]]
 
 
-def check(model: AutoregressiveModel, draft: AutoregressiveModel, window: int):
+def check(
+  model: AutoregressiveModel,
+  draft: AutoregressiveModel,
+  window: int,
+  decode: Decode | None = None,
+) -> None:
   """Checks that a draft can propose for a model.
 
   Raises:
-    ValueError: another event, order, alphabet or context, or no window.
+    ValueError: what is no model; another event, order, alphabet or context, no
+      window, or the decode path of another model.
   """
+  doors.check_decode(model, decode)
+  example = 'a smaller model of the same event'
+  doors.check_part('draft', draft, AutoregressiveModel, example)
   if int(window) != window or window < 1:
     raise ValueError(
       f'window must be a whole number of proposals, at least 1; got {window}. '

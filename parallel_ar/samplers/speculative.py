@@ -61,7 +61,7 @@ def speculative(
     Leviathan, Kalman, Matias: Fast inference from transformers via speculative
     decoding. ICML 2023. They accept at random, see `rejection`.
   """
-  rounds.check(model, draft, window)
+  rounds.check(model, draft, window, decode)
   _check_noise(model, draft)
   split = rounds.pair_of_params(model, draft)
 

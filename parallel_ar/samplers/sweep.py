@@ -84,6 +84,7 @@ Draw = Callable[[Params, PRNGKey, Context, Array, Array], Sample]
 
 def sampler(model: AutoregressiveModel, draw: Draw) -> Sampler:
   """The sampler that draws with `draw` after checking its arguments."""
+  doors.check_model(model)
 
   def sample(
     params: Params,

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from parallel_ar import order
+from parallel_ar import doors, order
 from parallel_ar.decode import Decode, recompute_decode
 from parallel_ar.model import (
   AutoregressiveModel,
   over_positions,
   position_noise,
 )
-from parallel_ar.samplers import frontier, slots, sweep
+from parallel_ar.samplers import forecasters, frontier, slots, sweep
 from parallel_ar.samplers.forecasters import Forecaster, Progress
 from parallel_ar.samplers.sweep import Sample, Sampler
 from parallel_ar.types import Array, Context, Params, PRNGKey
@@ -69,7 +69,8 @@ def window(
       f'window needs sizes of at least 1 and lanes >= 0; got sizes={sizes}, '
       f'lanes={lanes}.'
     )
-  forecaster = forecaster or Forecaster('previous')
+  doors.check_decode(model, decode)
+  forecaster = forecasters.check(model, forecaster)
   if forecaster.conditionals is not None:
     raise ValueError(
       f'The forecaster {forecaster.name} brings conditionals of its own, for '
@@ -83,10 +84,7 @@ def window(
   def draw(
     params: Params, keys: PRNGKey, context: Context, given: Array, known: Array
   ) -> Sample:
-    start = jnp.zeros_like(given)
-    if forecaster.first is not None:
-      first = forecaster.first(params, keys, context)
-      start = jnp.asarray(first, given.dtype).reshape(given.shape)
+    start = forecasters.first_guess(forecaster, params, keys, context, given)
     rule = _Rule(decode, later, min(lanes or len(keys), len(keys)))
     args = params, keys, context, start, given, known
     return _draw(model, rule, sizes, *args)
@@ -318,7 +316,8 @@ def _advance(
     if rule.forecaster.next is not None:
       low = rank[jnp.minimum(k, rank.size - 1)]
       progress = Progress(event(x), low, None)
-      said = slots.in_slots(model, rule.forecaster.next(progress))
+      guess = forecasters.next_guess(rule.forecaster, progress)
+      said = slots.in_slots(model, guess)
       said = frontier.finite(said.astype(x.dtype))
       # A frontier that stays asks for zeros.
       ahead = (jnp.arange(rank.size) >= k) & ~job.known & (k > lane.k)

@@ -70,13 +70,13 @@ def compare(function, truth, rows):
   ):
     want = truth(row[0], row[1].item())
     if abs(want) < 1e37:
-      np.testing.assert_allclose(value, want, 1e-4, 1e-4, err_msg=str(row))
+      np.testing.assert_allclose(value, want, 1e-5, 1e-5, err_msg=str(row))
       assert np.isfinite(got).all(), (row, got)
       want = slope(lambda a, r=row: truth(a, r[1].item()), row[0])
       # Differences of values that absorb the step say nothing.
       near = (abs(want) < 1e6) & (abs(row[0]) < 1e6).all()
       np.testing.assert_allclose(
-        got[near], want[near], 2e-2, 2e-2, err_msg=str(row)
+        got[near], want[near], 1e-3, 1e-3, err_msg=str(row)
       )
     else:
       assert not np.isnan(value), row
@@ -122,9 +122,7 @@ def test_discretized_logistic(num_values):
   values = sorted({0, 1, num_values // 2, num_values - 1})
   rows = [
     ([m, s], x)
-    for m, s, x in itertools.product(
-      (0.0, 0.9, -30.0, 300.0), SCALES[1:], values
-    )
+    for m, s, x in itertools.product((0.0, 0.9, -30.0, 1e4), SCALES[1:], values)
   ]
   compare(function, lambda a, x: logistic(*a, x, num_values), rows)
 

@@ -272,7 +272,7 @@ class TestErrors:
     keys = jax.random.split(jax.random.key(0), 3)
     with pytest.raises(ValueError, match=r'\(3, 2\).*batch of 3.*\(1, 2\)'):
       samplers.fixed_point(net)({}, keys, jnp.zeros((1, 2)))
-    with pytest.raises(ValueError, match='got None'):
+    with pytest.raises(ValueError, match='context of shapes None'):
       samplers.fixed_point(net)({}, keys)
 
   def test_x_and_known_go_together(self, case):
