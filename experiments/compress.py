@@ -15,7 +15,6 @@ FILE.npy, or where --events says.
 import dataclasses
 import functools
 import io
-import os
 import pathlib
 import time
 from collections.abc import Callable
@@ -179,13 +178,8 @@ def _target() -> pathlib.Path | None:
         f'{path} exists. Move it away, or name a place with --events; one that '
         'is named is replaced.'
       )
-  if path is None:
-    return None
-  above = path.parent
-  while not above.exists():
-    above = above.parent
-  if path.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
-    raise ValueError(f'{path} cannot be written: {above} is no place for it.')
+  if path is not None:
+    options.check_writable(path)
   return path
 
 

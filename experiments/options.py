@@ -163,6 +163,8 @@ def check_writable(path: str | os.PathLike[str]) -> None:
   Raises:
     ValueError: it cannot be written.
   """
+  if pathlib.Path(path).is_dir():
+    raise ValueError('name a file, not a directory.')
   folder = pathlib.Path(path).absolute().parent
   try:
     while not folder.exists():

@@ -57,10 +57,10 @@ def test_files(tmp_path):
   for words in (
     'a.par.npy exists. Move it away',
     'a.par is the file that is decoded',
-    'a.par is no place for it',
+    'a.par: Not a directory',
     '--methods=: give lanes, stream',
     '--methods=zip: give lanes, stream',
-    'cannot be written',
+    'name a file, not a directory',
   ):
     assert f'{words}' in said.replace('\n', ' '), said
   assert said.count('refused: ') == 6, said
