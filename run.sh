@@ -73,11 +73,20 @@ python_version() {
 print("%d.%d" % sys.version_info[:2])' 2>/dev/null
 }
 
-# Prints the first Python that fits, the newest JAX first, or says what to
-# install.
+# find_python [VERSION...]: prints the first Python that fits, the newest JAX
+# first, on PATH or among pyenv's, or says what to install.
 find_python() {
-  local candidates=(python3.13 python3.12 python3.11 python3)
-  local python version others='' bare=''
+  local candidates=() python version others='' bare=''
+  local pyenv="${PYENV_ROOT:-${HOME:-}/.pyenv}/versions"
+  local wanted=("$@")
+  if (($# == 0)); then wanted=(3.13 3.12 3.11); fi
+  for version in "${wanted[@]}"; do
+    candidates+=("python$version")
+    for python in "$pyenv/$version".*/bin/python; do
+      if [[ -x $python ]]; then candidates+=("$python"); fi
+    done
+  done
+  if (($# == 0)); then candidates+=(python3); fi
   if [[ -n ${PYTHON:-} ]]; then candidates=("$PYTHON"); fi
   for python in "${candidates[@]}"; do
     version="$(python_version "$python")" || continue
