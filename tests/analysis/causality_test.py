@@ -180,7 +180,35 @@ class TestRounding:
     )
 
   def test_it_may_not_claim_to_be_exact(self):
-    assert causality.audit(self.fft_model('exact'), {}, KEY).leaks
+    """And the refusal says how small it is, and what to declare."""
+    found = causality.audit(self.fft_model('exact'), {}, KEY)
+    assert found.leaks and found.rounding
+    size = f'{found.largest_forbidden:.1e}'
+    with pytest.raises(ValueError, match="causality='rounding'") as told:
+      found.raise_if_leaks()
+    assert size in str(told.value) and 'own input' not in str(told.value)
+
+  def test_a_leak_is_not_called_rounding(self):
+    found = of_matrix(np.tril(np.ones((6, 6))))
+    assert found.leaks and not found.rounding
+    assert 'rounding' not in found.describe()
+
+
+@pytest.mark.parametrize('seed', range(4))
+@pytest.mark.parametrize('symbol', [0, 7])
+def test_a_leak_that_only_constant_events_show_is_caught(seed, symbol):
+  """No random event of 12 symbols of 8 is all but one the same."""
+
+  def fn(params, x, context):
+    return jnp.zeros((12, 8)) + 1.0 * (x == symbol).all()
+
+  record = model.from_function(
+    fn, event=(12,), rank=order.raster(12), head=heads.categorical(8)
+  )
+  found = causality.audit(
+    record, {}, jax.random.key(seed), num_events=1, num_values=2
+  )
+  assert (0, 11) in found.leaks
 
 
 class TestControls:
