@@ -1,5 +1,6 @@
 """Scripts refuse bad input: one paragraph, exit code 1, nothing lost."""
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -9,6 +10,9 @@ import sys
 
 import numpy as np
 import pytest
+
+import parallel_ar as par
+from tests import options_test, toys
 
 ROOT = pathlib.Path(__file__).parents[1]
 MARKOV = '--config=configs/markov_transformer.py'
@@ -147,6 +151,29 @@ def test_table_of_samplers(tmp_path):
   assert (
     value['cached: different'] == value['fixed point, last: different'] == 0
   )
+
+
+def test_samples_that_are_none_are_refused():
+  """A pick that changes what was final, and values that are not finite."""
+  info = par.SampleInfo(*[np.zeros(2, np.int32)] * len(par.SampleInfo._fields))
+  exact = toys.sigmoid_net((3,), num_values=3)
+  rounding = dataclasses.replace(exact, causality='rounding')
+  changed = info._replace(changed=np.array([0, 2]))
+
+  def look(_):
+    refuse = sys.modules['experiments.sample']._refuse
+    refuse(exact, info)
+    refuse(rounding, changed)
+    with pytest.raises(ValueError, match='not causal: 2 positions'):
+      refuse(exact, changed)
+    for model in exact, rounding:
+      with pytest.raises(ValueError, match='3 values .* not finite'):
+        refuse(model, info._replace(not_finite=np.array([1, 2])))
+    seen.append(True)
+
+  seen = []
+  said = options_test.parse('sample', ['--workdir=run'], look)
+  assert seen, said
 
 
 def test_contributions(tmp_path):

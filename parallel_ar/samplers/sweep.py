@@ -39,7 +39,8 @@ class SampleInfo(NamedTuple):
     passes: int32[B], network passes until the example was final.
     evaluations: int32[], passes that ran for the whole batch: the maximum.
     accepted: int32[B, R], positions that became final in each pass.
-    steps: int32[B], incremental evaluations before the passes.
+    steps: int32[B], evaluations that guess, before the passes that prove:
+      slots, rows or rounds of a cache, passes of a forecaster's own program.
     tested: int32[B], proposals of a draft that were compared with the model.
     agreed: int32[B], those that the model accepted.
     repaired: int32[B], positions that a draft or a forecast had wrong; 0 where

@@ -72,6 +72,27 @@ class TestAdvance:
     same = [1.0, 5, 6, 7, 8]
     assert advance(same, same, 1, dist=np.nan)[1] == 1
 
+  def test_positions_that_carry_vectors(self):
+    """A position is final, differs or is spoiled as a whole."""
+    x = jnp.array([[1, 2], [3, 4], [5, 6], [7, 8], [9, 0]])
+    y = x.at[0, 1].set(9).at[2, 1].set(7).at[4].set(3)
+    x_next, low, changed = advance(x, y, 1)
+    np.testing.assert_array_equal(x_next, y.at[0].set(x[0]))
+    np.testing.assert_array_equal(changed, [1, 0, 0, 0, 0])
+    assert low == 2
+    x_next, low, _ = advance(x, y, 1, one_rank=True)
+    np.testing.assert_array_equal(x_next, x.at[2].set(y[2]))
+    assert low == 2
+    wide = jnp.asarray(x, jnp.float32)
+    spoiled = wide.at[1, 0].set(jnp.nan)
+    x_next, low, changed = advance(wide, spoiled, 1)
+    np.testing.assert_array_equal(x_next, wide.at[1:].set(0))
+    assert low == 1 and not changed.any()
+    ahead = wide.at[1, 0].set(8).at[4, 0].set(jnp.inf)
+    x_next, low, _ = advance(wide, ahead, 1)
+    np.testing.assert_array_equal(x_next, ahead.at[4, 0].set(0))
+    assert low == 2
+
   def test_a_nan_that_is_final_has_not_changed(self):
     x = [np.nan, 2.0, 3, 0, 0]
     _, low, changed = advance(x, [np.nan, 2, 3, 4, 5], 2)
