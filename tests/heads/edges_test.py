@@ -253,3 +253,52 @@ def test_logits_of_another_number_of_values(shape):
       rank=np.arange(3),
       head=heads.categorical(5),
     )
+
+
+class TestProbabilities:
+  """pmf, chain and tempered conditionals are what the likelihood says."""
+
+  def of_all(self, head, dist, num_values):
+    every = jnp.arange(num_values)
+    at = lambda v: head.log_prob(dist, jnp.full(len(dist), v))
+    return np.exp(np.asarray(jax.vmap(at)(every), np.float64)).T
+
+  @pytest.mark.parametrize('temperature', [1e-20, 0.5, 1.0, 1e4])
+  def test_symbols_at_a_temperature(self, temperature):
+    rows = np.array(list(itertools.product((*FAR, 1e6), repeat=3)), np.float32)
+    wide = rows.astype(np.float64)
+    scores = (wide - wide.max(-1, keepdims=True)) / temperature
+    want = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    for coupling in 'gumbel', 'inverse_cdf':
+      head = heads.categorical(3, coupling)
+      dist = head.temper(jnp.asarray(rows), temperature)
+      np.testing.assert_allclose(head.pmf(dist), want, 1e-4, 1e-6)
+      np.testing.assert_allclose(self.of_all(head, dist, 3), want, 1e-4, 1e-6)
+    logits = np.array([*FAR, 1e6, -3e38, 3e38], np.float32)
+    head = heads.bernoulli()
+    dist = head.temper(jnp.asarray(logits), temperature)
+    one = np.exp(-np.logaddexp(0, -logits.astype(np.float64) / temperature))
+    want = np.stack([1 - one, one], -1)
+    np.testing.assert_allclose(head.pmf(dist), want, 1e-4, 1e-6)
+    np.testing.assert_allclose(self.of_all(head, dist, 2), want, 1e-4, 1e-6)
+
+  def test_logistics(self):
+    """Of one channel, and of the chain of two."""
+    grid = itertools.product((0.0, 0.9, -30.0, 1e6), SCALES)
+    means, scales = np.array(list(grid), np.float32).T[..., None, None]
+    logits = jnp.zeros((len(means), 1))
+    one = heads.discretized_logistic(5, 1, 1)
+    pmf = one.pmf(Logistics(logits, means, scales, None))
+    wide = np.float64(means)[:, 0, 0], np.float64(scales)[:, 0, 0]
+    want = [
+      [np.exp(logistic(m, max(s, -7), x, 5)) for x in range(5)]
+      for m, s in zip(*wide, strict=True)
+    ]
+    np.testing.assert_allclose(pmf, want, 1e-4, 1e-6)
+    two = heads.discretized_logistic(5, 2, 1)
+    both = (jnp.repeat(a, 2, 1) for a in (means, scales))
+    dist = Logistics(logits, *both, jnp.zeros((len(means), 1, 1)))
+    chain = two.chain(dist, jnp.full((len(means), 2), 3))
+    for channel in range(2):
+      # A value that is impossible leaves the next one to the only component.
+      np.testing.assert_allclose(chain[:, channel], want, 1e-4, 1e-6)
