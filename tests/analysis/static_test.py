@@ -340,6 +340,23 @@ def test_a_transform_that_is_not_padded_wraps_around():
   assert measured.leaks and not measured.rounding
 
 
+def test_a_mask_off_by_one_in_a_block_is_blamed_not_the_sum_behind_it():
+  """Residual sums and norms repeat what attention let in."""
+
+  def fn(params, h, tokens):
+    mask = jnp.tril(jnp.ones((6, 6), bool), 1)
+    for _ in range(2):
+      scores = jnp.where(mask, h @ h.T, -1e9)
+      h = h + jax.nn.softmax(scores, -1) @ h
+      h = h + jax.nn.gelu(h @ params['w'])
+    return h
+
+  found = static.check(public_models.model_of(6, 3, {'w': (8, 8)}, fn))
+  (finding,) = found.findings
+  assert found.leaks and finding.suspect.operation == 'dot_general'
+  assert 'static_test.py' in str(finding.suspect)
+
+
 def test_a_leak_by_infinity_is_no_proof():
   """0 * inf is nan: the mask multiplies what may be infinite."""
 

@@ -251,8 +251,21 @@ class _Program:
     size = outputs[n].size // self.model.num_positions
     entries = np.arange(i * size, (i + 1) * size)
     bad = forbidden[i][bits]
-    path = blame.path(run.steps or (), outputs[n], entries, 0, bad)
-    return Finding((i, j), leak, blame.suspect(path), tuple(path))
+    path_of = lambda bit: tuple(
+      blame.path(run.steps or (), outputs[n], entries, bit, bad)
+    )
+    path = path_of(0)
+    first = blame.suspect(path)
+    if first.operation in ('add', 'add_any') and first.joined:
+      # A residual sum: what joins here was let in on another path. Follow it.
+      products = ('dot_general', 'conv_general_dilated')
+      read = found[n][kind, :, i] & bad
+      for bit in np.flatnonzero(read)[1:4]:
+        other = path_of(int(bit))
+        place = blame.suspect(other)
+        if place.operation in products and place.joined:
+          return Finding((i, int(bits[bit])), leak, place, other)
+    return Finding((i, j), leak, first, path)
 
 
 def _any(spec: Any) -> Value:
