@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from parallel_ar.layers import gated
+from parallel_ar.layers import attention, flash, gated
 from parallel_ar.layers.recurrence import LINEAR, Recurrence
 
 GATES = (-1e4, -200.0, -90.0, -47.0, 0.0, 47.0, 90.0, 1e4)
@@ -74,3 +75,38 @@ def test_weight_norm_of_a_feature_of_zeros():
   for leaf in jax.tree.leaves((value, grad)):
     assert np.isfinite(leaf).all()
   np.testing.assert_array_equal(layer.apply(params, x)[..., 1], 0)
+
+
+@pytest.mark.parametrize('scale', [1.0, 1e3, 1e8])
+def test_attention_of_huge_scores(scale):
+  """The first slot reads itself alone; scores reach 1e16."""
+  rng = np.random.default_rng(0)
+  q, k, v = (rng.normal(size=(5, 2, 3)).astype(np.float32) for _ in range(3))
+  q, k = q * np.float32(scale), k * np.float32(scale)
+  args = [np.moveaxis(np.float64(a), 1, 0) for a in (q, k, v)]
+  scores = args[0] @ args[1].swapaxes(-1, -2) / np.sqrt(3)
+  scores = np.where(np.tri(5, dtype=bool), scores, -np.inf)
+  weights = np.exp(scores - scores.max(-1, keepdims=True))
+  weights /= weights.sum(-1, keepdims=True)
+  want = np.moveaxis(weights @ args[2], 0, 1)
+  ways = (
+    attention.block_causal_attention,
+    lambda *a: attention.local_attention(*a, window=5),
+    lambda *a: attention.strided_attention(*a, stride=1),
+    lambda *a: flash.flash_attention(*a, chunk=2),
+  )
+  for way in ways:
+    np.testing.assert_allclose(jax.jit(way)(q, k, v), want, 1e-3, 1e-3)
+    grads = jax.jit(jax.grad(lambda *a, f=way: f(*a).sum(), (0, 1, 2)))(q, k, v)
+    assert all(np.isfinite(g).all() for g in grads)
+    np.testing.assert_array_equal(way(q, k, v)[0], v[0])
+
+
+@pytest.mark.parametrize('value', [0.0, 1.0, -3e4, 1e6])
+def test_layer_norm_of_constants(value):
+  norm, x = nn.LayerNorm(), jnp.full((2, 5), value)
+  params = norm.init(jax.random.key(0), x)
+  apply = jax.jit(lambda x: norm.apply(params, x))
+  np.testing.assert_allclose(apply(x), 0, atol=1e-3)
+  grads = jax.jit(jax.grad(lambda x: (apply(x) ** 2).sum()))(x)
+  assert np.isfinite(grads).all()
