@@ -26,13 +26,12 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import entry, kernels
+from experiments import entry, kernels, options
 from parallel_ar.analysis import timing
 from parallel_ar.training import results, run_directory
 
-_OUT = flags.DEFINE_string(
+_OUT = options.define_output(
   'out',
-  None,
   'Write the flag here, and the measurement beside it as .json.',
 )
 _ROUNDS = flags.DEFINE_integer(

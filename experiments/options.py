@@ -109,7 +109,7 @@ def settle(values: flags.FlagValues, argv: Sequence[str]) -> None:
   given = collections.Counter(word.partition('=')[0] for word in argv)
   for name in values:
     flag = values[name]
-    if name in DIRECTORIES and flag.value:
+    if name in DIRECTORIES and isinstance(flag.value, str | list):
       flag.value = (
         [str(run_directory.resolve(path)) for path in flag.value]
         if isinstance(flag.value, list)
