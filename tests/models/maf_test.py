@@ -37,6 +37,21 @@ def test_inverse_and_its_passes(flow):
   np.testing.assert_allclose(back, u, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize('size', [0.0, 1e-30, 1e3, 1e8])
+def test_inverse_of_extreme_noise(flow, size):
+  """x = m(x) + exp(s(x)) u in float64, by rounding of float32 only."""
+  (layer, *_), (params, *_) = flow
+  u = size * jax.random.normal(jax.random.key(0), (2, 3, 4))
+  x, _ = models.flow_inverse((layer,), (params,), u)
+  slow, _ = models.flow_inverse((layer,), (params,), u, None, True)
+  np.testing.assert_array_equal(x, slow)
+  dist = jax.jit(jax.vmap(layer.conditionals, (None, 0, None)))(params, x, None)
+  _, mean, scale = (np.float64(d[..., 0]) for d in dist)
+  want = mean + np.exp(scale) * np.float64(u)
+  most = abs(mean) + abs(want)
+  assert np.isfinite(x).all() and (abs(x - want) <= 1e-4 * most + 1e-6).all()
+
+
 def test_density_is_the_change_of_variables(flow):
   layers, params = flow
   x = jax.random.normal(jax.random.key(1), (2, 3, 4))
