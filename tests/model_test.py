@@ -190,3 +190,18 @@ class TestRecomputeDecode:
 def test_heads_say_their_name():
   assert categorical(5).name == 'categorical(5)'
   assert heads.bernoulli().num_values == 2
+
+
+def test_a_function_takes_what_the_record_takes():
+  """All of the record, and each as it was given."""
+  net = toys.sigmoid_net((4,))
+  fields = {
+    'decode': recompute_decode(net),
+    'features': lambda params, x, context: jnp.zeros((4, 2)),
+    'objective': lambda params, x, context, key: jnp.zeros(()),
+    'init_from_data': lambda key, x, context: net.init(key),
+    'causality': 'rounding',
+  }
+  record = build(net.conditionals, head=net.head, init=net.init, **fields)
+  for name, given in fields.items():
+    assert getattr(record, name) is given, name

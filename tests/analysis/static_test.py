@@ -379,3 +379,11 @@ def test_a_window_that_padding_may_close_cannot_be_decided():
   found = static.check(public_models.padded(window=3))
   assert not found.leaks and found.undecided
   assert 'wholly masked' in found.describe()
+
+
+def test_a_comparison_of_computed_bounds_may_go_one_way_only():
+  """x - x is 0, which bounds alone do not tell: a doubt, and no leak."""
+  y = lambda x: jnp.asarray(LOWER, jnp.float32) @ x
+  found = of(lambda x: y(x) + ((x * x - x).sum() > 0.5))
+  assert not found.leaks and found.undecided
+  assert of(lambda x: y(x) + (x[5] > 0.5)).leaks
