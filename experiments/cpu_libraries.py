@@ -37,7 +37,9 @@ _OUT = options.define_output(
 _ROUNDS = flags.DEFINE_integer(
   'rounds', 15, 'Timed rounds of every set.', lower_bound=3
 )
-_WORKER = flags.DEFINE_bool('worker', False, 'Used by the script itself.')
+_WORKER = flags.DEFINE_enum(
+  'worker', None, ['all', 'one'], 'Used by the script itself: the cores to use.'
+)
 
 
 def _steps() -> dict[str, Callable[[], Any]]:
@@ -70,6 +72,8 @@ def _steps() -> dict[str, Callable[[], Any]]:
 
 def _work() -> None:
   """Answers each line, the name of a step, when the step is done."""
+  if _WORKER.value == 'one':
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
   steps, bits = _steps(), {}
   for name, step in steps.items():
     leaves = jax.tree.leaves(jax.device_get(step()))
@@ -84,17 +88,15 @@ def _work() -> None:
 class _Worker:
   """A process that runs steps with one set of kernels."""
 
-  def __init__(self, xla_flags: str, cores: set[int] | None = None):
-    command = [sys.executable, '-m', 'experiments.cpu_libraries', '--worker']
-    pin = cores and functools.partial(os.sched_setaffinity, 0, cores)
+  def __init__(self, xla_flags: str, cores: str):
+    module = 'experiments.cpu_libraries'
     self._process = subprocess.Popen(
-      command,
+      [sys.executable, '-m', module, f'--worker={cores}'],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=subprocess.DEVNULL,
       text=True,
       env=os.environ | {'XLA_FLAGS': xla_flags, 'JAX_PLATFORMS': 'cpu'},
-      preexec_fn=pin or None,
     )
 
   def bits(self) -> dict[str, str] | None:
@@ -131,9 +133,8 @@ def measure(rounds: int) -> dict[str, Any]:
     JSON data: the flag, and for products and convolutions the choice, the ratio
     of default to older with quartiles, and whose bits one core has too.
   """
-  cores = os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else set()
-  one = {min(cores)} if cores else None
-  workers = {name: _Worker(text) for name, text in kernels.SETS.items()}
+  one = 'one' if hasattr(os, 'sched_setaffinity') else 'all'
+  workers = {name: _Worker(text, 'all') for name, text in kernels.SETS.items()}
   alone = {name: _Worker(text, one) for name, text in kernels.SETS.items()}
   try:
     single = {name: worker.bits() for name, worker in alone.items()}
