@@ -212,7 +212,7 @@ def commit() -> str:
 
 
 def hardware() -> dict[str, Any]:
-  """CPU model, usable cores, and the devices jax computes on."""
+  """CPU model, usable cores, XLA's flags, and the devices jax computes on."""
   if hasattr(os, 'sched_getaffinity'):
     cores = len(os.sched_getaffinity(0))
   else:
@@ -223,6 +223,7 @@ def hardware() -> dict[str, Any]:
     'cores': cores,
     'device_kind': devices[0].device_kind,
     'num_devices': len(devices),
+    'xla_flags': os.environ.get('XLA_FLAGS', ''),
   }
 
 
