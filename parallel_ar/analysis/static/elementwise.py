@@ -63,9 +63,10 @@ NAMES = (
     'acos acosh asin asinh atan atan2 atanh bessel_i0e bessel_i1e '
     'bitcast_convert_type cbrt clamp clz complex conj convert_element_type '
     'cosh digamma erf erf_inv erfc exp2 igamma igammac imag integer_pow lgamma '
-    'logistic nextafter polygamma population_count real regularized_incomplete_'
-    'beta rem round rsqrt shift_left shift_right_arithmetic '
-    'shift_right_logical sinh tan threefry2x32 xor zeta'.split()
+    'log2 logistic nextafter one_minus_square polygamma polynomial '
+    'population_count real regularized_incomplete_beta rem round rsqrt '
+    'shift_left shift_right_arithmetic shift_right_logical sinh tan '
+    'threefry2x32 xor zeta'.split()
   )
 )
 

@@ -183,6 +183,11 @@ def _square(eqn: Any, each: list[Bounds]) -> Bounds:
   return functions.times(a, a), functions.times(b, b)
 
 
+def _one_minus_square(eqn: Any, each: list[Bounds]) -> Bounds:
+  one = np.float64(1), np.float64(1)
+  return _sub(eqn, [one, _square(eqn, each)])
+
+
 def _integer_pow(eqn: Any, each: list[Bounds]) -> Bounds:
   n = eqn.params['y']
   if n == 0:
@@ -329,11 +334,13 @@ _RULES: dict[str, Callable[[Any, list[Bounds]], Bounds]] = {
   'is_finite': _is_finite,
   'log': functions.logarithm(np.log, 0.0),
   'log1p': functions.logarithm(np.log1p, -1.0),
+  'log2': functions.logarithm(np.log2, 0.0),
   'logistic': functions.rising(special.expit, -np.inf, 0, 1),
   'max': _larger,
   'min': _smaller,
   'mul': _mul,
   'neg': _neg,
+  'one_minus_square': _one_minus_square,
   'not': _not,
   'or': _logic,
   'reduce_precision': _same,
