@@ -17,9 +17,14 @@ PYTHON = f'{sys.executable} -m experiments'
 
 
 def _start(script):
-  """A shell that runs `script` in a group of its own, as a terminal's job."""
+  """A shell that runs `script` in a group of its own, as a terminal's job.
+
+  Python and not bash resets SIGINT, which a background job inherits ignored.
+  """
+  reset = 'import os, signal, sys; signal.signal(2, signal.SIG_DFL); '
+  reset += 'os.execvp(sys.argv[1], sys.argv[1:])'
   return subprocess.Popen(
-    ['bash', '-c', script],
+    [sys.executable, '-c', reset, 'bash', '-c', script],
     cwd=ROOT,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,

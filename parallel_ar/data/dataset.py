@@ -152,7 +152,9 @@ def bernoulli(grey: np.ndarray, random: np.random.RandomState) -> np.ndarray:
   Returns:
     uint8[...], bits.
   """
-  return (random.randint(0, 255, grey.shape, np.uint8) < grey).astype(np.uint8)
+  return (random.randint(0, 255, grey.shape, dtype=np.uint8) < grey).astype(
+    np.uint8
+  )
 
 
 def binarize_once(dataset: Dataset, seed: int = EVALUATION_SEED) -> Dataset:

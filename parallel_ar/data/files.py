@@ -19,6 +19,7 @@ import math
 import os
 import pathlib
 import re
+import warnings
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from typing import IO, Any, TypeGuard
@@ -312,7 +313,8 @@ def parse_matlab(path: PathLike, content: bytes) -> dict[str, np.ndarray]:
     )
   try:
     _check_matlab(content)
-    variables = scipy.io.loadmat(io.BytesIO(content))
+    with warnings.catch_warnings(action='ignore'):  # of scipy's later defaults
+      variables = scipy.io.loadmat(io.BytesIO(content))
   except Exception as error:  # scipy raises a dozen kinds on damaged files
     raise WrongFileError(
       f'{path} is a MATLAB file that cannot be read: {len(content)} bytes, '

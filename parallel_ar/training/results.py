@@ -163,7 +163,7 @@ def save(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
 
   A line on stderr says where a file below results/ names no commit to fetch.
   """
-  warn_of_commit(path, record['commit'])
+  warn_of_commit(path, record.get('commit', 'unknown'))
   run_directory.replace(path, json.dumps(record, indent=2) + '\n')
 
 
