@@ -58,6 +58,7 @@ def test_the_front_holds_what_nothing_beats():
   assert ways.front(points) == ['a', 'b']
 
 
+@pytest.mark.slow  # of the house below is the same script
 def test_efficiency_of_a_config(tmp_path):
   flags = (
     '--config=configs/markov_transformer.py',
