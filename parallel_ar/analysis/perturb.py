@@ -151,21 +151,33 @@ def _compare(
     terms = model.head.log_prob(dist, x)
     return [a.reshape(size, -1) for a in strict], terms.reshape(size, 1)
 
-  def body(carry: Any, item: Any) -> Any:
-    step, reference = carry
-    out = jax.vmap(outputs)(*item)
-    reference = jax.tree.map(
-      lambda r, o: jnp.where(step == 0, o, r), reference, out
-    )
-    own = item[0][:, None] == jnp.arange(size)[None]
-    strict, terms = jax.tree.map(_difference, reference, out)
+  def compare(reference: Any, last: Any, position: Array) -> Any:
+    own = position[:, None] == jnp.arange(size)[None]
+    strict, terms = jax.tree.map(_difference, reference, last)
     terms = tuple(jnp.where(own, 0, t) for t in terms)
-    found = jax.tree.map(lambda *each: jnp.stack(each).max(0), *strict, terms)
-    return (step + 1, reference), found
+    return jax.tree.map(lambda *each: jnp.stack(each).max(0), *strict, terms)
+
+  def body(carry: Any, item: Any) -> Any:
+    # What the step before has left is compared, and not what this one computes:
+    # fused into both of its uses, an output would be computed twice, and XLA
+    # may round the two otherwise.
+    step, reference, last, position = carry
+    reference = jax.tree.map(
+      lambda r, o: jnp.where(step == 1, o, r), reference, last
+    )
+    found = compare(reference, last, position)
+    return (step + 1, reference, jax.vmap(outputs)(*item), item[0]), found
 
   first = jax.eval_shape(jax.vmap(outputs), position_MC[0], value_MC[0])
   first = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), first)
-  _, found = jax.lax.scan(body, (0, first), (position_MC, value_MC))
+  start = 0, first, first, position_MC[0]
+  end, found = jax.lax.scan(body, start, (position_MC, value_MC))
+  _, reference, last, position = end
+  found = jax.tree.map(
+    lambda f, l: jnp.concatenate([f[1:], l[None]]),
+    found,
+    compare(reference, last, position),
+  )
   return tuple(f.reshape(-1, size) for f in found)
 
 

@@ -66,6 +66,9 @@ def advance(
   Returns:
     The step. The frontier stays only where a pass must be repeated from zeros.
   """
+  # What is kept is what is compared: fused into both uses, the pick could be
+  # computed twice, and round in two ways.
+  y = jax.lax.optimization_barrier(y)
   differs = _any(y != x, rank)
   behind = rank < low
   first = jnp.where(differs & ~behind, rank, end).min()
