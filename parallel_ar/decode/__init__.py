@@ -1,0 +1,17 @@
+"""Incremental evaluation: the paths a family writes, and the derived one."""
+
+from parallel_ar.decode.record import (
+  Blocks,
+  Decode,
+  from_blocks,
+  from_groups,
+  recompute_decode,
+)
+
+__all__ = [
+  'Blocks',
+  'Decode',
+  'from_blocks',
+  'from_groups',
+  'recompute_decode',
+]

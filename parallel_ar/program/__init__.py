@@ -1,0 +1,1 @@
+"""The traced pass as a value, and what is read off it."""

@@ -1,0 +1,195 @@
+"""A function of JAX as a flat program: the pass as a value.
+
+Calls (jit, remat, custom derivatives) are inlined, operations on constants are
+computed, and every operation keeps its equation, with the line it came from.
+Loops stay one operation each; `unrolled` lays one out.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core
+
+from parallel_ar.analysis import equations
+
+_BODY = ('jaxpr', 'call_jaxpr', 'fun_jaxpr')
+CALLS = frozenset(
+  'checkpoint closed_call core_call custom_jvp_call custom_vjp_call '
+  'custom_vjp_call_jaxpr jit pjit remat remat2'.split()
+)
+_FOLDED = 1 << 24  # entries of the largest array that is computed ahead
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Array:
+  """An array of a program.
+
+  Attributes:
+    shape: of the array.
+    dtype: of the array.
+    value: the array itself where it is a constant.
+  """
+
+  shape: tuple[int, ...]
+  dtype: Any
+  value: Any = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Op:
+  """An operation: outputs = primitive(inputs).
+
+  Attributes:
+    eqn: the equation of JAX, for its parameters and its source lines.
+    inputs: what it reads.
+    outputs: what it makes.
+    outer: the outermost call of JAX's own that the equation was inlined from.
+  """
+
+  eqn: Any
+  inputs: tuple[Array, ...]
+  outputs: tuple[Array, ...]
+  outer: Any = None
+
+  @property
+  def name(self) -> str:
+    """Of the primitive."""
+    return str(self.eqn.primitive.name)
+
+  @property
+  def params(self) -> dict[str, Any]:
+    """Of the primitive."""
+    return dict(self.eqn.params)
+
+  def bind(self, *values: Any, **changed: Any) -> list[Any]:
+    """The operation on these values, with parameters changed."""
+    out = self.eqn.primitive.bind(
+      *values, **self.eqn.primitive.get_bind_params(self.eqn.params) | changed
+    )
+    return list(out) if self.eqn.primitive.multiple_results else [out]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+  """A flat program.
+
+  Attributes:
+    inputs: one array for each leaf of the arguments.
+    ops: in an order in which they can be run.
+    outputs: one array for each leaf of the result.
+  """
+
+  inputs: tuple[Array, ...]
+  ops: tuple[Op, ...]
+  outputs: tuple[Array, ...]
+
+
+def trace(function: Callable, *specs: Any) -> Program:
+  """Traces a function.
+
+  Args:
+    function: what JAX can trace, a pytree in and a pytree out.
+    *specs: shapes and dtypes of its arguments, pytrees.
+
+  Returns:
+    The program; inputs and outputs are the leaves in order.
+  """
+  closed = jax.make_jaxpr(lambda *a: jax.tree.leaves(function(*a)))(*specs)
+  inputs = tuple(_array(v.aval) for v in closed.jaxpr.invars)
+  ops: list[Op] = []
+  constants = [_constant(c) for c in closed.consts]
+  outputs = _inline(closed.jaxpr, constants, inputs, ops, None)
+  return Program(inputs, tuple(ops), tuple(outputs))
+
+
+def unrolled(op: Op) -> tuple[list[Op], list[Array]]:
+  """A scan laid out step by step: its operations, and its results."""
+  loop = equations.scan(op.eqn)
+  first, carried = loop.fixed, loop.carried
+  body = core.jaxpr_as_fun(loop.body)
+
+  def steps(*operands: Any) -> Any:
+    fixed, rest = operands[:first], operands[first:]
+    carry, series = rest[:carried], rest[carried:]
+    order = range(loop.length)[:: -1 if loop.reverse else 1]
+    rows: dict[int, Any] = {}
+    for n in order:
+      out = body(*fixed, *carry, *(s[n] for s in series))
+      carry, rows[n] = out[:carried], out[carried:]
+    count = len(op.outputs) - carried
+    stacked = [
+      jax.numpy.stack([rows[n][k] for n in range(loop.length)])
+      for k in range(count)
+    ]
+    return *carry, *stacked
+
+  closed = jax.make_jaxpr(steps)(*(v.aval for v in op.eqn.invars))
+  ops: list[Op] = []
+  constants = [_constant(c) for c in closed.consts]
+  outputs = _inline(closed.jaxpr, constants, op.inputs, ops, op.outer)
+  return ops, outputs
+
+
+def _inline(
+  jaxpr: Any,
+  constants: Sequence[Array],
+  arguments: Sequence[Array],
+  ops: list[Op],
+  outer: Any,
+) -> list[Array]:
+  """Appends the operations of a jaxpr; returns its results."""
+  known: dict[Any, Array] = dict(zip(jaxpr.constvars, constants, strict=True))
+  known.update(zip(jaxpr.invars, arguments, strict=True))
+
+  def read(var: Any) -> Array:
+    if isinstance(var, core.Literal):
+      return _constant(np.asarray(var.val, getattr(var.aval, 'dtype', None)))
+    return known[var]
+
+  for eqn in jaxpr.eqns:
+    inputs = tuple(read(v) for v in eqn.invars)
+    inner = [eqn.params[p] for p in _BODY if p in eqn.params]
+    if eqn.primitive.name in CALLS and inner:
+      body = equations.opened(inner[0])
+      consts = [_constant(c) for c in getattr(inner[0], 'consts', ())]
+      outputs = _inline(
+        body,
+        consts,
+        inputs[len(inputs) - len(body.invars) :],
+        ops,
+        outer or eqn,
+      )
+    else:
+      op = Op(eqn, inputs, tuple(_array(v.aval) for v in eqn.outvars), outer)
+      folded = _fold(op)
+      outputs = list(op.outputs) if folded is None else folded
+      if folded is None:
+        ops.append(op)
+    known.update(zip(eqn.outvars, outputs, strict=True))
+  return [read(v) for v in jaxpr.outvars]
+
+
+def _fold(op: Op) -> list[Array] | None:
+  """The results of an operation on constants."""
+  if any(v.value is None for v in op.inputs):
+    return None
+  if sum(int(np.prod(v.shape)) for v in op.outputs) > _FOLDED:
+    return None
+  try:
+    with jax.ensure_compile_time_eval():
+      return [_constant(v) for v in op.bind(*(v.value for v in op.inputs))]
+  except Exception:  # it cannot be run outside of its program: let it stand
+    return None
+
+
+def _array(aval: Any) -> Array:
+  return Array(tuple(aval.shape), getattr(aval, 'dtype', None))
+
+
+def _constant(value: Any) -> Array:
+  if isinstance(getattr(value, 'dtype', None), np.dtype):
+    value = np.asarray(value)
+  return Array(tuple(np.shape(value)), value.dtype, value)
