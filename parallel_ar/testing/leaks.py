@@ -27,6 +27,9 @@ class Leak(NamedTuple):
     build: makes the model.
     pair: (i, j), an output and a forbidden input that it certainly reads.
     laws: other laws that must reject it as well.
+    certain: whether it leaks for all parameters and events in general, so that
+      the static audit must prove the leak. Where only some event leaks, it must
+      say that it cannot decide.
   """
 
   name: str
@@ -34,6 +37,7 @@ class Leak(NamedTuple):
   build: Callable[[], model.AutoregressiveModel]
   pair: tuple[int, int]
   laws: tuple[str, ...] = ('normalisation', 'one_pass')
+  certain: bool = True
 
 
 class _Stack(nn.Module):
@@ -261,6 +265,26 @@ GALLERY = (
     _of('masked_by_the_data'),
     (0, 1),
     (),
+  ),
+  Leak(
+    'closed_by_the_data',
+    'Data and causal mask together may close a row, which -1e9 then opens.',
+    _of('closed_by_the_data'),
+    (0, 1),
+    certain=False,
+  ),
+  Leak(
+    'attention_masked_by_zero',
+    'Scores of the future are multiplied by 0; they must be minus infinity.',
+    _of('attention_masked_by_zero'),
+    (0, 1),
+  ),
+  Leak(
+    'zero_times_infinity',
+    'A mask of zeros multiplies the log of 0, and nan_to_num hides the nan.',
+    _of('zero_times_infinity'),
+    (1, 3),
+    certain=False,
   ),
   Leak(
     'branch_on_the_end',

@@ -74,6 +74,13 @@ def attention_masked_softly(params: Params, y: Array) -> Array:
   return _attend(shift(y) @ params['mix'], mask, -10.0)
 
 
+def attention_masked_by_zero(params: Params, y: Array) -> Array:
+  """Future scores are multiplied by 0, and exp(0) = 1 is a weight."""
+  y = shift(y) @ params['mix']
+  scores = jnp.tril(jnp.ones((LENGTH, LENGTH))) * (y @ y.T)
+  return jax.nn.softmax(scores / WIDTH**0.5, -1) @ y
+
+
 def shift_forgotten(params: Params, y: Array) -> Array:
   """Causal attention on unshifted inputs."""
   y = (y @ params['mix']).reshape(LENGTH, 2, WIDTH // 2)
@@ -165,6 +172,20 @@ def _is_one(params: Params, y: Array) -> Array:
 def masked_by_the_data(params: Params, y: Array) -> Array:
   """Attention to all slots that hold a 1; the causal mask is forgotten."""
   return _attend(shift(y), _is_one(params, shift(y))[None], -1e9)
+
+
+def closed_by_the_data(params: Params, y: Array) -> Array:
+  """Causal attention to what holds a 1; a row without one is even over all."""
+  y = shift(y)
+  lower = np.tril(np.ones((LENGTH, LENGTH), bool))
+  return _attend(y, lower & _is_one(params, y)[None], -1e9)
+
+
+def zero_times_infinity(params: Params, y: Array) -> Array:
+  """A causal sum of logs by a mask of zeros: where log is -inf, that is nan."""
+  logs = jnp.log(_is_one(params, y).astype(y.dtype))
+  total = (np.tril(np.ones((LENGTH, LENGTH)), -1) * logs[None]).sum(1)
+  return shift(y) + jnp.nan_to_num(total, nan=1.0, neginf=-4.0)[:, None]
 
 
 def branch_on_the_end(params: Params, y: Array) -> Array:

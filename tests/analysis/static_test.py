@@ -37,6 +37,9 @@ SUSPECTS = {
   'dropped_by_the_data': ('reduce_sum', 'dropped_by_the_data'),
   'head_over_positions': ('reduce_sum', 'leaks.py'),
   'masked_by_the_data': ('dot_general', 'in _attend'),
+  'closed_by_the_data': ('dot_general', 'in _attend): a row may be wholly'),
+  'attention_masked_by_zero': ('dot_general', 'attention_masked_by_zero'),
+  'zero_times_infinity': ('mul', 'zero_times_infinity): a factor of zero'),
   'branch_on_the_end': ('cond', 'branch_on_the_end'),
   'switch_by_the_count': ('cond', 'switch_by_the_count'),
   'any_over_the_sequence': ('reduce_or', 'any_over_the_sequence'),
@@ -62,22 +65,30 @@ def of(fn, length=LENGTH, num_values=2, **fields):
 
 @pytest.mark.parametrize('leak', leaks.GALLERY, ids=lambda leak: leak.name)
 def test_agrees_on_every_planted_leak(leak):
-  """It finds what the perturbations find, and names the operation."""
+  """It finds what the perturbations find, and names the operation.
+
+  Where only some event leaks, it says so as a doubt, on the same line.
+  """
   record = leak.build()
   found = static.check(record)
   case = cases.make_case(record)
   measured = causality.audit(record, case.params, case.keys[0])
-  assert set(measured.leaks) <= set(found.leaks)
-  assert leak.pair in found.leaks
+  told, not_told = found.leaks, found.undecided
+  if not leak.certain:
+    told, not_told = not_told, told
+  assert set(measured.leaks) <= set(told)
+  assert leak.pair in told and leak.pair in measured.leaks
   assert (measured.matrix <= found.may).all()
-  assert not found.undecided and not found.without_rule
+  assert not not_told and not found.without_rule
   (finding,) = found.findings
+  assert finding.leak == leak.certain
   operation, word = SUSPECTS[leak.name]
   assert finding.suspect.operation == operation
   assert word in str(finding.suspect)
-  assert finding.pair in found.leaks
-  with pytest.raises(ValueError, match=f'NOT CAUSAL.*{operation}'):
-    found.raise_if_leaks()
+  assert finding.pair in told
+  if leak.certain:
+    with pytest.raises(ValueError, match=f'NOT CAUSAL.*{operation}'):
+      found.raise_if_leaks()
 
 
 # What a function reads exactly: name -> (function, bool[D, D]).
