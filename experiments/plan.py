@@ -2,6 +2,7 @@
 
   ./run.sh plan --config=configs/text_transformer.py --devices=8 --hardware=v5e
   ./run.sh plan --config=configs/digits_transformer.py --devices=8 --check
+  ./run.sh plan --config=configs/text_transformer.py --devices=512 --slices=2
 
 Nothing is trained: the step is compiled for one, two and four virtual devices,
 and `parallel_ar/analysis/plan.py` says how that is extended to --devices. With
@@ -26,6 +27,12 @@ from parallel_ar.training import configuration
 _CONFIG = options.define_config()
 _DEVICES = flags.DEFINE_integer(
   'devices', 8, 'Devices there will be.', lower_bound=1
+)
+_SLICES = flags.DEFINE_integer(
+  'slices',
+  1,
+  'TPU slices, or groups of GPUs, that the devices are divided into.',
+  lower_bound=1,
 )
 _HARDWARE = flags.DEFINE_string(
   'hardware', 'v5e', 'v5e, v5p, v6e, a100, h100, or a JSON file of your own.'
@@ -61,6 +68,13 @@ def main() -> None:
   needed = max(_DEVICES.value if _CHECK.value else 1, 4)
   jax.config.update('jax_num_cpu_devices', needed)
   chip = hardware.find(_HARDWARE.value)
+  if _DEVICES.value % _SLICES.value:
+    raise ValueError(
+      f'--devices={_DEVICES.value} are no {_SLICES.value} equal slices: it '
+      'counts those of all slices together.'
+    )
+  group = min(chip.group, _DEVICES.value // _SLICES.value)
+  chip = chip._replace(group=group)
   planner = plan.Planner(config, _DEVICES.value)
   choices = planner.rank(chip, _UTILIZATION.value)
   if not choices:

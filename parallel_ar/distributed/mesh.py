@@ -3,14 +3,19 @@
   data * fsdp * tensor * sequence = devices
 
 `partition` says what the axes mean. An axis of size -1 takes the devices that
-the others leave.
+the others leave. Neighbours of an inner axis are neighbours in the machine:
+`arrange` lays the mesh over the torus of a TPU slice, and `data` over slices.
 """
 
+import collections
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from parallel_ar.distributed import multihost
@@ -90,9 +95,70 @@ def make(
       f'The mesh {full} uses {count} of {len(devices)} devices, and a process '
       'without one would wait for ever. Set a size in config.mesh to -1.'
     )
-  return jax.make_mesh(
-    shape, AXES, axis_types=(AxisType.Auto,) * 4, devices=devices[:count]
-  )
+  placed = arrange(shape, devices[:count])
+  return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * 4)
+
+
+def arrange(shape: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
+  """The devices in the form of a mesh, so that its inner axes are near.
+
+  Within a TPU slice a logical axis may take parts of several axes of the torus
+  (most meshes of a v5p or v6e exist only so). Between slices there is a slow
+  network, over which `data` goes, and `fsdp` and so on only with what `data`
+  does not divide. GPUs and CPUs are taken in the order of their ids, which
+  keeps inner axes on one host.
+
+  Args:
+    shape: sizes of the four axes.
+    devices: as many as their product.
+
+  Returns:
+    object[shape], the devices.
+
+  Raises:
+    ValueError: slices of unequal numbers of devices.
+  """
+  slices = collections.defaultdict(list)
+  for device in devices:
+    tpu = device.platform == 'tpu'
+    slices[getattr(device, 'slice_index', 0) if tpu else 0].append(device)
+  if len(counts := {len(part) for part in slices.values()}) > 1:
+    raise ValueError(
+      f'A mesh of {len(devices)} devices on {len(slices)} slices must take '
+      f'equally many of each, and would take {min(counts)} of one and '
+      f'{max(counts)} of another. Set a size in config.mesh to -1: all.'
+    )
+  outer = []
+  left = len(slices)
+  for size in shape:
+    outer.append(math.gcd(size, left))
+    left //= outer[-1]
+  inner = [size // n for size, n in zip(shape, outer, strict=True)]
+  parts = [_torus(inner, slices[i]) for i in sorted(slices)]
+  grid = np.stack(parts).reshape(*outer, *inner)
+  # Of each axis the slices, then the devices within one.
+  grid = grid.transpose([a for i in range(len(shape)) for a in (i, i + 4)])
+  return grid.reshape(shape)
+
+
+def _torus(shape: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
+  """The devices of one slice in the form of a mesh; see `arrange`."""
+  try:
+    return mesh_utils.create_device_mesh(
+      shape, devices, allow_split_physical_axes=True
+    )
+  except (AssertionError, NotImplementedError, ValueError) as error:
+    # No box of the torus, such as three of its devices, or an unknown torus:
+    # any order is right, and some are slow.
+    warnings.warn(
+      f'The mesh {tuple(shape)} was laid over {len(devices)} devices in the '
+      'order of their ids, which need not be neighbours: collectives may be '
+      f'slow. ({str(error)[:100]})',
+      stacklevel=2,
+    )
+    placed = np.empty(len(devices), object)
+    placed[:] = sorted(devices, key=lambda device: device.id)
+    return placed.reshape(shape)
 
 
 def parse(text: str) -> dict[str, int]:
