@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from parallel_ar import heads, lazily, order
 from parallel_ar.coding import Codec, codec
-from parallel_ar.decode import Decode, recompute_decode
+from parallel_ar.decode import Decode, derive_decode, recompute_decode
 from parallel_ar.doors import check_events
 from parallel_ar.head import Head
 from parallel_ar.likelihood import (
@@ -75,6 +75,7 @@ __all__ = [
   'cached',
   'check_events',
   'codec',
+  'derive_decode',
   'describe',
   'fixed_point',
   'forecasters',

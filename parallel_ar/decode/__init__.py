@@ -1,5 +1,6 @@
 """Incremental evaluation: the paths a family writes, and the derived one."""
 
+from parallel_ar.decode.derive import derive_decode
 from parallel_ar.decode.record import (
   Blocks,
   Decode,
@@ -11,6 +12,7 @@ from parallel_ar.decode.record import (
 __all__ = [
   'Blocks',
   'Decode',
+  'derive_decode',
   'from_blocks',
   'from_groups',
   'recompute_decode',

@@ -166,7 +166,7 @@ def _inline(
       op = Op(eqn, inputs, tuple(_array(v.aval) for v in eqn.outvars), outer)
       folded = _fold(op)
       outputs = list(op.outputs) if folded is None else folded
-      if folded is None:
+      if folded is None and not all(0 in v.shape for v in outputs):
         ops.append(op)
     known.update(zip(eqn.outvars, outputs, strict=True))
   return [read(v) for v in jaxpr.outvars]
@@ -186,7 +186,10 @@ def _fold(op: Op) -> list[Array] | None:
 
 
 def _array(aval: Any) -> Array:
-  return Array(tuple(aval.shape), getattr(aval, 'dtype', None))
+  shape, dtype = tuple(aval.shape), getattr(aval, 'dtype', None)
+  if 0 in shape and isinstance(dtype, np.dtype):
+    return Array(shape, dtype, np.zeros(shape, dtype))
+  return Array(shape, dtype)
 
 
 def _constant(value: Any) -> Array:

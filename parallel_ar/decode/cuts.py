@@ -1,0 +1,228 @@
+"""Which entries of an array a class of steps touches.
+
+A class is a number of steps that run one program, with tables in place of
+numbers: at step k, `Index.table[k]` are the places along one axis. A cut is one
+`Index` an axis, or None for the whole axis.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from parallel_ar.decode.facts import NEVER
+
+Cut = tuple[Any, ...]  # an Index or None for each axis
+_WASTE = 2.0  # how much longer a run without gaps may be than the places
+
+
+class Index:
+  """Places along one axis, int32[K, m]; equal ones are one object."""
+
+  def __init__(self, table: np.ndarray):
+    """Makes it; `Indices` hands them out."""
+    self.table = table
+    steps = table - table[:, :1]
+    self.run = bool((steps == np.arange(table.shape[1])).all())
+    self.fixed = bool((table == table[:1]).all())
+
+  @property
+  def size(self) -> int:
+    """Places at a step."""
+    return int(self.table.shape[1])
+
+  def start(self, k: Any) -> Any:
+    """The first place at step k."""
+    if self.fixed:
+      return int(self.table[0, 0])
+    first = self.table[:, 0].astype(np.int64)
+    slope = int(first[1] - first[0])
+    if (np.diff(first) == slope).all():
+      return (k * slope + int(first[0])).astype(jnp.int32)
+    return jnp.asarray(self.table[:, 0])[k]
+
+  def at(self, k: Any) -> Any:
+    """All places at step k."""
+    return jnp.asarray(self.table)[k]
+
+
+class Indices:
+  """The tables of one class of K steps."""
+
+  def __init__(self, steps: int):
+    """Makes an empty set of tables."""
+    self.steps = steps
+    self._known: dict[Any, Index] = {}
+
+  def of(self, table: np.ndarray, size: int | None) -> Index | None:
+    """The Index of a table [K, m] of an axis; None where it is all of it."""
+    table = np.ascontiguousarray(
+      np.broadcast_to(table, (self.steps, table.shape[-1])), np.int32
+    )
+    whole = np.arange(table.shape[1])
+    if table.shape[1] == size and (table == whole).all():
+      return None
+    key = table.shape, table.tobytes()
+    return self._known.setdefault(key, Index(table))
+
+  def covering(self, present: np.ndarray) -> Index | None:
+    """The Index of places bool[K, n]; every step gets the same number."""
+    n = present.shape[1]
+    filled = present.any(1)
+    # A step at which nothing is due repeats what was due before.
+    rows = np.maximum.accumulate(np.where(filled, np.arange(len(filled)), -1))
+    rows = np.where(rows < 0, filled.argmax(), rows)
+    present = present[rows]
+    counts = present.sum(1)
+    first = present.argmax(1)
+    last = n - 1 - present[:, ::-1].argmax(1)
+    longest, widest = int(counts.max()), int((last - first).max()) + 1
+    if widest <= max(_WASTE * longest, 1):
+      start = np.minimum(first, n - widest)
+      return self.of(start[:, None] + np.arange(widest), n)
+    table = np.argsort(~present, axis=1, kind='stable')[:, :longest]
+    reach = np.minimum(np.arange(longest), counts[:, None] - 1)
+    return self.of(np.take_along_axis(table, reach, 1), n)
+
+  def due(
+    self, due: np.ndarray, shape: Sequence[int], low: Any, high: Any
+  ) -> Cut | None:
+    """What of an array is due at steps [low[k], high[k]); None is nothing."""
+    if not ((due >= low.min()) & (due < min(high.max(), NEVER))).any():
+      return None
+    cut: list[Any] = [None] * len(shape)
+    places = [a for a, n in enumerate(due.shape) if n > 1]
+    top = int(high.max())
+    flat = np.minimum(due, top).reshape(-1)
+    for axis in places:
+      present = np.zeros((top + 1, due.shape[axis]), bool)
+      others = due.size // due.shape[axis]
+      inner = int(np.prod(due.shape[axis + 1 :]))
+      where = np.arange(due.size) // inner % due.shape[axis] if others else 0
+      present[flat, where] = True
+      present[top] = False
+      sums = np.concatenate(
+        [np.zeros((1, due.shape[axis]), int), present.cumsum(0)]
+      )
+      cut[axis] = self.covering(sums[high] > sums[low])
+    return tuple(cut)
+
+  def places(self, index: Index | None, size: int) -> np.ndarray:
+    """Places [K, m] along an axis."""
+    if index is not None:
+      return index.table
+    return np.broadcast_to(np.arange(size, dtype=np.int32), (self.steps, size))
+
+  def project(
+    self, flat: np.ndarray, dims: Sequence[int]
+  ) -> tuple[list[Any], np.ndarray | None]:
+    """A box that covers entries of an array of shape `dims`.
+
+    Args:
+      flat: int[K, M], their numbers in row-major order.
+      dims: the shape.
+
+    Returns:
+      An Index an axis, and where in the box the entries are, int[K, M]; None
+      where the box is exactly them, in order.
+    """
+    axes: list[Any] = []
+    where = np.zeros_like(flat)
+    rows = np.arange(self.steps)[:, None]
+    for axis, n in enumerate(dims):
+      inner = int(np.prod(dims[axis + 1 :]))
+      at = flat // inner % n
+      present = np.zeros((self.steps, n), bool)
+      present[rows, at] = True
+      index = self.covering(present)
+      table = self.places(index, n)
+      position = np.zeros((self.steps, n), np.int64)
+      position[rows, table[:, ::-1]] = np.arange(table.shape[1])[::-1]
+      where = where * table.shape[1] + position[rows, at]
+      axes.append(index)
+    box = int(
+      np.prod(
+        [self.places(i, n).shape[1] for i, n in zip(axes, dims, strict=True)]
+      )
+    )
+    if flat.shape[1] == box and (where == np.arange(box)).all():
+      return axes, None
+    return axes, where
+
+
+def sizes(cut: Cut, shape: Sequence[int]) -> tuple[int, ...]:
+  """Shape of what a cut of an array of this shape holds."""
+  return tuple(
+    n if i is None else i.size for i, n in zip(cut, shape, strict=True)
+  )
+
+
+def read(
+  a: Any, cut: Cut, k: Any, border: Sequence[tuple[int, int]] | None = None
+) -> Any:
+  """The entries of a cut at step k; zeros where it reaches over the border.
+
+  Args:
+    a: the array, with `border` zeros before and after each axis.
+    cut: what is read.
+    k: the step.
+    border: of the array; none by default.
+
+  Returns:
+    An array of the sizes of the cut.
+  """
+  edge = border or [(0, 0)] * a.ndim
+  dims = [n - lo - hi for n, (lo, hi) in zip(a.shape, edge, strict=True)]
+  wider = [(0, 0)] * a.ndim
+  for axis, index in enumerate(cut):
+    if index is not None:
+      lo, hi = edge[axis]
+      short = -int(index.table.min()) - lo
+      over = int(index.table.max()) - (dims[axis] - 1) - hi
+      wider[axis] = max(short, 0), max(over, 0)
+  if any(w != (0, 0) for w in wider):
+    a = jnp.pad(a, wider)
+    edge = [(l + w, h + v) for (l, h), (w, v) in zip(edge, wider, strict=True)]
+  starts, lengths = [], []
+  for axis, index in enumerate(cut):
+    lo, _ = edge[axis]
+    if index is None:
+      starts.append(lo)
+      lengths.append(dims[axis])
+    elif index.run:
+      starts.append(index.start(k) + lo)
+      lengths.append(index.size)
+    else:
+      starts.append(0)
+      lengths.append(a.shape[axis])
+  if tuple(lengths) != a.shape:
+    if all(isinstance(s, int) for s in starts):
+      ends = [s + n for s, n in zip(starts, lengths, strict=True)]
+      a = jax.lax.slice(a, starts, ends)
+    else:
+      a = jax.lax.dynamic_slice(a, [jnp.int32(s) for s in starts], lengths)
+  for axis, index in enumerate(cut):
+    if index is not None and not index.run:
+      a = jnp.take(a, index.at(k) + edge[axis][0], axis, mode='clip')
+  return a
+
+
+def write(
+  a: Any, value: Any, cut: Cut, k: Any, border: Sequence[tuple[int, int]]
+) -> Any:
+  """The array with the entries of a cut replaced."""
+  value = value.astype(a.dtype)
+  if all(i is None or i.run for i in cut):
+    starts = [
+      jnp.int32(lo if i is None else i.start(k) + lo)
+      for i, (lo, _) in zip(cut, border, strict=True)
+    ]
+    return jax.lax.dynamic_update_slice(a, value, starts)
+  at = []
+  for axis, (index, (lo, hi)) in enumerate(zip(cut, border, strict=True)):
+    n = a.shape[axis] - lo - hi
+    places = jnp.arange(n) if index is None else index.at(k)
+    at.append((places + lo).reshape([-1] + [1] * (a.ndim - axis - 1)))
+  return a.at[tuple(at)].set(value)

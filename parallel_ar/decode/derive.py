@@ -1,0 +1,229 @@
+"""The incremental program of any model, derived from its one pass.
+
+The pass is traced; `schedule` says when each entry can and must be computed,
+`step` what a step computes and keeps. See docs/derived_cache.md.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from parallel_ar import order
+from parallel_ar.decode import rules
+from parallel_ar.decode.facts import HUGE
+from parallel_ar.decode.record import Decode, recompute_decode
+from parallel_ar.decode.schedule import NotCausal, Readiness, Schedule
+from parallel_ar.decode.step import Class, Run, border
+from parallel_ar.memo import once
+from parallel_ar.program import trace
+from parallel_ar.program.trace import Array
+from parallel_ar.types import Context, Dist, Params
+
+
+def derive_decode(model: Any) -> Decode:
+  """Incremental evaluation of any model, from its one-pass function.
+
+  Args:
+    model: an `AutoregressiveModel`.
+
+  Returns:
+    The path, the same one at every call. Where the pass reads what is not known
+    yet, as far as can be seen, it is `recompute_decode`: right, and one full
+    pass for each block.
+  """
+  path: Decode = once(model, 'derive_decode', lambda: _derive(model))
+  return path
+
+
+def _derive(model: Any) -> Decode:
+  try:
+    return Derived(model).decode()
+  except NotCausal:
+    return recompute_decode(model)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Cache:
+  """What a derived path keeps.
+
+  Attributes:
+    kept: arrays of the pass, the event first, in the order of the plan.
+    fixed: arrays that read no value.
+    context: of the example.
+    room: slots that there is room for; 0 for all.
+  """
+
+  kept: tuple[Any, ...]
+  fixed: tuple[Any, ...]
+  context: Any
+  room: int = dataclasses.field(default=0, metadata={'static': True})
+
+
+class Derived:
+  """A model's pass, its schedule, and the programs of its steps."""
+
+  def __init__(self, model: Any):
+    """Traces the pass and plans the steps."""
+    self.model = model
+    self.slots = order.slots(model.rank)
+    self.num = len(self.slots)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    self.tree = jax.tree.structure(
+      jax.eval_shape(model.conditionals, params, model.event, model.context)
+    )
+    program = trace.trace(
+      model.conditionals, params, model.event, model.context
+    )
+    count = len(jax.tree.leaves(params))
+    self.params = program.inputs[:count]
+    self.context = program.inputs[count + 1 :]
+    slot_of = np.argsort(self.slots).astype(np.int32)
+    step = slot_of.reshape(model.rank.shape)
+    x = program.inputs[count]
+    self.ready = Readiness(program, x, self._wide(step, x) + 1)
+    self.due = [self._wide(step, v) for v in self.ready.outputs]
+    self.schedule = Schedule(self.ready, self.due)
+    self.x = x
+    self._classes: dict[Any, tuple[Class, list[Any]]] = {}
+    self.plan, self.leaves = self._slots(1, self.num)
+    kept = [v for v in self.plan.kept if v is not x]
+    self.kept = [x, *kept]
+    self.borders = {v: border(v, self.plan.kept.get(v, ())) for v in self.kept}
+    self.fixed = self._fixed()
+
+  def _wide(self, step: np.ndarray, v: Array) -> np.ndarray:
+    """Of the positions, for an array that leads with them."""
+    lead = step.ndim
+    return step.reshape(step.shape + (1,) * (len(v.shape) - lead))
+
+  def _fixed(self) -> list[Array]:
+    """What `init` computes once."""
+    made = {v for op in self.ready.once for v in op.outputs}
+    read = [
+      v for i in self.plan.instructions for v, _ in i.needs if v in made
+    ] + [v for v in self.ready.outputs if v in made]
+    return list(dict.fromkeys(read))
+
+  def _slots(self, n: int, room: int) -> tuple[Class, list[Any]]:
+    """The class of blocks of n slots, and how its conditionals are read."""
+    if (n, room) in self._classes:
+      return self._classes[n, room]
+    first = np.arange(room - n + 1)
+    low, high = first, first + n
+    probe = Class(self.schedule, low, high)
+    flat = self.slots[first[:, None] + np.arange(n)]
+    shape = self.model.rank.shape
+    axes, where = probe.project(flat, shape)
+    leaves = [
+      (v, (*axes, *(None,) * (len(v.shape) - len(axes))))
+      for v in self.ready.outputs
+    ]
+    for v, cut in leaves:
+      probe._fetch(v, cut)
+    self._classes[n, room] = probe, [leaves, where]
+    return self._classes[n, room]
+
+  def _environment(self, params: Any, context: Any) -> dict[Array, Any]:
+    known = dict(zip(self.params, jax.tree.leaves(params), strict=True))
+    known.update(zip(self.context, jax.tree.leaves(context), strict=True))
+    return known
+
+  def init(self, params: Params, context: Context) -> Cache:
+    """Before the first slot: arrays without values, and states at rest."""
+    known = self._environment(params, context)
+    for op in self.ready.once:
+      values = [v.value if v.value is not None else known[v] for v in op.inputs]
+      known.update(zip(op.outputs, op.bind(*values), strict=True))
+    kept = []
+    first = {
+      v: carry
+      for op in self.schedule.items
+      for v, carry in rules.loops.first_states(op)
+    }
+    for v in self.kept:
+      a = jnp.zeros(v.shape, v.dtype)
+      low = self.ready.facts(v).low
+      if low is not None:
+        a = jnp.where(low, -HUGE, a).astype(v.dtype)
+      if v in first:
+        start = first[v]
+        a = a.at[0].set(
+          start.value if start.value is not None else known[start]
+        )
+      kept.append(jnp.pad(a, self.borders[v]))
+    return Cache(tuple(kept), tuple(known[v] for v in self.fixed), context)
+
+  def extend(
+    self, params: Params, cache: Cache, k: Any, previous: Any
+  ) -> tuple[Dist, Cache]:
+    """Conditionals of slots k..k+n-1, see `Decode`."""
+    n = previous.shape[0]
+    plan, (leaves, where) = self._slots(n, cache.room or self.num)
+    k = jnp.asarray(k, jnp.int32)
+    fixed = self._environment(params, cache.context)
+    fixed.update(zip(self.fixed, cache.fixed, strict=True))
+    kept = dict(zip(self.kept, cache.kept, strict=True))
+    kept[self.x] = self._given(kept[self.x], k, previous)
+    if not set(plan.kept) <= set(kept):
+      return self._one_by_one(params, cache, k, previous)
+    run = Run(plan, k, fixed, kept, self.borders)
+    run.all()
+    dist: list[Any] = []
+    for v, cut in leaves:
+      d = run.read(v, cut)
+      d = d.reshape(-1, *v.shape[self.model.rank.ndim :])
+      if where is not None:
+        d = jnp.take(d, jnp.asarray(where)[k], 0, mode='clip')
+      dist.append(d)
+    kept_now = tuple(run.kept[v] for v in self.kept)
+    return jax.tree.unflatten(self.tree, dist), dataclasses.replace(
+      cache, kept=kept_now
+    )
+
+  def _given(self, x: Any, k: Any, previous: Any) -> Any:
+    """The event with the values of slots k-1..k+n-2; slot -1 is none."""
+    n, lead = previous.shape[0], self.model.rank.ndim
+    at = k - 1 + jnp.arange(n, dtype=jnp.int32)
+    slots = jnp.asarray(self.slots)
+    edge = self.borders[self.x]
+    if n == 1:
+      # What slot -1 writes at slot 0 is written again before it is read.
+      at = jnp.unravel_index(
+        slots[jnp.maximum(at[0], 0)], self.model.rank.shape
+      )
+      starts = [jnp.int32(a + lo) for a, (lo, _) in zip(at, edge, strict=False)]
+      starts += [jnp.int32(lo) for lo, _ in edge[lead:]]
+      value = previous.reshape((1,) * lead + self.x.shape[lead:])
+      return jax.lax.dynamic_update_slice(x, value.astype(x.dtype), starts)
+    flat = jnp.where(at < 0, self.num, slots[jnp.maximum(at, 0)])
+    where = jnp.unravel_index(flat, self.model.rank.shape)
+    inside = tuple(
+      jnp.where(at < 0, s, a + lo)
+      for a, (lo, _), s in zip(where, edge, x.shape, strict=False)
+    )
+    rest = tuple(
+      slice(lo, lo + m)
+      for (lo, _), m in zip(edge[lead:], self.x.shape[lead:], strict=False)
+    )
+    return x.at[(*inside, *rest)].set(previous.astype(x.dtype), mode='drop')
+
+  def _one_by_one(
+    self, params: Params, cache: Cache, k: Any, previous: Any
+  ) -> tuple[Dist, Cache]:
+    """A block slot by slot, where its boxes need what is not kept."""
+
+    def step(carry: tuple, value: Any) -> tuple:
+      cache, k = carry
+      dist, cache = self.extend(params, cache, k, value[None])
+      return (cache, k + 1), jax.tree.map(lambda d: d[0], dist)
+
+    (cache, _), dist = jax.lax.scan(step, (cache, k), previous)
+    return dist, cache
+
+  def decode(self) -> Decode:
+    """The record."""
+    return Decode(self.init, self.extend, rewind=lambda cache, k: cache)

@@ -1,0 +1,14 @@
+"""One rule a primitive: what it reads, when that is due, and how to cut it."""
+
+from parallel_ar.decode.rules import loops, moves, pointwise, products, sums
+from parallel_ar.decode.rules.rule import NoRule, Rule
+
+RULES: dict[str, Rule] = {
+  **dict.fromkeys(pointwise.NAMES, pointwise.RULE),
+  **moves.RULES,
+  **products.RULES,
+  **sums.RULES,
+  'scan': loops.RULE,
+}
+
+__all__ = ['RULES', 'NoRule', 'Rule', 'loops']
