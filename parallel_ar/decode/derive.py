@@ -216,6 +216,8 @@ class Derived:
   ) -> tuple[Dist, Cache]:
     """A block slot by slot, where its boxes need what is not kept."""
 
+    dist: Dist
+
     def step(carry: tuple, value: Any) -> tuple:
       cache, k = carry
       dist, cache = self.extend(params, cache, k, value[None])

@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from parallel_ar.analysis.static.elementwise import NAMES as _ELEMENTWISE
 from parallel_ar.decode import facts as known
 from parallel_ar.decode.facts import NEVER, Facts
 from parallel_ar.decode.rules.rule import NoRule, Rule, Step
+from parallel_ar.program.primitives import POINTWISE
 
-NAMES = _ELEMENTWISE | frozenset(
+NAMES = POINTWISE | frozenset(
   'select_n optimization_barrier sharding_constraint pvary'.split()
 )
 _SAME = frozenset(
