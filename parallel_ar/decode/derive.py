@@ -215,7 +215,6 @@ class Derived:
     self, params: Params, cache: Cache, k: Any, previous: Any
   ) -> tuple[Dist, Cache]:
     """A block slot by slot, where its boxes need what is not kept."""
-
     dist: Dist
 
     def step(carry: tuple, value: Any) -> tuple:
