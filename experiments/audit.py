@@ -301,7 +301,7 @@ def draw_gallery(
   numbers: report.Numbers, names: list[str], entropy: float, path: str
 ) -> None:
   """What every leak reports and what is true, beside the entropy."""
-  made, axes = plots.figure(1, size=6.0)
+  made, axes = plots.figure(1, size=7.0)
   axis = axes[0, 0]
   at = np.arange(len(names))
   for shift, what in ((-0.2, 'reports'), (0.2, 'true')):
