@@ -24,21 +24,19 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.extend import core
 
-from parallel_ar.analysis import equations
+from parallel_ar.program import equations, walk
 
 _FREE = frozenset(
   'bitcast_convert_type broadcast_in_dim concatenate convert_element_type copy '
   'dynamic_slice dynamic_update_slice expand_dims gather iota pad reshape rev '
-  'slice split squeeze stack stop_gradient tile '
+  'sharding_constraint slice split squeeze stack stop_gradient tile '
   'transpose unstack'.split()
 )
 _TREES = frozenset(
   'argmax argmin cumlogsumexp cummax cummin cumprod cumsum reduce_and '
   'reduce_max reduce_min reduce_or reduce_prod reduce_sum'.split()
 )
-_CALLS = ('jaxpr', 'call_jaxpr', 'fun_jaxpr')
 
 
 class Cost(NamedTuple):
@@ -86,7 +84,9 @@ def count(function: Callable, *args: Any, trips: int = 1) -> Cost:
     The cost.
   """
   closed = jax.make_jaxpr(function)(*args)
-  return _program(closed.jaxpr, [0.0] * len(closed.jaxpr.invars), trips)[0]
+  domain = _Count(trips)
+  depths = walk.run(closed, domain, [0.0] * len(closed.jaxpr.invars))
+  return Cost(domain.work, max(depths, default=0.0))
 
 
 def fit(costs: Sequence[Cost], seconds: Sequence[float]) -> Machine:
@@ -126,97 +126,94 @@ def fit(costs: Sequence[Cost], seconds: Sequence[float]) -> Machine:
   return Machine(call, alpha, speed, float(np.median(off)))
 
 
-def _program(
-  jaxpr: Any, starts: Sequence[float], trips: int
-) -> tuple[Cost, list[float]]:
-  """Cost, and the depth of each result given those of the arguments."""
-  depth: dict[Any, float] = dict.fromkeys(jaxpr.constvars, 0.0)
-  depth.update(zip(jaxpr.invars, starts, strict=True))
-  of = lambda v: 0.0 if isinstance(v, core.Literal) else depth[v]
-  work, deepest = 0.0, 0.0
-  for eqn in jaxpr.eqns:
-    inputs = [of(v) for v in eqn.invars]
-    cost, outputs = _operation(eqn, inputs, trips)
-    work += cost
-    depth.update(zip(eqn.outvars, outputs, strict=True))
-    deepest = max(deepest, *outputs) if outputs else deepest
-  return Cost(work, deepest), [of(v) for v in jaxpr.outvars]
+class _Count(walk.Domain[float]):
+  """The depth of each array; the work of what was walked adds up beside it."""
+
+  def __init__(self, trips: int):
+    super().__init__()
+    self.trips, self.work = trips, 0.0
+
+  def constant(self, number: Any) -> float:
+    """Nothing waits for it."""
+    return 0.0
+
+  def operation(self, eqn: Any, operands: list[float]) -> list[float]:
+    """The results wait for all operands, and for the operation's own chain."""
+    start = max(operands, default=0.0)
+    body = equations.body(eqn)
+    if body is not None:  # of a kernel, or of one device
+      inputs = [start] * len(equations.opened(body).invars)
+      end = max([start, *walk.run(body, self, inputs)])
+      return [end] * len(eqn.outvars)
+    work, steps = _operation(eqn)
+    self.work += work
+    return [start + steps] * len(eqn.outvars)
+
+  def join(
+    self,
+    eqn: Any,
+    which: float,
+    branches: Sequence[Callable[[], list[float]]],
+  ) -> list[float]:
+    """The dearest branch, behind the choice."""
+    before, works, depths = self.work, [], []
+    for branch in branches:
+      self.work = 0.0
+      depths.append(branch())
+      works.append(self.work)
+    self.work = before + max(works)
+    return [max(which, *each) + 1 for each in zip(*depths, strict=True)]
+
+  def settle(self, loop: walk.Loop[float]) -> list[float]:
+    """A loop: the chain through what it carries, as often as it goes round."""
+    length = self.trips if loop.length is None else loop.length
+    operands = [loop.fixed, loop.carry, loop.series]
+    start = max([d for each in operands for d in each], default=0.0)
+    before = self.work
+    parts = [[0.0] * len(each) for each in operands]
+    once = loop.turn(*parts)
+    self.work = before + length * (self.work - before)
+    total = self.work
+    # Depth from the carry alone is what every further round adds.
+    never = [[-math.inf] * len(each) for each in operands]
+    carry, rest = loop.turn(never[0], parts[1], never[2])
+    self.work = total
+    if loop.length is None:  # the test comes before each turn
+      carry = [d + max(rest[0], 0.0) for d in carry]
+    chain = max([0.0, *carry])
+    whole = max([0.0, *once[0], *once[1]])
+    last = start + max(length - 1, 0) * chain + whole
+    return [last] * len(loop.eqn.outvars)
 
 
-def _operation(
-  eqn: Any, inputs: list[float], trips: int
-) -> tuple[float, list[float]]:
-  """Work, and the depths of the results."""
+def _operation(eqn: Any) -> tuple[float, float]:
+  """Work and depth of one operation."""
   name, p = eqn.primitive.name, eqn.params
-  start = max(inputs, default=0.0)
-  same = lambda steps: [start + steps] * len(eqn.outvars)
-  if name in ('scan', 'while'):
-    return _loop(eqn, inputs, trips)
-  if name == 'cond':
-    each = [
-      _program(equations.opened(b), inputs[1:], trips)
-      for b in equations.branches(eqn)
-    ]
-    depths = [max(d) + 1 for d in zip(*(d for _, d in each), strict=True)]
-    return max(c.work for c, _ in each), depths
-  for call in _CALLS:
-    if call in p:
-      inner = equations.opened(p[call])
-      cost, depths = _program(inner, inputs[-len(inner.invars) :], trips)
-      return cost.work, depths
   size = max((math.prod(v.aval.shape) for v in eqn.outvars), default=0)
   into = max((math.prod(v.aval.shape) for v in eqn.invars), default=0)
   if name in _FREE:
-    return 0.0, same(0)
+    return 0.0, 0
   if name == 'dot_general':
     (axes, _), _ = p['dimension_numbers']
     terms = math.prod(eqn.invars[0].aval.shape[a] for a in axes)
-    return 2.0 * size * terms, same(1 + _log(terms))
+    return 2.0 * size * terms, 1 + _log(terms)
   if name == 'conv_general_dilated':
     kernel = eqn.invars[1].aval.shape
     outputs = kernel[p['dimension_numbers'].rhs_spec[0]]
     terms = math.prod(kernel) // outputs
-    return 2.0 * size * terms, same(1 + _log(terms))
+    return 2.0 * size * terms, 1 + _log(terms)
   if name in _TREES:
     terms = (
       into // max(size, 1)
       if name.startswith(('reduce', 'arg'))
       else (eqn.invars[0].aval.shape[p['axis']])
     )
-    return float(into), same(_log(terms))
+    return float(into), _log(terms)
   if name in ('sort', 'top_k', 'fft'):
     terms = eqn.invars[0].aval.shape[p.get('dimension', -1)]
     rounds = _log(terms) ** (1 if name == 'fft' else 2)
-    return float(into * rounds), same(rounds)
-  return float(size), same(1)
-
-
-def _loop(
-  eqn: Any, inputs: list[float], trips: int
-) -> tuple[float, list[float]]:
-  """A loop: the chain through what it carries, as often as it goes round."""
-  start = max(inputs, default=0.0)
-  if eqn.primitive.name == 'scan':
-    turn = equations.scan(eqn)
-    body, length = equations.opened(turn.body), turn.length
-    first, carried = turn.fixed, turn.carried
-    extra = 0.0
-  else:
-    again = equations.loop(eqn)
-    body, length = equations.opened(again.body), trips
-    first, carried = again.of_body, len(eqn.outvars)
-    test = equations.opened(again.test)
-    extra = _program(test, [0.0] * len(test.invars), trips)[0].depth
-  # Depth from the carry alone is what every further round adds.
-  only = [-math.inf] * len(body.invars)
-  only[first : first + carried] = [0.0] * carried
-  cost, through = _program(body, only, trips)
-  _, once = _program(body, [0.0] * len(body.invars), trips)
-  chain = max((d for d in through[:carried]), default=0.0)
-  chain = max(chain, 0.0) + extra
-  whole = max((d for d in once), default=0.0)
-  last = start + max(length - 1, 0) * chain + max(whole, 0.0)
-  return length * cost.work, [last] * len(eqn.outvars)
+    return float(into * rounds), rounds
+  return float(size), 1
 
 
 def _log(n: float) -> int:

@@ -31,7 +31,7 @@ from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict
 
 from parallel_ar import models as models_lib
-from parallel_ar.analysis import collectives, flops
+from parallel_ar.analysis import collectives, complexity
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.distributed import sharding
 from parallel_ar.distributed.hardware import Hardware
@@ -272,7 +272,8 @@ class Planner:
   @functools.cached_property
   def _flops(self) -> float:
     program = self._program
-    return flops.count(program.step, program.state, program.batch(self.batch))
+    batch = program.batch(self.batch)
+    return complexity.count(program.step, program.state, batch).work
 
   def _probe(self, axis: str, n: int) -> list[Compiled]:
     """The step on `n` devices of one axis, for both sizes of a batch."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import digits_made
-from parallel_ar.analysis import collectives, flops, plan
+from parallel_ar.analysis import collectives, complexity, plan
 from parallel_ar.distributed import hardware
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.training import configuration
@@ -51,19 +51,19 @@ class TestCensus:
 class TestFlops:
   def test_a_product_a_convolution_and_a_loop(self):
     a, b = jnp.ones((3, 4)), jnp.ones((4, 5))
-    assert flops.count(lambda a, b: a @ b, a, b) == 2 * 3 * 4 * 5
+    assert complexity.count(lambda a, b: a @ b, a, b).work == 2 * 3 * 4 * 5
 
     def loop(a):
       return jax.lax.scan(lambda h, _: (h @ b @ b.T, None), a, None, 7)[0]
 
-    assert flops.count(loop, a) == 7 * 2 * (2 * 3 * 4 * 5)
+    assert complexity.count(loop, a).work == 7 * 2 * (2 * 3 * 4 * 5)
     image, kernel = jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 6))
     convolve = lambda x, w: jax.lax.conv_general_dilated(
       x, w, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
     )
     want = 2 * 64 * 6 * 27
-    assert flops.count(convolve, image, kernel) == want
-    assert flops.count(jax.jit(convolve), image, kernel) == want
+    assert complexity.count(convolve, image, kernel).work == want
+    assert complexity.count(jax.jit(convolve), image, kernel).work == want
 
 
 def _config(name, batch, **model):

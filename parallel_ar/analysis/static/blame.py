@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from parallel_ar.analysis.static import frames, interpret
+from parallel_ar.analysis.static import domain, frames
 from parallel_ar.analysis.static import value as values
 from parallel_ar.analysis.static.sets import FIRM, MAY
 from parallel_ar.analysis.static.value import Value
@@ -47,7 +47,7 @@ class Place:
 
 
 def path(
-  steps: Sequence[interpret.Step],
+  steps: Sequence[domain.Step],
   output: Value,
   entries: np.ndarray,
   bit: int,
@@ -56,7 +56,7 @@ def path(
   """The way of one input into one output, from the input on.
 
   Args:
-    steps: of the interpreter.
+    steps: of the readser.
     output: an array that reads the input.
     entries: flat entries of it that belong to the output position.
     bit: the input, as a track of `reads`.
@@ -112,7 +112,7 @@ def _count(v: Value, entry: int, forbidden: np.ndarray) -> int:
 
 
 def _source(
-  step: interpret.Step,
+  step: domain.Step,
   result: int,
   entry: int,
   bit: int,
@@ -142,7 +142,7 @@ def _source(
 
 
 def _enough(
-  step: interpret.Step, result: int, entry: int, kind: int, some: list
+  step: domain.Step, result: int, entry: int, kind: int, some: list
 ) -> bool:
   operands = []
   for n, v in enumerate(step.operands):
@@ -156,12 +156,12 @@ def _enough(
     if linear is not None:
       linear = None if not chosen else linear
     operands.append(dataclasses.replace(v, reads=shaped, linear=linear))
-  found = interpret.apply(step.eqn, operands, set())[result]
+  found = domain.apply(step.eqn, operands, set())[result]
   return bool(_row(found, kind, 0)[entry])
 
 
 def _through(
-  step: interpret.Step,
+  step: domain.Step,
   result: int,
   entry: int,
   bit: int,
@@ -189,7 +189,7 @@ def _through(
 
 
 def _place(
-  step: interpret.Step,
+  step: domain.Step,
   v: Value,
   entry: int,
   source: tuple[int, int] | None,

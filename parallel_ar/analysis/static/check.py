@@ -7,11 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from parallel_ar.analysis.static import blame, interpret
+from parallel_ar.analysis.static import blame, domain
 from parallel_ar.analysis.static import value as values
 from parallel_ar.analysis.static.sets import FIRM, MAY
 from parallel_ar.analysis.static.value import Value
 from parallel_ar.model import AutoregressiveModel, position_noise
+from parallel_ar.program import walk
 
 Pair = tuple[int, int]  # (output, input), positions in row-major order
 
@@ -136,7 +137,7 @@ def check(model: AutoregressiveModel, *, chunk: int = 64) -> Static:
   operations = 0
   for start in range(0, size, chunk):
     bits = np.arange(start, min(start + chunk, size))
-    run = interpret.Interpreter(keep=start == 0)
+    run = domain.Reads(keep=start == 0)
     for found in program.reads(run, bits)[1]:
       sets[:, :, bits] |= found.transpose(0, 2, 1)
     without_rule |= run.without_rule
@@ -183,7 +184,7 @@ class _Program:
     self.rest = [_any(s) for s in jax.tree.leaves((model.context, noise))]
 
   def reads(
-    self, run: interpret.Interpreter, bits: np.ndarray
+    self, run: domain.Reads, bits: np.ndarray
   ) -> tuple[list[Value], list[np.ndarray]]:
     """The outputs, and for each bool[2, B, D]; a term may read its own x."""
     model, size = self.model, self.model.num_positions
@@ -206,7 +207,7 @@ class _Program:
       hi=hi,
       attained=count is not None,
     )
-    outputs = run.closed(self.jaxpr, [*self.params, x, *self.rest])
+    outputs = walk.run(self.jaxpr, run, [*self.params, x, *self.rest])
     found: list[Any] = []
     for v in outputs:
       if v.reads is None:
@@ -244,7 +245,7 @@ class _Program:
     others = np.setdiff1d(np.flatnonzero(forbidden[i]), [j])
     own = np.flatnonzero(~forbidden[i])
     bits = np.concatenate([[j], others[:48], own[:15]]).astype(int)
-    run = interpret.Interpreter(keep=True)
+    run = domain.Reads(keep=True)
     outputs, found = self.reads(run, bits)
     kind = FIRM if leak else MAY
     n = next(n for n, sets in enumerate(found) if sets[kind, 0, i])

@@ -1,10 +1,18 @@
-"""How the equation of a loop or a branch is read, whatever JAX made it.
+"""How the equation of a call, a loop or a branch is read, whatever JAX made it.
 
 Its parameters have had other names and other places; this is the one module
 that knows them.
 """
 
 from typing import Any, NamedTuple
+
+_BODY = ('jaxpr', 'call_jaxpr', 'fun_jaxpr')
+# What is run as it stands. The others with a body (a kernel, a sharded program)
+# see their operands in parts.
+_CALLS = frozenset(
+  'checkpoint closed_call core_call custom_jvp_call custom_vjp_call '
+  'custom_vjp_call_jaxpr jit pjit remat remat2'.split()
+)
 
 
 class Scan(NamedTuple):
@@ -64,6 +72,16 @@ def loop(eqn: Any) -> While:
 def branches(eqn: Any) -> tuple[Any, ...]:
   """The programs that a `cond` or `switch` chooses from."""
   return tuple(eqn.params['branches'])
+
+
+def body(eqn: Any) -> Any:
+  """The program that an equation holds; None of one that holds none."""
+  return next((eqn.params[p] for p in _BODY if p in eqn.params), None)
+
+
+def called(eqn: Any) -> Any:
+  """The program that a call runs as it stands; None of what is no call."""
+  return body(eqn) if eqn.primitive.name in _CALLS else None
 
 
 def opened(jaxpr: Any) -> Any:

@@ -1,0 +1,242 @@
+"""The domain of the audit: a walk over what is known of the arrays.
+
+See `program.walk`; the rules stand in the modules beside this one.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from parallel_ar.analysis.static import (
+  elementwise,
+  frames,
+  mixing,
+  movement,
+  sets,
+  spectral,
+)
+from parallel_ar.analysis.static import value as values
+from parallel_ar.analysis.static.value import Value
+from parallel_ar.program import equations, walk
+
+_STEPS = 20_000  # operations of a loop that is laid out step by step
+
+RULES: dict[str, walk.Rule[Value]] = {
+  'broadcast_in_dim': movement.broadcast_in_dim,
+  'concatenate': movement.concatenate,
+  'conv_general_dilated': mixing.convolve,
+  'dot_general': mixing.dot_general,
+  'dynamic_slice': movement.dynamic_slice,
+  'dynamic_update_slice': movement.dynamic_update_slice,
+  'expand_dims': movement.reshape,
+  'fft': spectral.transform,
+  'gather': movement.gather,
+  'pad': movement.pad,
+  'reshape': movement.reshape,
+  'rev': movement.rev,
+  'select_n': movement.select_n,
+  'slice': movement.slice_,
+  'sort': mixing.sort,
+  'split': movement.split,
+  'squeeze': movement.reshape,
+  'stack': movement.stack,
+  'top_k': mixing.top_k,
+  'tile': movement.tile,
+  'transpose': movement.transpose,
+  'unstack': movement.unstack,
+  **dict.fromkeys(elementwise.NAMES, elementwise.rule),
+  **dict.fromkeys(mixing.REDUCTIONS, mixing.reduce),
+  **dict.fromkeys(mixing.CUMULATIVE, mixing.cumulate),
+  **dict.fromkeys(
+    ('scatter', 'scatter-add', 'scatter-mul', 'scatter-min', 'scatter-max'),
+    movement.scatter,
+  ),
+  **dict.fromkeys(
+    ('reduce_window_sum', 'reduce_window_max', 'reduce_window_min'),
+    mixing.window,
+  ),
+  **dict.fromkeys(
+    (
+      'random_bits',
+      'random_fold_in',
+      'random_seed',
+      'random_split',
+      'random_unwrap',
+      'random_wrap',
+      'random_clone',
+      'platform_index',
+    ),
+    mixing.of_keys,
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Step:
+  """One operation that was run, and the call of JAX's own that it is in."""
+
+  eqn: Any
+  operands: list[Value]
+  results: list[Value]
+  outer: Any = None
+
+
+class Reads(walk.Domain[Value]):
+  """What may be read; keeps the steps if asked, and what it had no rule for."""
+
+  rules = RULES
+  laid_out = _STEPS
+
+  def __init__(self, keep: bool = False):
+    super().__init__()
+    self.steps: list[Step] | None = [] if keep else None
+    self.without_rule: set[str] = set()
+
+  def constant(self, number: Any) -> Value:
+    """A known array, or a random key, of which nothing is known."""
+    if values.kind(getattr(number, 'dtype', None)) == 'k':
+      return Value(tuple(number.shape), number.dtype)
+    return values.of_constant(number)
+
+  def operation(self, eqn: Any, operands: list[Value]) -> list[Value]:
+    """The rule of an operation, or the coarse one where there is none."""
+    results = apply(eqn, operands, self.without_rule)
+    return self._recorded(eqn, operands, results)
+
+  def number(self, v: Value) -> int | None:
+    """What is known of a predicate."""
+    return int(v.value) if v.constant and v.value is not None else None
+
+  def join(
+    self,
+    eqn: Any,
+    which: Value,
+    branches: Sequence[Callable[[], list[Value]]],
+  ) -> list[Value]:
+    """Any of the branches, and what chooses between them."""
+    each = [branch() for branch in branches]
+    results = []
+    for var, *options in zip(eqn.outvars, *each, strict=True):
+      out = values.join(var.aval, options)
+      extra = sets.everywhere(sets.spread([which], True), out.shape)
+      reads = sets.union([out.reads, extra], out.shape)
+      if reads is not None:  # an entry that no branch changes reads nothing
+        reads = reads & ~out.is_known()
+      results.append(dataclasses.replace(out, reads=reads))
+    return self._recorded(eqn, [which, *(v for e in each for v in e)], results)
+
+  def item(self, eqn: Any, series: Value, n: int) -> Value:
+    """Item n."""
+    row = Value(series.shape[1:], series.dtype)
+    item = values.moved(row, [series], lambda a: a[n])
+    return self._recorded(eqn, [series], [item])[0]
+
+  def stack(self, eqn: Any, var: Any, items: list[Value]) -> Value:
+    """The items, one after another."""
+    if items:
+      whole = values.moved(var.aval, items, lambda *x: np.stack(x))
+    else:
+      whole = values.of_aval(var.aval)
+    return self._recorded(eqn, items, [whole])[0]
+
+  def settle(self, loop: walk.Loop[Value]) -> list[Value]:
+    """A loop run until its carry rests, of items that may be any."""
+    keep, self.steps = self.steps, None
+    items = [_any_item(v) for v in loop.series]
+    carry, rest = walk.fixed_point(loop, items, _wider)
+    self.steps = keep
+    if loop.length is None:
+      results = [_unless(v, rest[0]) for v in carry]
+      return self._recorded(loop.eqn, [*carry, *rest], results)
+    series = [
+      values.moved(
+        var.aval, [v], lambda a: np.broadcast_to(a, (loop.length, *a.shape))
+      )
+      for var, v in zip(loop.eqn.outvars[len(carry) :], rest, strict=True)
+    ]
+    operands = [*loop.fixed, *loop.carry, *loop.series]
+    return self._recorded(loop.eqn, operands, [*carry, *series])
+
+  def _recorded(
+    self, eqn: Any, operands: list[Value], results: list[Value]
+  ) -> list[Value]:
+    """The results, after keeping the step.
+
+    JAX traces its own functions once, so the lines inside them are those of
+    their first caller: what counts is the line of the call.
+    """
+    if self.steps is not None:
+      outer = next(filter(_of_framework, self.calls), None)
+      self.steps.append(Step(eqn, list(operands), list(results), outer))
+    return results
+
+
+def _of_framework(call: Any) -> bool:
+  body = equations.opened(equations.called(call))
+  source = str(getattr(body.debug_info, 'func_src_info', None))
+  return frames.of_framework(source.rpartition(' at ')[2].rpartition(':')[0])
+
+
+def apply(
+  eqn: Any, operands: list[Value], without_rule: set[str]
+) -> list[Value]:
+  """The rule of an operation, or the coarse one where there is none."""
+  rule = RULES.get(eqn.primitive.name)
+  if any(v.linear is not None for v in operands):
+    if (found := spectral.affine(eqn, operands)) is not None:
+      return found
+  if rule is not None:
+    try:
+      return rule(eqn, operands)
+    except Exception:  # UnknownForm, or a bug of the rule: stay sound
+      pass
+  results = mixing.unknown(eqn, operands)
+  if not all(v.constant for v in results):
+    without_rule.add(eqn.primitive.name)
+  return results
+
+
+def _any_item(v: Value) -> Value:
+  """One item of a series, whichever it is."""
+  reads = None if v.reads is None else np.asarray(v.reads.any(2))
+  lo, hi = (np.broadcast_to(b, v.shape) for b in v.bounds())
+  fields: dict[str, Any] = {}
+  if v.shape[0]:
+    fields = {'lo': lo.min(0), 'hi': hi.max(0)}
+    fields['maybe'] = v.is_maybe_low().any(0) if v.real else None
+  return Value(v.shape[1:], v.dtype, reads=reads, **fields)
+
+
+def _alike(a: Any, b: Any) -> bool:
+  return bool(np.all((a == b) | (np.isnan(a) & np.isnan(b))))
+
+
+def _wider(before: Value, after: Value) -> tuple[Value, bool]:
+  """What holds of both; bounds that still move are dropped, to come to rest."""
+  joined = values.join(before, [before, after])
+  pairs = zip(before.bounds(), joined.bounds(), strict=True)
+  if not all(_alike(a, b) for a, b in pairs):
+    joined = dataclasses.replace(joined, lo=None, hi=None)
+  return joined, _equal(before, joined)
+
+
+def _unless(v: Value, again: Value) -> Value:
+  """What a loop ends with, whose end depends on a test."""
+  extra = sets.everywhere(sets.spread([again], False), v.shape)
+  reads = sets.union([v.reads, extra], v.shape)
+  return dataclasses.replace(v, reads=reads, linear=None)
+
+
+def _equal(a: Value, b: Value) -> bool:
+  same = lambda x, y: (
+    (x is None) == (y is None) and (x is None or np.array_equal(x, y))
+  )
+  bounds = all(
+    _alike(x, y) for x, y in zip(a.bounds(), b.bounds(), strict=True)
+  )
+  return bounds and all(
+    same(getattr(a, name), getattr(b, name))
+    for name in ('reads', 'known', 'low', 'maybe', 'faint')
+  )
