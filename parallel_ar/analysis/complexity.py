@@ -152,7 +152,7 @@ class _Count(walk.Domain[float]):
   def join(
     self,
     eqn: Any,
-    which: float,
+    operands: list[float],
     branches: Sequence[Callable[[], list[float]]],
   ) -> list[float]:
     """The dearest branch, behind the choice."""
@@ -162,7 +162,7 @@ class _Count(walk.Domain[float]):
       depths.append(branch())
       works.append(self.work)
     self.work = before + max(works)
-    return [max(which, *each) + 1 for each in zip(*depths, strict=True)]
+    return [max(operands[0], *each) + 1 for each in zip(*depths, strict=True)]
 
   def settle(self, loop: walk.Loop[float]) -> list[float]:
     """A loop: the chain through what it carries, as often as it goes round."""

@@ -6,20 +6,15 @@ Loops stay one operation each; `unrolled` lays one out.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from jax.extend import core
 
-from parallel_ar.analysis import equations
+from parallel_ar.program import equations, walk
 
-_BODY = ('jaxpr', 'call_jaxpr', 'fun_jaxpr')
-CALLS = frozenset(
-  'checkpoint closed_call core_call custom_jvp_call custom_vjp_call '
-  'custom_vjp_call_jaxpr jit pjit remat remat2'.split()
-)
 _FOLDED = 1 << 24  # entries of the largest array that is computed ahead
 
 
@@ -99,10 +94,9 @@ def trace(function: Callable, *specs: Any) -> Program:
   """
   closed = jax.make_jaxpr(lambda *a: jax.tree.leaves(function(*a)))(*specs)
   inputs = tuple(_array(v.aval) for v in closed.jaxpr.invars)
-  ops: list[Op] = []
-  constants = [_constant(c) for c in closed.consts]
-  outputs = _inline(closed.jaxpr, constants, inputs, ops, None)
-  return Program(inputs, tuple(ops), tuple(outputs))
+  tape = _Tape()
+  outputs = walk.run(closed, tape, inputs)
+  return Program(inputs, tuple(tape.ops), tuple(outputs))
 
 
 def unrolled(op: Op) -> tuple[list[Op], list[Array]]:
@@ -127,49 +121,44 @@ def unrolled(op: Op) -> tuple[list[Op], list[Array]]:
     return *carry, *stacked
 
   closed = jax.make_jaxpr(steps)(*(v.aval for v in op.eqn.invars))
-  ops: list[Op] = []
-  constants = [_constant(c) for c in closed.consts]
-  outputs = _inline(closed.jaxpr, constants, op.inputs, ops, op.outer)
-  return ops, outputs
+  tape = _Tape(op.outer)
+  outputs = walk.run(closed, tape, op.inputs)
+  return tape.ops, outputs
 
 
-def _inline(
-  jaxpr: Any,
-  constants: Sequence[Array],
-  arguments: Sequence[Array],
-  ops: list[Op],
-  outer: Any,
-) -> list[Array]:
-  """Appends the operations of a jaxpr; returns its results."""
-  known: dict[Any, Array] = dict(zip(jaxpr.constvars, constants, strict=True))
-  known.update(zip(jaxpr.invars, arguments, strict=True))
+class _Tape(walk.Domain[Array]):
+  """Writes down what was walked; a loop or an open branch is one operation."""
 
-  def read(var: Any) -> Array:
-    if isinstance(var, core.Literal):
-      return _constant(np.asarray(var.val, getattr(var.aval, 'dtype', None)))
-    return known[var]
+  def __init__(self, outer: Any = None):
+    super().__init__()
+    self.ops: list[Op] = []
+    self._outer = outer
 
-  for eqn in jaxpr.eqns:
-    inputs = tuple(read(v) for v in eqn.invars)
-    inner = [eqn.params[p] for p in _BODY if p in eqn.params]
-    if eqn.primitive.name in CALLS and inner:
-      body = equations.opened(inner[0])
-      consts = [_constant(c) for c in getattr(inner[0], 'consts', ())]
-      outputs = _inline(
-        body,
-        consts,
-        inputs[len(inputs) - len(body.invars) :],
-        ops,
-        outer or eqn,
-      )
-    else:
-      op = Op(eqn, inputs, tuple(_array(v.aval) for v in eqn.outvars), outer)
-      folded = _fold(op)
-      outputs = list(op.outputs) if folded is None else folded
-      if folded is None and not all(0 in v.shape for v in outputs):
-        ops.append(op)
-    known.update(zip(eqn.outvars, outputs, strict=True))
-  return [read(v) for v in jaxpr.outvars]
+  def constant(self, number: Any) -> Array:
+    """A constant of the program."""
+    return _constant(number)
+
+  def number(self, v: Array) -> int | None:
+    """A constant chooses its branch."""
+    return None if v.value is None else int(v.value)
+
+  def operation(self, eqn: Any, operands: list[Array]) -> list[Array]:
+    """The operation, unless it could be computed."""
+    outer = self._outer or next(iter(self.calls), None)
+    outputs = tuple(_array(v.aval) for v in eqn.outvars)
+    op = Op(eqn, tuple(operands), outputs, outer)
+    folded = _fold(op)
+    if folded is None and not all(0 in v.shape for v in outputs):
+      self.ops.append(op)
+    return list(outputs) if folded is None else folded
+
+  def join(self, eqn: Any, operands: list[Array], branches: Any) -> list[Array]:
+    """One operation."""
+    return self.operation(eqn, operands)
+
+  def settle(self, loop: walk.Loop[Array]) -> list[Array]:
+    """One operation."""
+    return self.operation(loop.eqn, loop.operands)
 
 
 def _fold(op: Op) -> list[Array] | None:

@@ -45,6 +45,11 @@ class Loop(Generic[V]):
   series: list[V]
   length: int | None
 
+  @property
+  def operands(self) -> list[V]:
+    """Of the operation."""
+    return [*self.fixed, *self.carry, *self.series]
+
 
 class Domain(Generic[V]):
   """What arrays are on a walk. A subclass has a table of rules, and hooks.
@@ -82,9 +87,15 @@ class Domain(Generic[V]):
     return None
 
   def join(
-    self, eqn: Any, which: V, branches: Sequence[Callable[[], list[V]]]
+    self,
+    eqn: Any,
+    operands: list[V],
+    branches: Sequence[Callable[[], list[V]]],
   ) -> list[V]:
-    """The results of a `cond` that is open; what is called walks a branch."""
+    """The results of a `cond` that is open, by its first operand.
+
+    Each of the branches is a call that walks it and returns its results.
+    """
     raise NotImplementedError
 
   def item(self, eqn: Any, series: V, n: int) -> V:
@@ -179,7 +190,7 @@ def _cond(eqn: Any, domain: Domain[V], operands: list[V]) -> list[V]:
     n = min(max(n, 0), len(branches) - 1)
     return run(branches[n], domain, arguments)
   each = [lambda b=b: run(b, domain, arguments) for b in branches]
-  return domain.join(eqn, which, each)
+  return domain.join(eqn, operands, each)
 
 
 def _scan(eqn: Any, domain: Domain[V], operands: list[V]) -> list[V]:

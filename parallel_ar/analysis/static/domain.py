@@ -112,12 +112,12 @@ class Reads(walk.Domain[Value]):
   def join(
     self,
     eqn: Any,
-    which: Value,
+    operands: list[Value],
     branches: Sequence[Callable[[], list[Value]]],
   ) -> list[Value]:
     """Any of the branches, and what chooses between them."""
+    which, results = operands[0], []
     each = [branch() for branch in branches]
-    results = []
     for var, *options in zip(eqn.outvars, *each, strict=True):
       out = values.join(var.aval, options)
       extra = sets.everywhere(sets.spread([which], True), out.shape)
@@ -147,17 +147,17 @@ class Reads(walk.Domain[Value]):
     items = [_any_item(v) for v in loop.series]
     carry, rest = walk.fixed_point(loop, items, _wider)
     self.steps = keep
-    if loop.length is None:
+    length = loop.length
+    if length is None:
       results = [_unless(v, rest[0]) for v in carry]
       return self._recorded(loop.eqn, [*carry, *rest], results)
     series = [
       values.moved(
-        var.aval, [v], lambda a: np.broadcast_to(a, (loop.length, *a.shape))
+        var.aval, [v], lambda a: np.broadcast_to(a, (length, *a.shape))
       )
       for var, v in zip(loop.eqn.outvars[len(carry) :], rest, strict=True)
     ]
-    operands = [*loop.fixed, *loop.carry, *loop.series]
-    return self._recorded(loop.eqn, operands, [*carry, *series])
+    return self._recorded(loop.eqn, loop.operands, [*carry, *series])
 
   def _recorded(
     self, eqn: Any, operands: list[Value], results: list[Value]
