@@ -11,10 +11,10 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from parallel_ar.program import equations
 from parallel_ar.decode import facts as known
 from parallel_ar.decode.facts import NEVER, Facts
 from parallel_ar.decode.rules.rule import Rule, Step
+from parallel_ar.program import equations
 from parallel_ar.program.trace import Array, Op
 
 
