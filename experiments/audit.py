@@ -13,9 +13,6 @@ input, which names the operation of a leak). Exit code 1 where there is a leak.
 each reports beside the true one.
 """
 
-import dataclasses
-import importlib
-import os
 import pathlib
 import sys
 import time
@@ -27,7 +24,7 @@ from absl import flags
 
 from experiments import entry, options, plots
 from experiments.tables import report
-from parallel_ar import describe, likelihood, models
+from parallel_ar import describe, likelihood, models, resolve
 from parallel_ar.analysis import causality, receptive, static
 from parallel_ar.data import synthetic
 from parallel_ar.model import AutoregressiveModel
@@ -139,29 +136,13 @@ def subject() -> tuple[AutoregressiveModel, Any, Any]:
 
 def _load(name: str) -> AutoregressiveModel:
   """The model that 'my.module:name' stands for."""
-  module, colon, attribute = name.partition(':')
-  if not colon or not attribute:
+  if not resolve.is_own(name):
     raise ValueError(
       f'--model={name}: name a module and what it holds, as in '
-      'my.module:model, where my/module.py is found from here.'
+      'my.module:model, where my/module.py is found from here; or a model of '
+      'the house by --config.'
     )
-  sys.path.insert(0, os.getcwd())
-  try:
-    found = getattr(importlib.import_module(module), attribute, None)
-  except ModuleNotFoundError as error:
-    raise ValueError(
-      f'--model={name}: {error}. The module is looked for from '
-      f'{os.getcwd()} and in what is installed.'
-    ) from error
-  if callable(found) and not dataclasses.is_dataclass(found):
-    found = found()
-  if not isinstance(found, AutoregressiveModel):
-    raise ValueError(
-      f'--model={name}: {attribute} must be a model, as parallel_ar.'
-      'from_function makes one, or a function without arguments that returns '
-      f'one; it is {type(found).__name__}.'
-    )
-  return found
+  return models.build({'name': name})[0]
 
 
 def draw(

@@ -5,8 +5,8 @@ be written after an hour, a list with a word among its numbers, a field of a
 config that its model does not take.
 """
 
+import ast
 import collections
-import difflib
 import importlib.util
 import math
 import os
@@ -22,8 +22,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
-from parallel_ar import models
-from parallel_ar.data import sources
+from parallel_ar import models, resolve
 from parallel_ar.training import datasets, run_directory
 
 flags.disclaim_key_flags()  # --help shows a flag with the script that has it
@@ -70,6 +69,22 @@ def define_numbers(
     default,
     text,
     serializer=_LIST_SERIALIZER,
+  )
+
+
+def define_name(
+  name: str, default: str, known: Sequence[str], text: str
+) -> flags.FlagHolder:
+  """A flag for a name of the house, or `my.module:function`; see `resolve`.
+
+  Args:
+    name: of the flag.
+    default: its value.
+    known: the names of the house.
+    text: its help.
+  """
+  return flags.DEFINE(
+    _NameParser(known), name, default, text, serializer=_SERIALIZER
   )
 
 
@@ -201,18 +216,36 @@ class _NumbersParser(flags.ArgumentParser):
     return 'numbers'
 
 
+class _NameParser(flags.ArgumentParser):
+  """One of some names, or `my.module:function`."""
+
+  def __init__(self, known: Sequence[str]):
+    self.known = tuple(known)
+
+  def parse(self, argument: str) -> str:
+    if argument not in self.known and not resolve.is_own(argument):
+      raise ValueError(
+        f'expected one of {", ".join(self.known)}, or my.module:function.'
+        f'{resolve.near(argument, self.known)}'
+      )
+    return argument
+
+  def flag_type(self) -> str:
+    return f'{"|".join(self.known)}|my.module:function'
+
+
 class _ConfigParser(flags.ArgumentParser):
   """Path of a config file -> ConfigDict that also has the fields left out."""
 
   def __init__(self, name: str):
     self.name = name
-    self._unset: list[tuple[str, str]] = []
+    self._unset: list[tuple[str, str, Any]] = []
 
   def parse(self, argument: str) -> ConfigDict:
     config = _load(self.name, argument)
     overrides = self._overrides()
-    for section, names, known in _OPEN:
-      self._fill(config, section, names, known, overrides)
+    for section, known in _OPEN:
+      self._fill(config, section, known, overrides)
     for path in overrides:
       _check_path(self.name, config, path)
     config.lock()
@@ -233,7 +266,6 @@ class _ConfigParser(flags.ArgumentParser):
     self,
     config: ConfigDict,
     section: str,
-    names: Callable[[], Sequence[str]],
     known: Callable[[str], dict[str, Any]],
     overrides: dict[str, str],
   ) -> None:
@@ -241,32 +273,45 @@ class _ConfigParser(flags.ArgumentParser):
     if not isinstance(part, ConfigDict):
       return  # the validation of the config says what is missing
     name = overrides.get(f'{section}.name') or part.get('name')
-    if name not in names():
+    if not name:
       return
     for field, annotation in known(name).items():
       if field not in part:
         with part.unlocked():
           part[field] = config_dict.placeholder(_type(annotation))
-        self._unset.append((section, field))
+        self._unset.append((section, field, annotation))
 
   def drop_unset(self, config: ConfigDict) -> None:
-    """Removes the fields that no flag has set."""
-    for section, field in self._unset:
+    """Removes the fields that no flag has set; says what the others are."""
+    for section, field, annotation in self._unset:
       part = config.get(section, {})
-      if field in part and part[field] is None:
-        with part.unlocked():
+      with part.unlocked():
+        if field not in part:
+          continue
+        value = part[field]
+        if value is None or annotation is Any:
           del part[field]
+        if value is not None:
+          part[field] = _literal(value) if annotation is Any else value
     self._unset = []
 
   def flag_type(self) -> str:
     return 'config file'
 
 
-# section -> the names there are, and the fields of a name
-_OPEN: tuple[tuple[str, Callable[[], Any], Callable[[str], Any]], ...] = (
-  ('model', lambda: models.FAMILIES, models.fields),
-  ('data', lambda: sources.SOURCES, datasets.fields),
+# section -> the fields of a name
+_OPEN: tuple[tuple[str, Callable[[str], Any]], ...] = (
+  ('model', models.fields),
+  ('data', datasets.fields),
 )
+
+
+def _literal(text: Any) -> Any:
+  """What a flag of an argument of unknown type means: a number, or text."""
+  try:
+    return ast.literal_eval(text) if isinstance(text, str) else text
+  except (ValueError, SyntaxError):
+    return text
 
 
 def _type(annotation: Any) -> type:
@@ -342,10 +387,8 @@ def _check_path(name: str, config: Any, path: str) -> None:
     if not isinstance(here, ConfigDict) or field not in here:
       above = '.'.join([name, *parts[:depth]])
       known = list(here) if isinstance(here, ConfigDict) else []
-      near = difflib.get_close_matches(field, known, 1)
-      hint = f' Did you mean {near[0]!r}?' if near else ''
       raise ValueError(
-        f'{above} has no field {field!r}.{hint} It has: '
+        f'{above} has no field {field!r}.{resolve.near(field, known)} It has: '
         f'{", ".join(sorted(known)) or "none"}.'
       )
     here = here[field]

@@ -19,7 +19,7 @@ import tqdm
 from absl import flags
 
 from experiments import entry, options
-from parallel_ar import describe, samplers, transform
+from parallel_ar import describe, resolve, samplers, transform
 from parallel_ar.data import text
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.model import AutoregressiveModel
@@ -40,21 +40,22 @@ _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _DATA_DIR = flags.DEFINE_string(
   'data_dir', None, 'Directory of the data files, for contexts and symbols.'
 )
-_SAMPLER = flags.DEFINE_enum(
+_SAMPLER = options.define_name(
   'sampler',
   'fixed_point',
   list(_SAMPLERS),
   'How to draw; cached needs a family with a decode path, gauss_seidel one by '
-  'rows, and window pays where blocks of slots are evaluated at once.',
+  'rows, and window pays where blocks of slots are evaluated at once; '
+  'my.module:function makes one of the model.',
 )
-_FORECASTER = flags.DEFINE_enum(
+_FORECASTER = options.define_name(
   'forecaster',
   'previous',
   [*forecasters.BY_NAME, 'learned'],
   'What fixed_point guesses for positions that are not final: the picks of the '
   'previous pass, zeros, the last final value, the one above, or what followed '
   'the last two symbols before; learned takes the heads that `forecaster` has '
-  'trained for the run.',
+  'trained for the run; my.module:function makes one of the model.',
 )
 _BATCH = flags.DEFINE_integer(
   'batch', 0, 'Samples drawn at once; 0 draws all of them.', lower_bound=0
@@ -154,7 +155,9 @@ def _draw(model: AutoregressiveModel, params: Any, context: Any) -> Any:
       f'--sampler={_SAMPLER.value} has guesses of its own.'
     )
   else:
-    draw = _SAMPLERS[_SAMPLER.value](model)
+    name = _SAMPLER.value
+    make = resolve.find(name, _SAMPLERS, 'sampler')
+    draw = resolve.call(name, 'sampler', make, model)
   keys = jax.random.split(jax.random.key(_SEED.value), _COUNT.value)
   size = _BATCH.value or _COUNT.value
   parts = []
@@ -174,7 +177,11 @@ def _draw(model: AutoregressiveModel, params: Any, context: Any) -> Any:
 
 def _forecaster(model: AutoregressiveModel) -> forecasters.Forecaster:
   if _FORECASTER.value != 'learned':
-    return forecasters.BY_NAME[_FORECASTER.value](model)
+    name = _FORECASTER.value
+    make = resolve.find(name, forecasters.BY_NAME, 'forecaster')
+    found = resolve.call(name, 'forecaster', make, model)
+    kind, how = forecasters.Forecaster, 'par.forecasters.last(model)'
+    return resolve.returned(name, 'forecaster', found, kind, how)
   run = pathlib.Path(entry.require(_WORKDIR))
   if run.is_file():  # its heads stand beside a file of parameters
     run = run.parent

@@ -14,6 +14,7 @@ appears. Without a mesh, or on one device, nothing here does anything.
 The mesh is the one of `jax.set_mesh`. Under `with mesh:` there is none.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,22 @@ def constrain(x: Array, *names: Any) -> Array:
   if mesh.empty or mesh.size == 1:
     return x
   return jax.lax.with_sharding_constraint(x, fit(x.shape, names, mesh.shape))
+
+
+def alone(function: Callable) -> Callable:
+  """The function, which sees no mesh, whatever mesh is in force.
+
+  A function of others may name axes of a mesh of its own, in annotations of
+  its parameters for example. Under ours they would be unknown, or mean what
+  they should not; where there is no mesh they ask for nothing.
+  """
+
+  @functools.wraps(function)
+  def hidden(*args: Any, **options: Any) -> Any:
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+      return function(*args, **options)
+
+  return hidden
 
 
 def batch(tree: Any) -> Any:

@@ -65,8 +65,8 @@ def test_a_leak_of_the_users_own_is_named_and_ends_with_1(tmp_path):
   [
     ([], '--model is needed'),
     (['--model=nothing'], 'name a module and what it holds'),
-    (['--model=no.such:thing'], 'No module named'),
-    (['--model=math:pi'], 'it is float'),
+    (['--model=no.such:thing'], 'no module no.such is found'),
+    (['--model=math:pi'], 'it gives float'),
   ],
 )
 def test_refuses(flags, words):

@@ -1,14 +1,14 @@
 """Every source of data by its name.
 
 A new source is one line here: a function (split, data_dir, **options) that
-returns a Dataset.
+returns a Dataset. One's own is named `my.module:function`, see `resolve`.
 """
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any
 
+from parallel_ar import resolve
 from parallel_ar.data import (
   binary,
   catalogue,
@@ -61,16 +61,26 @@ def fields(name: str) -> dict[str, Any]:
   """The options of a source.
 
   Args:
-    name: a key of SOURCES.
+    name: a key of SOURCES, or `my.module:function`.
 
   Returns:
-    option -> its annotation, such as bool.
+    option -> its annotation, such as bool: of the house's the arguments that
+    are named only, of one's own all but `split` and `data_dir`.
   """
-  signature = inspect.signature(SOURCES[name], eval_str=True)
+  source = resolve.find(name, SOURCES, 'data source')
+  if not resolve.is_own(name):
+    return {
+      option.name: option.annotation
+      for option in resolve.parameters(source).values()
+      if option.kind is option.KEYWORD_ONLY
+    }
+  if not callable(source):
+    resolve.returned(name, 'data source', source, Dataset, _MAKES)
   return {
-    option.name: option.annotation
-    for option in signature.parameters.values()
-    if option.kind is option.KEYWORD_ONLY
+    option.name: resolve.annotation(option)
+    for option in resolve.parameters(source).values()
+    if option.name not in ('split', 'data_dir')
+    and option.kind in (option.KEYWORD_ONLY, option.POSITIONAL_OR_KEYWORD)
   }
 
 
@@ -80,7 +90,9 @@ def load(
   """One split of a source.
 
   Args:
-    name: a key of SOURCES.
+    name: a key of SOURCES, or `my.module:function` that returns a Dataset; it
+      is called with `split`, with `data_dir` where it has that argument, and
+      with the options.
     split: 'train', 'valid', 'test'; 'train+valid' where the data are files.
     data_dir: directory of the data files, by default ./data; sources without
       files do not look at it.
@@ -93,16 +105,20 @@ def load(
     ValueError: an unknown name, split or option, or a wrong file.
     FileNotFoundError: a missing file.
   """
-  if name not in SOURCES:
-    raise ValueError(
-      f'There is no data source {name!r}; expected one of '
-      f'{", ".join(SOURCES)}.{dataset.suggest(name, SOURCES)}'
-    )
-  source, known = SOURCES[name], fields(name)
+  source = resolve.find(name, SOURCES, 'data source')
+  known = fields(name)
   for option in options:
     if option not in known:
       raise ValueError(
         f'The data source {name!r} has no option {option!r}; it has '
         f'{", ".join(known) or "none"}.{dataset.suggest(option, known)}'
       )
-  return source(split, data_dir, **options)
+  if not resolve.is_own(name):
+    return source(split, data_dir, **options)
+  if 'data_dir' in resolve.parameters(source):
+    options['data_dir'] = data_dir
+  found = resolve.call(name, 'data source', source, split, **options)
+  return resolve.returned(name, 'data source', found, Dataset, _MAKES)
+
+
+_MAKES = "par.data.Dataset('mine', split, x, num_values=V)"

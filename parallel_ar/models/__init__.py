@@ -1,22 +1,24 @@
 """Model families, and how a config names them.
 
-`build` turns the `model` section of a config into models. Every field of the
-section besides `name` is an argument of the family's factory.
+`build` turns the `model` section of a config into models. `name` is that of a
+family or `my.module:function` (see `resolve`), and every other field of the
+section an argument of its factory.
 """
 
 import collections.abc
-import difflib
+import dataclasses
 import functools
-import inspect
 import math
 import numbers
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
-from parallel_ar import heads, order, transform
+from parallel_ar import heads, order, partition, resolve, transform
+from parallel_ar.head import Head
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.models import any_order
 from parallel_ar.models.ardm import ardm
@@ -97,7 +99,13 @@ _ENSEMBLES: dict[Any, tuple[Callable[..., Any], dict[str, Any]]] = {
   nade: (eonade, _ORDERS),
   two_stream: (functools.partial(any_order.ensemble, two_stream), _ORDERS),
 }
-_COUPLING = 'coupling'  # of a categorical head, see `heads.categorical`
+# Of every model: the coupling of a categorical head, and another head.
+_HEAD_FIELDS = {'coupling': str, 'head': str}
+_HEADS: dict[str, Callable[..., Head]] = {
+  'bernoulli': lambda num_values: heads.bernoulli(),
+  'categorical': heads.categorical,
+  'discretized_logistic': heads.discretized_logistic,
+}
 # How a config names a rank.
 _ORDER = {
   'order': str,
@@ -118,23 +126,23 @@ def fields(name: str) -> dict[str, Any]:
   """What the `model` section of a config may hold for a family, by type.
 
   Args:
-    name: a key of FAMILIES.
+    name: a key of FAMILIES, or `my.module:function`.
 
   Returns:
-    field -> its annotation, such as int or Sequence[int].
+    field -> its annotation, such as int or Sequence[int]; where a function of
+    one's own has none, the type of its default, or Any.
   """
-  factory = FAMILIES[name]
+  factory = _factory(name)
   found = {
-    argument.name: argument.annotation
-    for argument in inspect.signature(
-      factory, eval_str=True
-    ).parameters.values()
+    argument.name: resolve.annotation(argument)
+    for argument in resolve.parameters(factory).values()
+    if argument.kind is not argument.VAR_KEYWORD
   }
   if found.pop('rank', None) is not None:
     found |= _ORDER
-  if factory in _ENSEMBLES:
+  if name in FAMILIES and factory in _ENSEMBLES:
     found |= _ENSEMBLES[factory][1]
-  return found | {_COUPLING: str}
+  return _HEAD_FIELDS | found
 
 
 def build(
@@ -143,11 +151,13 @@ def build(
   """Builds the models of a config's `model` section.
 
   Args:
-    config: `name` of the family, the factory's arguments, and for families
-      that take a rank `order`: 'raster', 'reverse', 'random' (with
-      `order_seed`), 'blocks' (with `order_block` positions each), 'channels'
-      or 'multiscale' (with `order_groups` an octave).
-      `coupling` is that of a categorical head.
+    config: `name` of the family or `my.module:function`, the factory's
+      arguments, and for those that take a rank `order`: 'raster', 'reverse',
+      'random' (with `order_seed`), 'blocks' (with `order_block` positions
+      each), 'channels' or 'multiscale' (with `order_groups` an octave).
+      `coupling` is that of a categorical head; `head` another head for the
+      same dist, by name or `my.module:function`, called with num_values, with
+      which training minimises -log p.
     rank: int[E], instead of the order that the config names. Families trained
       on all orders (ardm, two_stream) serve every rank with the same params.
 
@@ -161,21 +171,25 @@ def build(
   """
   options = dict(config)
   name = options.pop('name', None)
-  if name not in FAMILIES:
-    raise ValueError(f'Unknown model {name!r}{_hint(name, list(FAMILIES))}')
-  factory, allowed = FAMILIES[name], fields(name)
+  factory = _factory(name)
+  allowed, open_ended = fields(name), _is_open(factory)
   if rank is not None and 'order' not in allowed:
     raise ValueError(f'The model {name} has one order and takes no rank.')
   for field, value in options.items():
-    if field not in allowed:
+    if field not in allowed and not open_ended:
       raise ValueError(
         f'The model {name} has no field {field!r}{_hint(field, list(allowed))}'
       )
-    _check(field, value, allowed[field])
-  several, members = _ENSEMBLES.get(factory, (None, {}))
+    _check(field, value, allowed.get(field, Any))
+  house = name in FAMILIES
+  several, members = _ENSEMBLES.get(factory if house else None, (None, {}))
   if 'dtype' in options:
     options['dtype'] = _dtype(options['dtype'])
-  coupling = options.pop(_COUPLING, 'gumbel')
+  taken = () if house else resolve.parameters(factory)
+  coupling, head = (
+    None if field in taken else options.pop(field, None)
+    for field in _HEAD_FIELDS
+  )
   named = _rank(options)
   if rank is not None:
     named = rank
@@ -185,9 +199,55 @@ def build(
     options['rank'] = named
   if many and several is not None:
     models = several(**options)
-  else:
+  elif house:
     models = (factory(**options),)
-  return tuple(_coupled(model, coupling) for model in models)
+  else:
+    models = _own(name, factory, options)
+  return tuple(_headed(_coupled(m, coupling), head) for m in models)
+
+
+def _factory(name: Any) -> Callable[..., Any]:
+  """What makes the models of a name; a model of one's own is made already."""
+  found = resolve.find(name, FAMILIES, 'model')
+  if isinstance(found, AutoregressiveModel):
+    return lambda: found
+  if not callable(found):
+    resolve.returned(name, 'model', found, AutoregressiveModel, _MAKES)
+  return found
+
+
+_MAKES = 'par.from_function(...)'
+
+
+def _own(
+  name: str, factory: Callable[..., Any], options: dict[str, Any]
+) -> tuple[AutoregressiveModel, ...]:
+  """The models that a function of one's own makes.
+
+  They see no mesh: the names of axes in annotations of theirs are not ours.
+  """
+  made = resolve.call(name, 'model', partition.alone(factory), **options)
+  several = made if isinstance(made, tuple | list) and made else [made]
+  for model in several:
+    resolve.returned(name, 'model', model, AutoregressiveModel, _MAKES)
+  return tuple(_alone(model) for model in several)
+
+
+def _alone(model: AutoregressiveModel) -> AutoregressiveModel:
+  """The model whose functions see no mesh."""
+  parts = {
+    field.name: getattr(model, field.name)
+    for field in dataclasses.fields(model)
+    if field.name not in ('event', 'rank', 'head', 'context')
+  }
+  hide = lambda leaf: partition.alone(leaf) if callable(leaf) else leaf
+  return dataclasses.replace(model, **jax.tree.map(hide, parts))
+
+
+def _is_open(factory: Callable[..., Any]) -> bool:
+  """Whether a factory takes any field."""
+  arguments = resolve.parameters(factory).values()
+  return any(argument.kind is argument.VAR_KEYWORD for argument in arguments)
 
 
 def _check(field: str, value: Any, annotation: Any) -> None:
@@ -237,7 +297,7 @@ def _dtype(value: Any) -> Any:
 
 def _coupled(model: AutoregressiveModel, coupling: Any) -> AutoregressiveModel:
   """The model with another coupling of its categorical head."""
-  if coupling == 'gumbel':
+  if coupling in (None, 'gumbel'):
     return model
   if not model.head.name.startswith('categorical'):
     raise ValueError(
@@ -248,6 +308,16 @@ def _coupled(model: AutoregressiveModel, coupling: Any) -> AutoregressiveModel:
   head = heads.categorical(model.head.num_values, coupling)
   # Another pick of the same law: what training minimises stays.
   return transform.wrap(model, head=head, objective=model.objective)
+
+
+def _headed(model: AutoregressiveModel, name: Any) -> AutoregressiveModel:
+  """The model whose dist another head reads."""
+  if name is None:
+    return model
+  make = resolve.find(name, _HEADS, 'head')
+  head = resolve.call(name, 'head', make, model.head.num_values)
+  resolve.returned(name, 'head', head, Head, 'par.heads.categorical(V)')
+  return transform.wrap(model, head=head)
 
 
 def _rank(options: dict[str, Any]) -> Any:
@@ -280,6 +350,5 @@ def _rank(options: dict[str, Any]) -> Any:
 
 
 def _hint(word: Any, words: list[str]) -> str:
-  close = difflib.get_close_matches(str(word), words, 1)
-  maybe = f' Did you mean {close[0]!r}?' if close else ''
-  return f'.{maybe} Choose from: {", ".join(sorted(words))}.'
+  known = ', '.join(sorted(words))
+  return f'.{resolve.near(word, words)} Choose from: {known}.'

@@ -4,22 +4,23 @@ A file under configs/ takes `default_config()`, overrides what differs and
 names its model; a flag overrides that. Sections `data` and `model` are open,
 because their fields are the arguments of a data source and a model factory,
 which check them; in the others an unknown field is an error that suggests the
-nearest name.
+nearest name. Where a name is expected, `my.module:function` is taken too.
 """
 
 import difflib
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from parallel_ar import resolve
 from parallel_ar.partition import AXES
 from parallel_ar.training import optimizer
 
-OPEN_SECTIONS = ('data', 'model')
+OPEN_SECTIONS = ('data', 'model', 'optimizer.options')
 _MOST_BYTES = 1 << 22  # of a config.json
 
 
@@ -42,7 +43,7 @@ def default_config() -> ConfigDict:
   )
   config.lock()
   for section in OPEN_SECTIONS:
-    config[section].unlock()
+    _get(config, section).unlock()
   return config
 
 
@@ -71,9 +72,9 @@ def _model() -> dict[str, Any]:
 
 def _optimizer() -> dict[str, Any]:
   return {
-    'name': 'adam',  # adam, adamw, adagrad, adadelta, sgd
+    'name': 'adam',  # one of `optimizer.RULES`, or my.module:function
     'learning_rate': 1e-3,  # the peak of the schedule
-    'schedule': 'constant',  # constant, cosine, linear, exponential
+    'schedule': 'constant',  # of `optimizer.SCHEDULES`, or my.module:function
     'warmup_steps': 0,  # linear rise to the peak, in updates
     'decay_steps': 0,  # updates of cosine and linear; 0: the rest of the run
     'end_factor': 0.0,  # last rate / peak, of cosine and linear
@@ -88,6 +89,7 @@ def _optimizer() -> dict[str, Any]:
     'initial_accumulator': 0.0,  # adagrad
     'momentum': 0.0,  # sgd
     'nesterov': False,  # sgd
+    'options': {},  # arguments of any other rule
   }
 
 
@@ -138,14 +140,19 @@ def _one_of(*names: str) -> _Check:
   return (lambda v: v in names, f'one of {", ".join(names)}')
 
 
+def _named(names: Sequence[str]) -> _Check:
+  right = lambda v: v in names or resolve.is_own(v)
+  return (right, f'one of {", ".join(names)}, or my.module:function')
+
+
 _CHECKS: dict[str, _Check] = {
   'seed': (lambda v: 0 <= v < 2**32, 'a whole number in [0, 2^32)'),
   **dict.fromkeys((f'mesh.{axis}' for axis in AXES), _AXIS),
   'data.name': _NAME,
   'data.train_split': _NAME,
   'model.name': _NAME,
-  'optimizer.name': _one_of(*optimizer.RULES),
-  'optimizer.schedule': _one_of(*optimizer.SCHEDULES),
+  'optimizer.name': _named((*optimizer.RULES, *optimizer.OPTAX)),
+  'optimizer.schedule': _named(optimizer.SCHEDULES),
   'optimizer.learning_rate': _RATE,
   'optimizer.warmup_steps': _COUNT,
   'optimizer.decay_steps': _COUNT,
@@ -272,7 +279,7 @@ def from_json(data: Any) -> ConfigDict:
       made[key] |= value
     else:
       raise ValueError(f'config.{key} = {value!r}: expected a section.')
-  for section in OPEN_SECTIONS:
+  for section in ('data', 'model'):
     if 'name' not in data.get(section, {}):
       raise ValueError(
         f'config.{section}.name is missing, and nothing else says what it was.'

@@ -5,13 +5,14 @@ in every checkpoint. A start finds it there and compares itself:
 
   config      its fields but for the FREE ones, which change no parameter
   data        what was read: examples, values, symbols, labels, a digest
+  modules     code of one's own that the config names, a digest of each
   precision   of the numbers and the kind of the keys, beside model.dtype
   conditions  versions, devices, code: they change bits, and no law
 
-A difference in one of the first three is refused, or allowed by name and then
+A difference in one of the first four is refused, or allowed by name and then
 remembered: `history` has one entry a field, and the step from which it holds.
-Conditions may change (a job moves to another machine); they are remembered
-too. Every result that is made from the run carries the history.
+Conditions may change (a job moves); they are remembered too. Every result that
+is made of the run has it.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ from ml_collections import ConfigDict
 from parallel_ar import models
 from parallel_ar.data import sources
 from parallel_ar.data.dataset import Dataset
-from parallel_ar.training import configuration, optimizer, results
+from parallel_ar.training import configuration, optimizer, own_code, results
 
 Json = dict[str, Any]
 
@@ -78,8 +79,7 @@ def of(config: Json) -> Json:
     config: JSON form of its configuration.
 
   Returns:
-    JSON data with `config`, `precision`, `conditions`, and empty `data` and
-    `history`.
+    JSON data, whose `data` and `history` are empty yet.
   """
   devices = jax.devices()
   conditions = {
@@ -94,6 +94,7 @@ def of(config: Json) -> Json:
     'began': time.strftime(_TIME),
     'config': config,
     'data': {},
+    'modules': own_code.digests(config),
     'precision': {name: getattr(jax.config, name) for name in _PRECISION},
     'conditions': conditions,
     'history': [],
@@ -106,8 +107,7 @@ def fingerprint(data: Dataset) -> Json:
   Returns:
     JSON data: `source`, `split`, `examples`, `event`, `num_values`, `binarize`,
     `symbols` (hexadecimal, of text), `labels` ('dtype[shape] low..high') and
-    `digest`, of SHA-256 over examples and labels; of an array beyond 1 GiB,
-    over rows at equal distances.
+    `digest`, of SHA-256 over all; beyond 1 GiB over rows at equal distances.
   """
   digest, labels = hashlib.sha256(), []
   _hash(digest, data.x)
@@ -198,8 +198,9 @@ def changes(there: Json, here: Json) -> tuple[list[str], list[str], list[str]]:
   for split in ('train', 'valid') if selects else ('train',):
     old, new = (i.get('data', {}).get(split) for i in (there, here))
     kinds['law'] += _part_changes(old, new, f'{split}_data')
-  for part, kind in (('precision', 'law'), ('conditions', 'conditions')):
-    kinds[kind] += _part_changes(there.get(part), here.get(part), part)
+  for part in ('modules', 'precision', 'conditions'):
+    lines = _part_changes(there.get(part), here.get(part), part)
+    kinds[part if part in kinds else 'law'] += lines
   return kinds['law'], kinds['conditions'], kinds['free']
 
 

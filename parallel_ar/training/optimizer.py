@@ -9,7 +9,8 @@ The update of every rule is
 where weight decay touches what an input is multiplied with or looked up in:
 kernels and tables. Biases and scales keep their freedom, whatever their shape.
 `t` counts optimizer updates from 0; an update of accumulated micro-batches is
-one update.
+one update. `name` and `schedule` may also be `my.module:function`, such as
+mine:rule(rate, **options) and mine:schedule(peak, updates), see `resolve`.
 """
 
 from collections.abc import Mapping
@@ -17,9 +18,19 @@ from typing import Any
 
 import jax
 import optax
+import optax.contrib
 from ml_collections import ConfigDict
 
+from parallel_ar import resolve
+
 RULES = ('adam', 'adamw', 'adagrad', 'adadelta', 'sgd')
+# Of optax, by its names: called with the schedule and `options`. Rules whose
+# parameters to evaluate are not those that are trained are not among them.
+OPTAX = (
+  *('adabelief', 'adafactor', 'adamax', 'adamaxw', 'adan', 'amsgrad', 'lamb'),
+  *('lars', 'lion', 'nadam', 'nadamw', 'novograd', 'radam', 'rmsprop', 'yogi'),
+  *('sign_sgd', 'muon', 'adopt'),
+)
 _FREE = ('bias', 'scale', 'start')
 SCHEDULES = ('constant', 'cosine', 'linear', 'exponential')
 
@@ -36,14 +47,22 @@ def make(config: ConfigDict, *, steps: int) -> optax.GradientTransformation:
     An optax transformation.
 
   Raises:
-    ValueError: the rule or the schedule is unknown.
+    ValueError: the rule or the schedule is unknown, or takes no such options.
   """
   parts = []
+  rate = schedule(config, steps=steps)
   if config.clip_norm > 0:
     parts.append(optax.clip_by_global_norm(config.clip_norm))
+  if config.name not in RULES:
+    return optax.chain(*parts, _other_rule(config, rate))
+  if options := dict(config.options):
+    raise ValueError(
+      f'config.optimizer.options = {options} are arguments of the other rules; '
+      f'{config.name} has fields of its own: set config.optimizer.b1 and so on.'
+    )
   if config.weight_decay > 0 and config.name != 'adamw':
     parts.append(optax.add_decayed_weights(config.weight_decay, mask=decayed))
-  parts.append(_rule(config, schedule(config, steps=steps)))
+  parts.append(_rule(config, rate))
   return optax.chain(*parts)
 
 
@@ -82,7 +101,13 @@ def schedule(config: ConfigDict, *, steps: int) -> optax.Schedule:
     case 'exponential':
       body = optax.exponential_decay(peak, length, config.decay_rate)
     case name:
-      raise ValueError(_unknown('schedule', name, SCHEDULES))
+      make = resolve.find(name, dict.fromkeys(SCHEDULES), 'schedule')
+      body = resolve.call(name, 'schedule', make, peak, length)
+      if not callable(body):
+        raise ValueError(
+          f'The schedule {name} must return a function of the update, t -> '
+          f'rate, as optax.cosine_decay_schedule does; it gives {body!r}.'
+        )
   if not warmup:
     return body
   rise = optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1))
@@ -126,7 +151,33 @@ def _rule(
         rate, momentum=config.momentum or None, nesterov=config.nesterov
       )
     case name:
-      raise ValueError(_unknown('name', name, RULES))
+      raise AssertionError(name)
+
+
+def _other_rule(
+  config: ConfigDict, rate: optax.Schedule
+) -> optax.GradientTransformation:
+  """A rule of optax or of one's own, which takes no fields but `options`."""
+  name, options = config.name, dict(config.options)
+  if config.weight_decay:
+    raise ValueError(
+      f'config.optimizer.weight_decay = {config.weight_decay} is not read by '
+      f'{name}: set config.optimizer.options.weight_decay, where it takes one.'
+    )
+  known = {
+    n: getattr(optax, n, None) or getattr(optax.contrib, n) for n in OPTAX
+  }
+  make = resolve.find(name, known | dict.fromkeys(RULES), 'optimizer')
+  if not resolve.is_own(name):
+    taken = resolve.parameters(make)
+    if wrong := [option for option in options if option not in taken]:
+      raise ValueError(
+        f'config.optimizer.options.{wrong[0]}: optax.{name} has no such '
+        f'argument.{resolve.near(wrong[0], taken)} It has {", ".join(taken)}.'
+      )
+  found = resolve.call(name, 'optimizer', make, rate, **options)
+  kind, how = optax.GradientTransformation, 'optax.chain(...)'
+  return resolve.returned(name, 'optimizer', found, kind, how)
 
 
 def decayed(params: Any) -> Any:
@@ -142,10 +193,3 @@ def decayed(params: Any) -> Any:
     return name == 'kernel' or not (row or name in _FREE)
 
   return jax.tree_util.tree_map_with_path(one, params)
-
-
-def _unknown(field: str, name: str, known: tuple[str, ...]) -> str:
-  return (
-    f'config.optimizer.{field} = {name!r} is unknown. Expected one of '
-    f'{", ".join(known)}.'
-  )

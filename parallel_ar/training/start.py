@@ -46,8 +46,13 @@ class Start:
 
     Raises:
       ValueError: they are not those of the run.
-      RollCallError: another host has other data.
+      RollCallError: another host has other data, or other modules.
     """
+    multihost.require_same(
+      'the code of your own',
+      ', '.join(' '.join(m) for m in self.identity['modules'].items()),
+      'Give every host the same modules.',
+    )
     data = {'train': identity.fingerprint(train)}
     if valid is not None:
       data['valid'] = identity.fingerprint(valid)

@@ -16,6 +16,7 @@ from parallel_ar.training import (
   checkpoint,
   configuration,
   datasets,
+  own_code,
   params_file,
   run_directory,
 )
@@ -67,7 +68,8 @@ def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
   """The configuration of a run, or of a file of parameters.
 
   Raises:
-    ValueError: there is no run.
+    ValueError: there is no run, or it names code that is not here, or that a
+      record may not call (see `resolve.trust`).
   """
   path = run_directory.resolve(workdir)
   try:
@@ -82,9 +84,11 @@ def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
       'directory that experiments.train was given.'
     ) from error
   try:
-    return configuration.from_json(data)
+    config = configuration.from_json(data)
   except ValueError as error:
     raise ValueError(f'{path} records no run: {error}') from error
+  own_code.trust(config, path)
+  return config
 
 
 def load(
@@ -136,11 +140,12 @@ def load(
       )
   finally:
     checkpoints.close()
-  notes = tuple(checkpoints.notes)
-  name = f'{name} of step {step}'
   identity = identity_lib.read(workdir)
   assert identity is not None, 'there is a config'
+  notes = (*checkpoints.notes, *_told(own_code.changed(identity, config)))
+  name = f'{name} of step {step}'
   config = identity_lib.note(workdir, identity, name, step)
+  own_code.trust(config, workdir)
   return Trained(config, models, params, name, step, identity, notes)
 
 
@@ -180,14 +185,21 @@ def _load_file(path: pathlib.Path, which: str, step: int | None) -> Trained:
         f'{path.name} holds the raw parameters of step {at}, though its run '
         'validates their moving average.'
       )
-  for note in notes:
-    checkpoint.tell(note)
+  notes = _told(notes + own_code.changed(meta.get('identity'), config))
   name = f'{name} of step {at}'
   identity = meta.get('identity')  # absent from files of before there were
   if isinstance(identity, dict):
     identity = identity_lib.checked(identity | {'config': meta['config']}, path)
     config = identity_lib.note(path, identity, name, at)
+    own_code.trust(config, path)
   return Trained(config, models, params, name, at, identity, tuple(notes))
+
+
+def _told(notes: list[str]) -> list[str]:
+  """Lines, said on stderr and noted in every result."""
+  for note in notes:
+    checkpoint.tell(note)
+  return notes
 
 
 def _build(
