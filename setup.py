@@ -51,6 +51,9 @@ setuptools.setup(
     'quantization': ['qwix>=0.1.8'],
     # Models as files that run without this library (jax.export).
     'export': ['flatbuffers>=24.3'],
+    # What from_equinox and from_haiku take.
+    'equinox': ['equinox>=0.13'],
+    'haiku': ['dm-haiku>=0.0.16'],
     'test': ['chex>=0.1.92', 'pytest>=9.0', 'pytest-xdist>=3.8'],
     'dev': ['mypy>=2.0', 'ruff>=0.15'],
   },

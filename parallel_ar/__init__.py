@@ -13,6 +13,13 @@ par.codec(model).encode(params, x)        # bytes, and decode() gives x back
 from typing import TYPE_CHECKING
 
 from parallel_ar import heads, lazily, order
+from parallel_ar.adapters import (
+  from_apply,
+  from_equinox,
+  from_haiku,
+  from_linen,
+  from_nnx,
+)
 from parallel_ar.coding import Codec, codec
 from parallel_ar.decode import Decode, derive_decode, recompute_decode
 from parallel_ar.doors import check_events
@@ -28,7 +35,6 @@ from parallel_ar.model import (
   AutoregressiveModel,
   describe,
   from_function,
-  from_linen,
 )
 from parallel_ar.samplers import (
   Level,
@@ -79,8 +85,12 @@ __all__ = [
   'describe',
   'fixed_point',
   'forecasters',
+  'from_apply',
+  'from_equinox',
   'from_function',
+  'from_haiku',
   'from_linen',
+  'from_nnx',
   'gauss_seidel',
   'heads',
   'hierarchical',

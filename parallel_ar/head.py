@@ -5,7 +5,7 @@ and calls what is no symbol impossible to score, so that no sampler, likelihood
 or codec can forget to.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +23,17 @@ class _Parts(NamedTuple):
   pmf: Callable[[Dist], Array] | None = None
   chain: Callable[[Dist, Array], Array] | None = None
   temper: Callable[[Dist, Any], Dist] | None = None
+  parts: Any = None  # a NamedTuple class
+
+
+class Logits(NamedTuple):
+  """What heads over an alphabet take: one array, by itself or by this name.
+
+  Attributes:
+    logits: float[E, V], or float[E] of two values.
+  """
+
+  logits: Array
 
 
 class Head(_Parts):
@@ -42,6 +53,10 @@ class Head(_Parts):
     chain: (dist, x) -> float[E, C, V], of channels given those before, or None.
     temper: (dist, temperature) -> dist of p^(1/temperature) normalised for
       each position, or None.
+    parts: a NamedTuple class with the parts of a dist, which may then come in
+      any tuple, mapping or object that has them by name, or in a plain tuple
+      of that order; the functions see that class, or the array where there is
+      only one. None takes a dist as it is.
   """
 
   __slots__ = ()
@@ -49,8 +64,10 @@ class Head(_Parts):
   def __new__(cls, *args: Any, **fields: Any) -> 'Head':
     """Guards the functions; those of another head are guarded anew."""
     parts = _Parts(*args, **fields)
-    wide: dict[str, Any] = {k: _widened(getattr(parts, k)) for k in _OF_A_DIST}
-    terms = _of_symbols(parts.name, parts.num_values, parts.log_prob)
+    wide: dict[str, Any] = {
+      k: _widened(getattr(parts, k), parts) for k in _OF_A_DIST
+    }
+    terms = _of_symbols(parts)
     return super().__new__(cls, *parts._replace(log_prob=terms, **wide))
 
   @classmethod
@@ -72,26 +89,70 @@ def widen(tree: Any) -> Any:
   return jax.tree.map(one, tree)
 
 
-def _widened(function: Callable | None) -> Callable | None:
+def is_named(head: _Parts, dist: Any) -> bool:
+  """Whether a dist holds what the head takes by name."""
+  if head.parts is None:
+    return False
+  if isinstance(dist, Mapping):
+    return bool(set(dist) & set(head.parts._fields))
+  return any(hasattr(dist, name) for name in head.parts._fields)
+
+
+def parts_of(head: _Parts, dist: Any) -> Any:
+  """A dist as the head's functions see it.
+
+  Raises:
+    ValueError: it lacks a part, or has no names and another number of parts.
+  """
+  kind = head.parts
+  if kind is None or isinstance(dist, kind) and len(kind._fields) > 1:
+    return dist
+  names, optional = kind._fields, kind._field_defaults
+  if is_named(head, dist):
+    get = dist.get if isinstance(dist, Mapping) else _getter(dist)
+    found = {name: get(name) for name in names}
+    lacks = [n for n in names if found[n] is None and n not in optional]
+    if lacks:
+      raise ValueError(
+        f'the head {head.name} takes {", ".join(names)} by name; got '
+        f'{type(dist).__name__} without {", ".join(lacks)}'
+      )
+    made = kind(**found)
+  elif len(names) == 1:
+    return dist
+  elif isinstance(dist, (tuple, list)) and len(dist) == len(names):
+    made = kind(*dist)
+  else:
+    raise ValueError(
+      f'the head {head.name} takes {", ".join(names)}, by name in a '
+      f'{kind.__name__} or a dict; got {type(dist).__name__}'
+    )
+  return made[0] if len(names) == 1 else made
+
+
+def _getter(dist: Any) -> Callable[[str], Any]:
+  return lambda name: getattr(dist, name, None)
+
+
+def _widened(function: Callable | None, parts: _Parts) -> Callable | None:
   if function is None:
     return None
   inner = getattr(function, 'inside_head', function)
 
   def wide(dist: Dist, *args: Any) -> Any:
-    return inner(widen(dist), *args)
+    return inner(widen(parts_of(parts, dist)), *args)
 
   wide.inside_head = inner  # type: ignore[attr-defined]
   return wide
 
 
-def _of_symbols(
-  name: str, num_values: int | None, log_prob: Callable
-) -> Callable:
+def _of_symbols(parts: _Parts) -> Callable:
   """log_prob of wide dists, nan where x is no symbol."""
+  name, num_values, log_prob = parts.name, parts.num_values, parts.log_prob
   inner = getattr(log_prob, 'inside_head', log_prob)
 
   def terms(dist: Dist, x: Array) -> Array:
-    x, dist = jnp.asarray(x), widen(dist)
+    x, dist = jnp.asarray(x), widen(parts_of(parts, dist))
     if num_values is None:
       return widen(inner(dist, x))
     if not jnp.issubdtype(x.dtype, jnp.integer):

@@ -14,7 +14,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from parallel_ar import keys, order
 from parallel_ar.decode import Decode
@@ -152,6 +151,7 @@ def from_function(
   features: Features | None = None,
   objective: Objective | None = None,
   init_from_data: FromData | None = None,
+  conditionals_given: Given | None = None,
   causality: Literal['exact', 'rounding'] = 'exact',
   name: str = 'function',
 ) -> AutoregressiveModel:
@@ -168,6 +168,7 @@ def from_function(
     features: for forecasting heads.
     objective: what training minimises, instead of -log p(x).
     init_from_data: what training starts from, on its first batch.
+    conditionals_given: where one network serves every order.
     causality: 'rounding' where outputs are causal up to rounding only, as with
       Fourier transforms.
     name: shown in errors.
@@ -179,7 +180,7 @@ def from_function(
     ValueError: the parts do not fit each other.
   """
   return AutoregressiveModel(
-    event=_event(event),
+    event=as_event(event),
     rank=np.asarray(rank),
     head=head,
     init=init or (lambda key: {}),
@@ -189,57 +190,9 @@ def from_function(
     features=features,
     objective=objective,
     init_from_data=init_from_data,
+    conditionals_given=conditionals_given,
     causality=causality,
     name=name,
-  )
-
-
-def from_linen(
-  module: nn.Module,
-  *,
-  event: jax.ShapeDtypeStruct | order.Shape,
-  rank: ArrayLike,
-  head: Head,
-  context: Any = None,
-  decode: Decode | None = None,
-  features: Features | None = None,
-  objective: Objective | None = None,
-  causality: Literal['exact', 'rounding'] = 'exact',
-  name: str = '',
-) -> AutoregressiveModel:
-  """Makes a model of a Linen module called as `module(x, context)`.
-
-  Linen ends here. The module may own parameters only; a mutable collection
-  would be state hidden from samplers.
-
-  Raises:
-    ValueError: the parts do not fit, or the module owns other collections.
-  """
-  event = _event(event)
-
-  def init(key: PRNGKey) -> Params:
-    x, c = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (event, context))
-    variables = module.init(key, x, c)
-    if extra := set(variables) - {'params'}:
-      raise ValueError(
-        f'{type(module).__name__} owns the collections {sorted(extra)}; a '
-        'model may own only params. Batch statistics and mutable caches leak '
-        'state between positions or examples.'
-      )
-    return variables.get('params', {})
-
-  return AutoregressiveModel(
-    event=event,
-    rank=np.asarray(rank),
-    head=head,
-    init=jax.jit(init),  # Linen's would compile each operation alone
-    conditionals=lambda params, x, c: module.apply({'params': params}, x, c),
-    context=context,
-    decode=decode,
-    features=features,
-    objective=objective,
-    causality=causality,
-    name=name or type(module).__name__,
   )
 
 
@@ -269,7 +222,8 @@ def describe(model: AutoregressiveModel) -> str:
   )
 
 
-def _event(event: jax.ShapeDtypeStruct | order.Shape) -> jax.ShapeDtypeStruct:
+def as_event(event: jax.ShapeDtypeStruct | order.Shape) -> jax.ShapeDtypeStruct:
+  """The shape and dtype of one x; int32 where only a shape is given."""
   if isinstance(event, jax.ShapeDtypeStruct):
     return event
   return jax.ShapeDtypeStruct(order.as_shape(event), jnp.int32)
@@ -305,7 +259,7 @@ def _check_fit(model: AutoregressiveModel) -> None:
   """Traces the record's functions on abstract values."""
   shape, event = model.rank.shape, model.event
   key = jax.eval_shape(lambda: jax.random.key(0))
-  params = _trace(model, 'init(key)', model.init, key)
+  params = _trace(model, 'init(key)', model.init, key, hint=_OF_ARRAYS)
   dist = _trace(
     model,
     f'conditionals(params, x, context) on x {_spec(event)}',
@@ -316,10 +270,13 @@ def _check_fit(model: AutoregressiveModel) -> None:
   )
   for leaf in jax.tree.leaves(dist):
     if leaf.shape[: len(shape)] != shape:
+      batch = leaf.shape[1 : 1 + len(shape)] == shape
       raise ValueError(
         f'{model.name}: conditionals returned a leaf {_spec(leaf)}; every '
         f'leaf must lead with the positions [{_show(shape)}], one conditional '
         'for each.'
+        + ' A function is for ONE example; par.from_apply takes one with a '
+        'batch axis.' * batch
       )
   noise = _trace(
     model, 'head.noise', lambda key: position_noise(model, key), key
@@ -365,14 +322,26 @@ def _check_fit(model: AutoregressiveModel) -> None:
     )
 
 
-def _trace(model: AutoregressiveModel, what: str, fn: Callable, *args) -> Any:
+_OF_ARRAYS = (
+  ' init gives a tree of arrays. Of a module take par.from_linen, from_nnx, '
+  'from_equinox or from_haiku.'
+)
+
+
+def _trace(
+  model: AutoregressiveModel,
+  what: str,
+  fn: Callable,
+  *args: Any,
+  hint: str = '',
+) -> Any:
   try:
     return jax.eval_shape(fn, *args)
   except Exception as error:
     raise ValueError(
       f'{model.name}: {what} could not be traced: {error} (event '
       f'{_spec(model.event)}, context {_spec(model.context)}, head '
-      f'{model.head.name}).'
+      f'{model.head.name}).' + hint * isinstance(error, TypeError)
     ) from error
 
 

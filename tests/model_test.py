@@ -1,6 +1,7 @@
 """The record: what it checks when it is made, and how it is made."""
 
 import dataclasses
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from parallel_ar import heads, model, order
+from parallel_ar import adapters, heads, model, order
 from parallel_ar.decode import recompute_decode
 from parallel_ar.heads import categorical
 from parallel_ar.testing import case as cases
@@ -127,7 +128,7 @@ class TestFromLinen:
         return nn.BatchNorm(use_running_average=True)(x[:, None] * 1.0)[:, 0]
 
     with pytest.raises(ValueError, match=r"Normed owns .*'batch_stats'.*leak"):
-      model.from_linen(
+      adapters.from_linen(
         Normed(), event=(4,), rank=order.raster(4), head=heads.bernoulli()
       )
 
@@ -136,7 +137,7 @@ class TestFromLinen:
       def __call__(self, x, context):
         return jnp.zeros(x.shape)
 
-    record = model.from_linen(
+    record = adapters.from_linen(
       Constant(), event=(4,), rank=order.raster(4), head=heads.bernoulli()
     )
     assert record.init(jax.random.key(0)) == {}
@@ -200,8 +201,43 @@ def test_a_function_takes_what_the_record_takes():
     'features': lambda params, x, context: jnp.zeros((4, 2)),
     'objective': lambda params, x, context, key: jnp.zeros(()),
     'init_from_data': lambda key, x, context: net.init(key),
+    'conditionals_given': lambda params, x, context, slots, count: x,
     'causality': 'rounding',
   }
   record = build(net.conditionals, head=net.head, init=net.init, **fields)
   for name, given in fields.items():
     assert getattr(record, name) is given, name
+
+
+def test_no_field_of_the_record_is_forgotten():
+  of_record = {field.name for field in dataclasses.fields(net_of_record())}
+  taken = set(inspect.signature(model.from_function).parameters)
+  assert of_record - {'conditionals'} == taken - {'fn'}
+  through = set(adapters.Fields.__annotations__)
+  own = {'event', 'rank', 'head', 'init', 'conditionals'}
+  assert through == of_record - own
+
+
+def net_of_record():
+  return toys.sigmoid_net((4,))
+
+
+class TestMessages:
+  """What is wrong in the words of who wrote it, and what to do."""
+
+  @pytest.mark.parametrize(
+    ('shape', 'message'),
+    [
+      ((4, 6), r'V = 5 values, your last axis has 6 .*categorical\(6\)'),
+      ((4, 3), r'V = 5 values, your last axis has 3 .*for each of the 5'),
+      ((4,), r'V = 5 values, your last axis has 4'),
+      ((1, 4, 5), r'leaf float32\[1, 4, 5\].*ONE example; par.from_apply'),
+    ],
+  )
+  def test_another_number_of_logits(self, shape, message):
+    with pytest.raises(ValueError, match=message):
+      build(lambda p, x, c: jnp.zeros(shape), head=heads.categorical(5))
+
+  def test_a_module_is_no_tree_of_arrays(self):
+    with pytest.raises(ValueError, match='tree of arrays.*from_equinox'):
+      build(lambda params, x, c: zeros(*x), init=lambda key: {'w': jnp.tanh})

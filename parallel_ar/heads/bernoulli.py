@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from parallel_ar.model import Head
+from parallel_ar.head import Head, Logits
 from parallel_ar.types import Array, PRNGKey
 
 
@@ -14,7 +14,8 @@ def bernoulli() -> Head:
     x_i(l_i, g_i) = 1[l_i + g_i > 0],   g_i ~ Logistic(0, 1)
 
   The noise is the difference of two Gumbels, so that this is the Gumbel-max
-  rule for the logits (0, l_i). `dist` is the array of logits, float[E].
+  rule for the logits (0, l_i). `dist` is the array of logits, float[E], or
+  {'logits': array}.
 
   For two values the rule is a maximal coupling: under shared noise two logits
   pick different values with probability |p - q|, the total variation distance,
@@ -28,6 +29,7 @@ def bernoulli() -> Head:
     pick=_pick,
     pmf=_pmf,
     temper=lambda logits, temperature: logits / temperature,
+    parts=Logits,
   )
 
 

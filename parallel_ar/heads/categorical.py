@@ -7,7 +7,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from parallel_ar.model import Head
+from parallel_ar.head import Head, Logits
 from parallel_ar.types import Array, PRNGKey
 
 Coupling = Literal['gumbel', 'inverse_cdf']
@@ -19,8 +19,8 @@ def categorical(num_values: int, coupling: Coupling = 'gumbel') -> Head:
     log p(x_i)    = l_i[x_i] - logsumexp(l_i)                           [nats]
     x_i(l_i, g_i) = argmax_v (l_i[v] + g_i[v]),   g_i[v] ~ Gumbel(0, 1)
 
-  `dist` is the array of logits, float[E, V]. Under shared noise two logits
-  agree with probability at least (1 - TV) / (1 + TV).
+  `dist` is the array of logits, float[E, V], or {'logits': array}. Under shared
+  noise two logits agree with probability at least (1 - TV) / (1 + TV).
 
   With coupling='inverse_cdf' the pick of a uniform u_i is the first v whose
   cumulative probability exceeds u_i. It needs one number a position instead of
@@ -54,6 +54,7 @@ def categorical(num_values: int, coupling: Coupling = 'gumbel') -> Head:
       pick=of_logits(_invert),
       pmf=of_logits(_pmf),
       temper=of_logits(_temper),
+      parts=Logits,
     )
 
   def noise(key: PRNGKey, position: Array) -> Array:
@@ -69,6 +70,7 @@ def categorical(num_values: int, coupling: Coupling = 'gumbel') -> Head:
     pick=of_logits(_pick),
     pmf=of_logits(_pmf),
     temper=of_logits(_temper),
+    parts=Logits,
   )
 
 
@@ -77,11 +79,22 @@ def _of_logits(num_values: int, function: Callable) -> Callable:
 
   def of(logits: Array, *args: Any) -> Array:
     shape = getattr(logits, 'shape', None)
-    if shape is None or shape[-1:] != (num_values,):
-      got = type(logits).__name__ if shape is None else f'shape {shape}'
+    if shape is None:
       raise ValueError(
         f'a categorical head of V = {num_values} values takes an array of '
-        f'logits whose last axis is {num_values}; got {got}'
+        f"logits, or {{'logits': array}}; got {type(logits).__name__}"
+      )
+    if shape[-1:] != (num_values,):
+      last = shape[-1] if shape else 0
+      cure = f'give one logit for each of the {num_values} values'
+      if last > num_values:
+        cure = (
+          f'cut them, logits[..., :{num_values}], or take categorical({last})'
+        )
+      raise ValueError(
+        f'the head has V = {num_values} values, your last axis has {last} '
+        f'(shape {shape}), and a categorical head takes logits whose last axis '
+        f'is {num_values}: {cure}'
       )
     return function(logits, *args)
 

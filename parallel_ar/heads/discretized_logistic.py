@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from parallel_ar.model import Head
+from parallel_ar.head import Head
 from parallel_ar.types import Array, PRNGKey
 
 _MIN_LOG_SCALE = -7.0
@@ -27,7 +27,7 @@ class Logistics(NamedTuple):
   logits: Array
   means: Array
   log_scales: Array
-  links: Array | None
+  links: Array | None = None
 
 
 def discretized_logistic(
@@ -45,7 +45,7 @@ def discretized_logistic(
   A pick takes k by Gumbel noise, and then v_c = m_c + s_c g_c, g_c ~ Logistic,
   rounded to the nearest value, channel after channel.
 
-  `dist` is a `Logistics`; events are int[E, C].
+  `dist` is a `Logistics`, or a dict with its parts; events are int[E, C].
 
   Args:
     num_values: V.
@@ -119,6 +119,7 @@ def discretized_logistic(
     pick=pick,
     pmf=pmf if channels == 1 else None,
     chain=chain,
+    parts=Logistics,
   )
 
 

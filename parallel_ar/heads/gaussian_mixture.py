@@ -1,16 +1,31 @@
 """Real-valued conditionals."""
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from parallel_ar.model import Head
+from parallel_ar.head import Head
 from parallel_ar.types import Array, PRNGKey
 
 _MIN_LOG_SCALE = -87.0
 _MOST = 1e19  # deviations; its square is still a float32
+
+
+class Mixture(NamedTuple):
+  """Parameters of the mixtures: what `dist` is.
+
+  Attributes:
+    logits: float[E, K], of the weights.
+    means: float[E, K].
+    log_scales: float[E, K], of the standard deviations.
+  """
+
+  logits: Array
+  means: Array
+  log_scales: Array
 
 
 def gaussian_mixture(num_components: int = 1) -> Head:
@@ -19,8 +34,9 @@ def gaussian_mixture(num_components: int = 1) -> Head:
     log p(x_i)    = logsumexp_k (log w_k + log N(x_i; m_k, s_k^2))      [nats]
     x_i(d_i, g_i) = m_k + s_k e_i,  k = argmax_k (log w_k + g_ik)
 
-  with g_ik ~ Gumbel(0, 1) and e_i ~ N(0, 1). `dist` is (logits, means,
-  log_scales), each float[E, K]. A density has no pmf, and its log-likelihood
+  with g_ik ~ Gumbel(0, 1) and e_i ~ N(0, 1). `dist` is a `Mixture`, or
+  {'logits': ..., 'means': ..., 'log_scales': ...}, each float[E, K]; a plain
+  tuple is read in that order. A density has no pmf, and its log-likelihood
   depends on the unit of x.
 
   Args:
@@ -45,16 +61,29 @@ def gaussian_mixture(num_components: int = 1) -> Head:
     gumbel = jax.random.gumbel(which, (num_components,), mode='high')
     return gumbel, jax.random.normal(where)
 
+  def of_components(function: Callable) -> Callable:
+    def of(dist: Mixture, *args: Any) -> Array:
+      for name, part in zip(Mixture._fields, dist, strict=True):
+        if part.shape[-1:] != (num_components,):
+          raise ValueError(
+            f'the head has K = {num_components} components, but the last axis '
+            f'of {name} {part.shape} is none of {num_components}'
+          )
+      return function(dist, *args)
+
+    return of
+
   return Head(
     name=f'gaussian_mixture({num_components})',
     num_values=None,
-    log_prob=_log_prob,
+    log_prob=of_components(_log_prob),
     noise=noise,
-    pick=_pick,
+    pick=of_components(_pick),
+    parts=Mixture,
   )
 
 
-def _log_prob(dist: Any, x: Array) -> Array:
+def _log_prob(dist: Mixture, x: Array) -> Array:
   logits, means, log_scales = dist
   # 0 * inf is nan, and so is the gradient of a square that overflows.
   steep = jnp.exp(-jnp.maximum(log_scales, _MIN_LOG_SCALE))
@@ -64,7 +93,7 @@ def _log_prob(dist: Any, x: Array) -> Array:
   return jax.nn.logsumexp(weights + log_normal, -1)
 
 
-def _pick(dist: Any, noise: Any) -> Array:
+def _pick(dist: Mixture, noise: Any) -> Array:
   logits, means, log_scales = dist
   gumbel, normal = noise
   k = jnp.argmax(logits + gumbel, -1)[..., None]

@@ -22,6 +22,7 @@ import numpy as np
 from flax import linen as nn
 
 from parallel_ar import heads, model, order
+from parallel_ar.adapters import linen
 from parallel_ar.layers import dense, embedding
 from parallel_ar.models import made_decode
 from parallel_ar.types import Array, ArrayLike, Context, Params, PRNGKey
@@ -164,7 +165,7 @@ def made(
     activation=activation,
     kernel_init=kernel_init,
   )
-  return model.from_linen(
+  return linen.from_linen(
     module,
     event=tuple(event),
     rank=rank,

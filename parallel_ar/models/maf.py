@@ -25,6 +25,7 @@ import numpy as np
 from flax import linen as nn
 
 from parallel_ar import heads, model, order
+from parallel_ar.adapters import linen
 from parallel_ar.layers import dense, embedding
 from parallel_ar.models.made import Degrees, hidden_degrees
 from parallel_ar.samplers import sweep
@@ -99,7 +100,7 @@ def gaussian_made(
     num_classes,
     dtype,
   )
-  return model.from_linen(
+  return linen.from_linen(
     module,
     event=jax.ShapeDtypeStruct(tuple(event), jnp.float32),
     rank=rank,

@@ -25,6 +25,7 @@ import numpy as np
 from flax import linen as nn
 
 from parallel_ar import heads, model, order
+from parallel_ar.adapters import linen
 from parallel_ar.decode import Decode
 from parallel_ar.layers import embedding
 from parallel_ar.types import Array, ArrayLike, Context, Params
@@ -133,7 +134,7 @@ def nade(
     sums = jax.lax.dynamic_update_slice_in_dim(sums, new, k, 0)
     return logits, (sums, context)
 
-  return model.from_linen(
+  return linen.from_linen(
     module,
     event=tuple(event),
     rank=rank,

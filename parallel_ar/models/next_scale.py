@@ -33,6 +33,7 @@ import numpy as np
 from flax import linen as nn
 
 from parallel_ar import heads, model, order
+from parallel_ar.adapters import linen
 from parallel_ar.layers import embedding
 from parallel_ar.layers import remat as remat_policies
 from parallel_ar.models.transformer import Block
@@ -196,7 +197,7 @@ def next_scale(
     remat=remat,
     dtype=dtype,
   )
-  return model.from_linen(
+  return linen.from_linen(
     module,
     event=tuple(event),
     rank=rank,

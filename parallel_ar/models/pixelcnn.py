@@ -21,6 +21,7 @@ import numpy as np
 from flax import linen as nn
 
 from parallel_ar import heads, model, order
+from parallel_ar.adapters import linen
 from parallel_ar.layers import conv, dense, embedding, remat
 from parallel_ar.models import rows
 from parallel_ar.types import Array, Context
@@ -194,7 +195,7 @@ def image_model(
   rank = order.raster(event)
   if channel_order == 'tied':
     rank = rank // np.int32(event[-1])
-  return model.from_linen(
+  return linen.from_linen(
     module,
     event=tuple(event),
     rank=rank,

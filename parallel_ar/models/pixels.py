@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from parallel_ar import heads, model, order
+from parallel_ar.adapters import linen
 from parallel_ar.decode import Decode
 from parallel_ar.heads.discretized_logistic import from_outputs
 from parallel_ar.heads.discretized_logistic import num_outputs as of_mixtures
@@ -70,7 +71,7 @@ def record(
     dist = module.apply({'params': params}, x, c, rngs=rngs)
     return -head.log_prob(dist, x).sum()
 
-  made = model.from_linen(
+  made = linen.from_linen(
     module,
     event=jax.ShapeDtypeStruct(tuple(event), jnp.int32),
     rank=order.raster(event[:2] if num_mixtures else event),

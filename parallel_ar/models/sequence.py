@@ -21,6 +21,7 @@ import numpy as np
 from flax import linen as nn
 
 from parallel_ar import heads, model, order, partition
+from parallel_ar.adapters import linen
 from parallel_ar.decode import Decode
 from parallel_ar.layers import embedding
 from parallel_ar.types import Array, ArrayLike, Context, Params
@@ -125,7 +126,7 @@ def sequence_model(
     )
     return logits, (kept, context)
 
-  made = model.from_linen(
+  made = linen.from_linen(
     module,
     event=tuple(event),
     rank=rank,

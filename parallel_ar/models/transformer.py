@@ -28,6 +28,7 @@ import numpy as np
 from flax import linen as nn
 
 from parallel_ar import model, order, partition
+from parallel_ar.adapters import linen
 from parallel_ar.decode import Decode
 from parallel_ar.heads.categorical import categorical
 from parallel_ar.layers import attention, embedding
@@ -324,7 +325,7 @@ def transformer(
     remat=remat,
     dtype=dtype,
   )
-  return model.from_linen(
+  return linen.from_linen(
     module,
     event=tuple(event),
     rank=rank,

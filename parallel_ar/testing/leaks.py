@@ -12,6 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from parallel_ar import heads, model, order
+from parallel_ar.adapters import linen
 from parallel_ar.layers import conv, dense
 from parallel_ar.testing import leaky_sequences as sequences
 from parallel_ar.testing.leaky_sequences import LENGTH, WIDTH, sequence
@@ -57,7 +58,7 @@ class _Stack(nn.Module):
 def _image(
   name: str, event: tuple[int, ...], *layers: nn.Module
 ) -> model.AutoregressiveModel:
-  return model.from_linen(
+  return linen.from_linen(
     _Stack(layers),
     event=event,
     rank=order.raster(event),

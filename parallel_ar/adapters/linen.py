@@ -1,0 +1,101 @@
+"""Linen modules as records."""
+
+from collections.abc import Callable
+from typing import Any, Unpack
+
+import jax
+from flax import linen as nn
+from flax.core import meta
+
+from parallel_ar import order
+from parallel_ar.adapters.network import Fields, Network, call_with, make
+from parallel_ar.head import Head
+from parallel_ar.model import AutoregressiveModel
+from parallel_ar.types import Array, ArrayLike, Context, Params, PRNGKey
+
+# What a module writes down beside its outputs, which nothing reads.
+_NOTES = {'intermediates', 'params_axes', 'perturbations'}
+
+
+def from_linen(
+  module: nn.Module,
+  *,
+  event: jax.ShapeDtypeStruct | order.Shape,
+  head: Head,
+  rank: ArrayLike | None = None,
+  start: float | None = None,
+  batched: bool = False,
+  call: Callable[[Any, Array, Context], Any] | None = None,
+  train: Callable[[Any, Array, Context], Any] | None = None,
+  **fields: Unpack[Fields],
+) -> AutoregressiveModel:
+  """Makes a model of a Linen module.
+
+  Linen ends here. The module may own parameters only; a mutable collection
+  would be state hidden from samplers. Partition metadata is taken off the
+  parameters: `distributed` shards by their paths.
+
+  Args:
+    module: a module that takes symbols, and the context where there is one.
+    event: shape of one x (int32), or its ShapeDtypeStruct.
+    head: family of the conditionals.
+    rank: int[E], the order of generation; raster by default.
+    start: what is fed before the first symbol, see `from_apply`; None for a
+      module that takes x itself and shifts inside.
+    batched: whether the module takes and gives a leading batch axis.
+    call: (module, tokens, context) -> outputs, where it is called otherwise:
+      `lambda m, tokens, context: m(tokens, deterministic=True)`.
+    train: as `call`, with dropout; training minimises -log p(x) under it, and
+      hands it the random stream 'dropout'.
+    **fields: further fields of the record, see `AutoregressiveModel`.
+
+  Returns:
+    The record.
+
+  Raises:
+    ValueError: the parts do not fit, or the module owns other collections.
+  """
+  name = type(module).__name__
+  run = call or (lambda m, *args: call_with(m.__call__, *args))
+
+  def init(key: PRNGKey, tokens: Array, context: Context) -> Params:
+    rngs = {'params': key, 'dropout': jax.random.fold_in(key, 1)}
+    variables = module.init(rngs, tokens, context, method=run)
+    if extra := set(variables) - {'params', *_NOTES}:
+      raise ValueError(
+        f'{name} owns the collections {sorted(extra)}; a model may own only '
+        'params. Batch statistics and mutable caches leak state between '
+        'positions or examples.'
+      )
+    return meta.map_axis_meta(_opened, variables.get('params', {}))
+
+  def apply(params: Params, tokens: Array, context: Context) -> Any:
+    return module.apply({'params': params}, tokens, context, method=run)
+
+  def noisy(params: Params, tokens: Array, context: Context, key: PRNGKey):
+    rngs = {'dropout': key}
+    return module.apply(
+      {'params': params}, tokens, context, method=train, rngs=rngs
+    )
+
+  network = Network(
+    jax.jit(init),  # Linen's would compile each operation alone
+    apply,
+    noisy if train else None,
+  )
+  return make(
+    network,
+    event=event,
+    head=head,
+    start=start,
+    rank=rank,
+    batched=batched,
+    fields={'name': name, **fields},
+  )
+
+
+def _opened(box: Any) -> Any:
+  """What is in a box; `unbox` would shard it over whatever mesh is set."""
+  while isinstance(box, meta.AxisMetadata):
+    box = box.value if hasattr(box, 'value') else box.unbox()
+  return box

@@ -1,0 +1,115 @@
+"""NNX modules as records."""
+
+from collections.abc import Callable
+from typing import Any, Unpack
+
+import jax
+
+from parallel_ar import order
+from parallel_ar.adapters.network import Fields, Network, call_with, make
+from parallel_ar.head import Head
+from parallel_ar.model import AutoregressiveModel
+from parallel_ar.types import Array, ArrayLike, Context, Params, PRNGKey
+
+
+def from_nnx(
+  module: Any,
+  *,
+  event: jax.ShapeDtypeStruct | order.Shape,
+  head: Head,
+  start: float | None,
+  rank: ArrayLike | None = None,
+  batched: bool = True,
+  call: Callable[[Any, Array, Context], Any] | None = None,
+  train: Callable[[Any, Array, Context], Any] | None = None,
+  **fields: Unpack[Fields],
+) -> AutoregressiveModel:
+  """Makes a model of an NNX module.
+
+  Parameters are the module's `nnx.Param`, as nested dicts. All else that it
+  holds (tables, the state of random streams) is constant; it runs in
+  evaluation mode, without dropout.
+
+  Args:
+    module: how it is made, (rngs: nnx.Rngs) -> module; or a module, whose own
+      weights `init` then gives for every key.
+    event: shape of one x (int32), or its ShapeDtypeStruct.
+    head: family of the conditionals.
+    start: what is fed before the first symbol, or None; see `from_apply`.
+    rank: int[E], the order of generation; raster by default.
+    batched: whether the module takes and gives a leading batch axis.
+    call: (module, tokens, context) -> outputs, where it is called otherwise
+      than `module(tokens)`, or `module(tokens, context)` with a context.
+    train: as `call`, on the module in training mode, whose random streams are
+      seeded anew at each step; training minimises -log p(x) under it.
+    **fields: further fields of the record, see `AutoregressiveModel`.
+
+  Returns:
+    The record.
+
+  Raises:
+    ValueError: the parts do not fit, or the module holds batch statistics or a
+      cache.
+  """
+  from flax import nnx
+
+  graph: Any
+  parts: Callable[[PRNGKey], Any]
+  if isinstance(module, nnx.Module):
+    graph, *states = nnx.split(module, nnx.Param, ...)
+    # Variables belong to the trace that made them, so each call has its own.
+    parts = lambda key: jax.tree.map(lambda a: a, states)
+  else:
+    parts = lambda key: nnx.split(module(nnx.Rngs(key)), nnx.Param, ...)[1:]
+    of = lambda: module(nnx.Rngs(0))
+    graph, *states = nnx.split(nnx.eval_shape(of), nnx.Param, ...)
+  made = nnx.merge(graph, *states)
+  name = type(made).__name__
+  for kind in (nnx.BatchStat, nnx.Cache):
+    if held := nnx.to_flat_state(nnx.state(made, kind)):
+      path = '.'.join(map(str, held[0][0]))
+      raise ValueError(
+        f'{name} holds {kind.__name__} at {path}; a model may own only '
+        'parameters. Batch statistics and mutable caches leak state between '
+        'positions or examples. A cache belongs in a decode path, see '
+        'par.nnx_steps.'
+      )
+  # XLA makes no weights where only the rest is asked for.
+  fixed = jax.jit(lambda: nnx.to_pure_dict(parts(jax.random.key(0))[1]))()
+
+  def init(key: PRNGKey, tokens: Array, context: Context) -> Params:
+    return nnx.to_pure_dict(parts(key)[0])
+
+  def bound(params: Params) -> Any:
+    own = jax.tree.map(lambda a: a, states)
+    for state, values in zip(own, (params, fixed), strict=True):
+      nnx.replace_by_pure_dict(state, values)
+    return nnx.merge(graph, *own)
+
+  run = call or (lambda m, *args: call_with(m.__call__, *args))
+
+  def apply(params: Params, tokens: Array, context: Context) -> Any:
+    made = bound(params)
+    made.eval()
+    return run(made, tokens, context)
+
+  def noisy(params: Params, tokens: Array, context: Context, key: PRNGKey):
+    made = bound(params)
+    made.train()
+    nodes = [node for _, node in nnx.iter_graph(made)]
+    streams = {n.tag for n in nodes if isinstance(n, nnx.RngStream)}
+    seeds: dict[str, Any] = {
+      tag: jax.random.fold_in(key, n) for n, tag in enumerate(sorted(streams))
+    }
+    nnx.reseed(made, **seeds)
+    return (train or run)(made, tokens, context)
+
+  return make(
+    Network(jax.jit(init), apply, noisy if train else None),
+    event=event,
+    head=head,
+    start=start,
+    rank=rank,
+    batched=batched,
+    fields={'name': name, **fields},
+  )
