@@ -184,7 +184,8 @@ class _Door(NamedTuple):
 
   def into(self, x: Array, context: Context) -> tuple[Array, Context]:
     """What the network is called with, for one event."""
-    args = (x if self.start is None else self._shifted(x)), context
+    shifted = x if self.start is None else self._shifted(x, self.start)
+    args = shifted, context
     return jax.tree.map(_one_more, args) if self.batched else args
 
   def out_of(self, outputs: Any) -> Dist:
@@ -204,7 +205,7 @@ class _Door(NamedTuple):
     wide = logits.ndim == self.rank.ndim + 1 and logits.shape[-1] > count
     return logits[..., :count] if wide else logits
 
-  def _shifted(self, x: Array) -> Array:
+  def _shifted(self, x: Array, start: float) -> Array:
     size = self.rank.size
     if order.depth(self.rank) < size:
       raise ValueError(
@@ -217,7 +218,7 @@ class _Door(NamedTuple):
       x = x[order.slots(self.rank)]
     if jnp.issubdtype(x.dtype, jnp.integer):
       x = x.astype(jnp.promote_types(x.dtype, jnp.int32))  # start may be 256
-    first = jnp.full(x[:1].shape, self.start, x.dtype)
+    first = jnp.full(x[:1].shape, start, x.dtype)
     return jnp.concatenate([first, x[:-1]])
 
   def _by_position(self, leaf: Array) -> Array:

@@ -54,13 +54,16 @@ def from_nnx(
   from flax import nnx
 
   graph: Any
+  states: list[Any]
   parts: Callable[[PRNGKey], Any]
   if isinstance(module, nnx.Module):
     graph, *states = nnx.split(module, nnx.Param, ...)
     # Variables belong to the trace that made them, so each call has its own.
     parts = lambda key: jax.tree.map(lambda a: a, states)
   else:
-    parts = lambda key: nnx.split(module(nnx.Rngs(key)), nnx.Param, ...)[1:]
+    parts = lambda key: _states(
+      nnx.split(module(nnx.Rngs(key)), nnx.Param, ...)
+    )
     of = lambda: module(nnx.Rngs(0))
     graph, *states = nnx.split(nnx.eval_shape(of), nnx.Param, ...)
   made = nnx.merge(graph, *states)
@@ -113,3 +116,8 @@ def from_nnx(
     batched=batched,
     fields={'name': name, **fields},
   )
+
+
+def _states(parts: Any) -> Any:
+  """The states of a module that was split, without its graph."""
+  return parts[1:]
