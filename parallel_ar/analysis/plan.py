@@ -26,12 +26,12 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict
 
 from parallel_ar import models as models_lib
 from parallel_ar.analysis import collectives, complexity
+from parallel_ar.data import pipeline
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.distributed import sharding
 from parallel_ar.distributed.hardware import Hardware
@@ -120,7 +120,8 @@ class _Program:
     lead = lambda s: jax.ShapeDtypeStruct((size, *s.shape), s.dtype)
     model = self.models[0]
     context = jax.tree.map(lead, model.context)
-    x = jax.ShapeDtypeStruct((size, *model.event.shape), jnp.int32)
+    kind = pipeline.dtype(model.head.num_values or 2**31)
+    x = jax.ShapeDtypeStruct((size, *model.event.shape), kind)
     return {'x': x, 'context': context}
 
   def state_bytes(self, sizes: dict[str, int], local: int) -> float:

@@ -32,8 +32,11 @@ class Batches:
     seed: of the order and of the dynamic binarization.
   """
 
-  def __init__(self, source: Dataset, batch_size: int, seed: int):
+  def __init__(
+    self, source: Dataset, batch_size: int, seed: int, narrow: bool = False
+  ):
     self.dataset = source
+    self._dtype = dtype(source.num_values) if narrow else np.dtype(np.int32)
     self.batch_size = batch_size
     self.seed = seed
     # The elements of the grain dataset are whole batches of indices, not
@@ -46,7 +49,7 @@ class Batches:
     )
 
   def __getitem__(self, step: int) -> Batch:
-    """{'x': int32[B, *E], 'context': [B, ...] or None} of a step >= 0."""
+    """{'x': [B, *E], 'context': [B, ...] or None} of a step >= 0."""
     step = operator.index(step)
     if step < 0:
       raise ValueError(f'Training batches have steps >= 0, got {step}.')
@@ -91,12 +94,21 @@ class Batches:
       x = self.dataset.x[mine]
     context = self.dataset.context
     return {
-      'x': x.astype(np.int32),
+      'x': x.astype(self._dtype, copy=False),
       'context': None if context is None else context[mine],
     }
 
 
-def batches(source: Dataset, batch_size: int, seed: int = 0) -> Batches:
+def dtype(num_values: int) -> np.dtype:
+  """The narrowest of uint8, uint16 and int32 that holds 0..num_values-1."""
+  top = num_values - 1
+  kinds = (np.dtype(kind) for kind in (np.uint8, np.uint16, np.int32))
+  return next(kind for kind in kinds if top <= np.iinfo(kind).max)
+
+
+def batches(
+  source: Dataset, batch_size: int, seed: int = 0, *, narrow: bool = False
+) -> Batches:
   """Training batches of a dataset, for ever.
 
   Args:
@@ -104,6 +116,7 @@ def batches(source: Dataset, batch_size: int, seed: int = 0) -> Batches:
       (seed, step), in every batch.
     batch_size: B, at most the number of examples.
     seed: of the order, reshuffled every epoch, and of the bits.
+    narrow: x of `dtype(num_values)`, which a device widens, and not int32.
 
   Returns:
     Batches.
@@ -119,45 +132,66 @@ def batches(source: Dataset, batch_size: int, seed: int = 0) -> Batches:
     )
   if seed < 0:
     raise ValueError(f'The seed of the data must be >= 0, got {seed}.')
-  return Batches(source, batch_size, seed)
+  return Batches(source, batch_size, seed, narrow)
 
 
 def padded_batches(
   source: Dataset, batch_size: int
 ) -> Iterator[tuple[Batch, np.ndarray]]:
+  """`Padded` in turn, each batch with its mask."""
+  batches = Padded(source, batch_size)
+  return ((batches[i], batches.mask(i)) for i in range(len(batches)))
+
+
+class Padded:
   """The whole split once, in its own order, in batches of one shape.
 
-  Args:
-    source: the dataset; one with binarize='dynamic' is drawn once, from
-      `dataset.EVALUATION_SEED`.
-    batch_size: B >= 1.
+  The last batch is filled with copies of the last example.
 
-  Returns:
-    An iterator of ({'x': int32[B, *E], 'context': [B, ...] or None}, mask),
-    mask bool[B]. The last batch is filled with copies of the last example,
-    where mask is False.
-
-  Raises:
-    ValueError: a batch size below 1.
+  Attributes:
+    batch_size: B.
   """
-  if batch_size < 1:
-    raise ValueError(f'A batch must have at least 1 example, got {batch_size}.')
-  return _padded(dataset.binarize_once(source), batch_size)
 
+  def __init__(self, source: Dataset, batch_size: int, narrow: bool = False):
+    """Draws the bits of a dynamically binarized source.
 
-def _padded(
-  source: Dataset, batch_size: int
-) -> Iterator[tuple[Batch, np.ndarray]]:
-  for start in range(0, len(source), batch_size):
-    rows = np.arange(start, start + batch_size)
-    mask = rows < len(source)
-    rows = np.minimum(rows, len(source) - 1)
-    context = source.context
-    batch = {
-      'x': source.x[rows].astype(np.int32),
-      'context': None if context is None else context[rows],
+    Args:
+      source: the dataset; grey levels are drawn once, from
+        `dataset.EVALUATION_SEED`.
+      batch_size: B >= 1.
+      narrow: as in `batches`.
+
+    Raises:
+      ValueError: a batch size below 1.
+    """
+    if batch_size < 1:
+      raise ValueError(
+        f'A batch must have at least 1 example, got {batch_size}.'
+      )
+    self.batch_size = batch_size
+    self._source = dataset.binarize_once(source)
+    self._dtype = dtype(source.num_values) if narrow else np.dtype(np.int32)
+
+  def __len__(self) -> int:
+    return -(-len(self._source) // self.batch_size)
+
+  def __getitem__(self, index: int) -> Batch:
+    """{'x': [B, *E], 'context': [B, ...] or None}."""
+    return self.part(index, np.arange(self.batch_size))
+
+  def part(self, index: int, rows: np.ndarray) -> Batch:
+    """Rows of a batch, as `Batches.part`."""
+    at = np.minimum(index * self.batch_size + rows, len(self._source) - 1)
+    context = self._source.context
+    return {
+      'x': self._source.x[at].astype(self._dtype, copy=False),
+      'context': None if context is None else context[at],
     }
-    yield batch, mask
+
+  def mask(self, index: int) -> np.ndarray:
+    """bool[B]: False where a batch is filled up."""
+    rows = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
+    return rows < len(self._source)
 
 
 def steps_per_epoch(source: Dataset, batch_size: int) -> float:

@@ -16,7 +16,8 @@ A peak is what no program reaches; `plan` takes a utilization beside it.
 import json
 import os
 import pathlib
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 
 class Hardware(NamedTuple):
@@ -51,6 +52,28 @@ TABLE: dict[str, Hardware] = {
     Hardware('h100', 989e12, 80e9, 3350e9, 450e9, 8, 50e9),
   )
 }
+
+# What JAX calls a device -> its line: the first of these that it begins with.
+_KINDS = {
+  'TPU v5 lite': 'v5e',
+  'TPU v5e': 'v5e',
+  'TPU v5': 'v5p',
+  'TPU v6': 'v6e',
+  'NVIDIA A100': 'a100',
+  'NVIDIA H100 80GB HBM3': 'h100',  # SXM: the PCIe card is slower
+}
+
+
+def peak(devices: Sequence[Any]) -> float | None:
+  """Peak bf16 FLOP/s of devices together; None where the table lacks them.
+
+  Args:
+    devices: of one kind, such as `jax.devices()`.
+  """
+  for kind, name in _KINDS.items():
+    if devices[0].device_kind.startswith(kind):
+      return TABLE[name].flops * len(devices)
+  return None
 
 
 def find(name: str) -> Hardware:

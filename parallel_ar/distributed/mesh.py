@@ -210,7 +210,8 @@ def place_batch(batches: Any, step: int) -> Any:
   """`place(batches[step])`; of several processes each reads its own rows only.
 
   Args:
-    batches: `data.pipeline.Batches`.
+    batches: `data.pipeline.Batches` or `Padded`, with the latter's size a
+      multiple of `round_up`.
     step: from 0.
   """
   if jax.process_count() == 1:

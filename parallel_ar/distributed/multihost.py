@@ -159,6 +159,14 @@ def is_first() -> bool:
   return jax.process_index() == 0
 
 
+def devices() -> str:
+  """What runs, for the first line of a log: '8 x TPU v5 lite, 2 processes'."""
+  found, processes = jax.devices(), jax.process_count()
+  kind = found[0].device_kind
+  several = 'processes' if processes > 1 else 'process'
+  return f'{len(found)} x {kind}, {processes} {several}'
+
+
 def host(process: int) -> str:
   """The name of the host of a process that `initialize` has met."""
   return _hosts.get(process, 'a host without a name')

@@ -126,14 +126,14 @@ def evaluate(
   drawn = dataset.binarize is not None
   batch_size = mesh_lib.round_up(batch_size)
   parts, masks = [], []
-  for batch, mask in pipeline.padded_batches(dataset, batch_size):
+  batches = pipeline.Padded(dataset, batch_size, narrow=True)
+  for index in range(len(batches)):
     if poll is not None:
       poll()
-    if models[0].context is None:
-      batch['context'] = None
-    batch = mesh_lib.place(batch)
-    parts.append(log_prob(params, batch['x'], batch['context']))
-    masks.append(mask)
+    batch = mesh_lib.place_batch(batches, index)
+    context = None if models[0].context is None else batch['context']
+    parts.append(log_prob(params, batch['x'], context))
+    masks.append(batches.mask(index))
     if len(parts) > 1:
       jax.block_until_ready(parts[-2])  # at most two batches in flight
   parts = multihost.fetch(parts)

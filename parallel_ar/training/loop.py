@@ -2,9 +2,8 @@
 
 Order of a run: check the config and the directory -> data -> models -> their
 fit -> state -> restore -> steps. Order of a step: batch, dispatch, metrics of
-the step BEFORE, then what is due: validation, sample grid, checkpoint. So the
-device always has the next step waiting and the host never runs more than two
-steps ahead.
+the step BEFORE where they are wanted, then what is due: validation, sample
+grid, checkpoint. `pace` has what keeps the device busy meanwhile.
 
 A run is a function of its identity: parameters come from `seed`, the batch of a
 step from (seed, step), what an objective draws from (seed, step, example), and
@@ -13,18 +12,20 @@ bits of one that was not, and a start with another identity is refused.
 """
 
 import contextlib
+import functools
 import os
 import pathlib
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from parallel_ar import model as model_lib
 from parallel_ar import models as models_lib
 from parallel_ar import samplers
+from parallel_ar.analysis import flops
 from parallel_ar.data import pipeline
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.distributed import multihost, sharding
@@ -38,7 +39,9 @@ from parallel_ar.training import (
   interrupt,
   metrics,
   optimizer,
+  outcome,
   owner,
+  pace,
   pictures,
   run_directory,
   start,
@@ -46,11 +49,12 @@ from parallel_ar.training import (
   step,
 )
 from parallel_ar.training import profile as profile_lib
-from parallel_ar.training.outcome import NonFiniteLoss, Summary, not_finite
+from parallel_ar.training.outcome import NonFiniteLoss, Summary
 from parallel_ar.training.selection import Selection
 from parallel_ar.training.state import TrainState
-from parallel_ar.types import Array, Params, PRNGKey
+from parallel_ar.types import Params
 
+_LOOK_EVERY = 100  # steps after which one that is not finite ends the run
 _NOTHING_YET = (
   'stopped before the first step of this process. What earlier ones saved is '
   'as it was; the same command goes on.'
@@ -106,6 +110,7 @@ def train(
     begin.meet_data(train_data, valid_data)
     stack.enter_context(jax.set_mesh(mesh))
     run = _Run(config, workdir, models, train_data, valid_data)
+    stack.callback(run.pace.close)
     run.signals, run.owner, run.begin = signals, held, begin
     run.checkpoints = checkpoint.Checkpoints(
       workdir / 'checkpoints', recorded, keep=config.train.keep
@@ -121,7 +126,7 @@ def train(
       progress=progress,
     )
     stack.callback(run.writer.close)
-    run.announce()
+    begin.tell(run.writer.say, models, run.start)
     run.profile = profile_lib.Profile(workdir / 'profile', run.start, profile)
     stack.callback(run.profile.close)
     return run.summary(run.steps())
@@ -154,17 +159,28 @@ class _Run:
     self.valid_batch = config.evaluate.batch_size
     self.train_data = train_data
     self.batches = pipeline.batches(
-      train_data, config.train.batch_size, config.seed
+      train_data, config.train.batch_size, config.seed, narrow=True
     )
-    self.transform = optimizer.make(config.optimizer, steps=steps)
-    shapes = jax.eval_shape(self._create, jax.random.key(0))
-    self.shardings = sharding.state_shardings(
-      shapes, config.model.name, jax.sharding.get_mesh()
+    self.pace = pace.Pace(
+      functools.partial(mesh_lib.place_batch, self.batches),
+      steps,
+      tokens=config.train.batch_size * models[0].num_positions,
     )
-    self.template = sharding.with_shardings(shapes, self.shardings)
-    self.train_step = step.of_config(
-      config, models, self.transform, self.shardings
+    transform = optimizer.make(config.optimizer, steps=steps)
+    self.create = functools.partial(
+      state.create,
+      models[0],
+      transform,
+      ema=config.train.ema_decay > 0,
+      spike_window=config.train.skip_window if config.train.skip_sigmas else 0,
     )
+    shapes = jax.eval_shape(self.create, jax.random.key(0))
+    mesh = jax.sharding.get_mesh()
+    places = sharding.state_shardings(shapes, config.model.name, mesh)
+    self.shardings, whole = places, mesh_lib.replicated(mesh)
+    self.template = sharding.with_shardings(shapes, places)
+    self.train_step = step.of_config(config, models, transform, places, whole)
+    self.seen = jax.jit(outcome.nothing_seen, out_shardings=whole)()
     self.log_prob = evaluate.make_log_prob(models)
     self.sampler = jax.jit(samplers.fixed_point(models[0]))
     raw = config.evaluate.params == 'raw' or not config.train.ema_decay
@@ -172,19 +188,7 @@ class _Run:
     self.selection = Selection()
     self.start = 0
     self.seconds = 0.0  # of processes before
-    self.waited = self.told = 0.0  # seconds for data: all, and those recorded
     self.state: TrainState
-    self.pending: tuple[int, dict[str, Array], float] | None = None
-
-  def _create(self, key: PRNGKey, data: Any = None) -> TrainState:
-    return state.create(
-      self.models[0],
-      self.transform,
-      key,
-      ema=self.config.ema_decay > 0,
-      spike_window=self.config.skip_window if self.config.skip_sigmas else 0,
-      data=data,
-    )
 
   def restore(self) -> None:
     """The newest checkpoint, or a fresh state, born where it will lie."""
@@ -193,9 +197,9 @@ class _Run:
       records = self.workdir / 'metrics.jsonl'
       if records.exists() and records.stat().st_size:
         checkpoint.tell(f'No checkpoint beside {records}: the run begins anew.')
-      create = jax.jit(self._create, out_shardings=self.shardings)
+      create = jax.jit(self.create, out_shardings=self.shardings)
       data = state.first_data(self.models[0], self.batches)
-      self.state = create(jax.random.key(self.seed), data)
+      self.state = create(jax.random.key(self.seed), data=data)
       return
     self.state, extra = found
     self.begin.meet_checkpoint(extra)
@@ -205,19 +209,6 @@ class _Run:
     if self.config.keep_best:
       self.checkpoints.best_step = self.selection.best_step
 
-  def announce(self) -> None:
-    """Tells what runs, from where, and what differs from the last start."""
-    self.writer.say(model_lib.describe(self.models[0]))
-    mesh = jax.sharding.get_mesh()
-    if mesh.size > 1:
-      self.writer.say(f'mesh: {mesh_lib.describe(mesh.shape)}')
-    if len(self.models) > 1:
-      self.writer.say(f'{len(self.models)} models share the parameters')
-    if self.start:
-      self.writer.say(f'resuming after step {self.start} in {self.workdir}')
-    for line in self.begin.said:
-      self.writer.say(line)
-
   def steps(self) -> str:
     """Trains to the end; returns why it stopped."""
     config = self.config
@@ -226,14 +217,15 @@ class _Run:
       if self.selection.exhausted(config.patience):
         return 'patience'
       self.owner.check()
-      begin = time.monotonic()
-      batch = mesh_lib.place_batch(self.batches, at - 1)
-      self.waited += time.monotonic() - begin
+      batch = self.pace.batch(at - 1)
       with self.profile.step(at, self.state):
-        self.state, values = self.train_step(self.state, batch)
+        done = self.train_step(self.state, self.seen, batch)
+        self.state, self.seen, values = done
       self.signals.nothing_to_save = None
-      self._settle()
-      self.pending = (at, values, self.waited)
+      if self.pace.pending and self._wanted(at - 1):
+        self._settle()
+      self.pace.dispatched(at, values, self.seen)
+      self.writer.advance(at)
       self._validate_if_due(at)
       if self._due(at, config.sample_every):
         self._sample(at)
@@ -245,9 +237,9 @@ class _Run:
   def _finish_save(self, at: int) -> None:
     """Ends the save of the last state, whose loss one step more gives."""
     if self.checkpoints.held() == at:
-      batch = mesh_lib.place_batch(self.batches, at)
-      _, values = self.train_step(self.state, batch)
-      self._check(at + 1, jax.device_get(values))
+      batch = self.pace.batch(at)
+      *_, seen, _ = self.train_step(self.state, self.seen, batch)
+      self._check(jax.device_get(seen))
     self.checkpoints.wait()
 
   def summary(self, stopped: str) -> Summary:
@@ -289,43 +281,50 @@ class _Run:
       or (self.config.keep_best and self.selection.best_step == at)
     )
 
+  def _wanted(self, at: int) -> bool:
+    """Whether the numbers of a step are read as soon as they are there."""
+    first, saved = at == self.start + 1, self.checkpoints.held() is not None
+    return self._logged(at) or self._due(at, _LOOK_EVERY) or first or saved
+
+  def _logged(self, at: int) -> bool:
+    return self._due(at, self.config.log_every) or at == self.config.steps
+
   def _settle(self) -> None:
     """Fetches the metrics of the pending step, records them, and checks them.
 
     Raises:
-      NonFiniteLoss: names exactly that step, whatever was dispatched since.
+      NonFiniteLoss: names the first step that was not finite, whatever was
+        dispatched since.
     """
-    if self.pending is None:
+    if self.pace.pending is None:
       return
-    at, fetched, waited = self.pending
-    self.pending = None
-    fetched = jax.device_get(fetched)
-    values = {name: float(value) for name, value in fetched.items()}
-    logged = self._due(at, self.config.log_every) or at == self.config.steps
-    if at == self.start + 1:
+    at, values, seen = self.pace.fetch()
+    if at == self.start + 1:  # whose time is compilation
+      given = self.state, self.seen, self.pace.batch(at - 1)
+      self.pace.start(at, flops.count(self.train_step, *given))
       self.writer.start_clock(at)
-    if logged or not_finite(values):
-      self.writer.write('train', at, values | self._rates(at, waited))
+    if wrong := int(seen.step):
+      values = outcome.of_first_bad(seen, self.models[0].num_dims)
+      self.writer.write('train', wrong, values)
+    elif self._logged(at):
+      rates = self.pace.rates(at, self.writer.rate(at))
+      self.writer.write('train', at, values | rates)
     self.writer.advance(at, values)
-    self._check(at, values)
+    self._check(seen)
 
-  def _check(self, at: int, values: dict[str, Any]) -> None:
-    """Checks what the state before step `at` gives: it may be saved then."""
-    if wrong := not_finite(values):
+  def _check(self, seen: outcome.Seen) -> None:
+    """Checks the steps so far: the held state may be saved then."""
+    if at := int(seen.step):
       self.checkpoints.drop()
+      wrong = outcome.not_finite(seen._asdict())
       raise NonFiniteLoss(at, wrong, self.checkpoints.newest())
     self.checkpoints.release()
 
-  def _rates(self, at: int, waited: float) -> dict[str, float]:
-    """How fast the steps since the last record were."""
-    rate = self.writer.rate(at)
-    since, self.told = waited - self.told, waited
-    positions = self.config.batch_size * self.models[0].num_positions
-    return {
-      'steps_per_second': rate,
-      'tokens_per_second': rate * positions,
-      'data_wait_seconds': since,
-    }
+  @contextlib.contextmanager
+  def _aside(self) -> Iterator[None]:
+    """Leaves the time of what is no step out of the rates."""
+    with self.writer.paused(), self.pace.away():
+      yield
 
   def _validate_if_due(self, at: int) -> None:
     """Validates once, and updates the selection."""
@@ -334,7 +333,7 @@ class _Run:
     if self.valid_data is None or not self.config.eval_every or not due or done:
       return
     self._settle()
-    with self.writer.paused():
+    with self._aside():
       result = evaluate.evaluate(
         self.models,
         self._eval_params(),
@@ -357,7 +356,7 @@ class _Run:
   def _sample(self, at: int) -> None:
     """Draws a grid from the same noise every time, so that grids compare."""
     self._settle()
-    with self.writer.paused():
+    with self._aside():
       pictures.draw(
         self.models[0],
         lambda *given: self.sampler(self._eval_params(), *given),
@@ -379,7 +378,7 @@ class _Run:
       'identity': self.begin.identity,
     }
     try:
-      with self.writer.paused():
+      with self._aside():
         self.checkpoints.save(at, self.state, extra, hold=True)
     except checkpoint.NonFiniteState as error:
       what = 'its new state is not finite'

@@ -24,7 +24,14 @@ PathLike = str | os.PathLike[str]
 
 
 # Of a record: what differs between two runs of the same bits.
-TIMES = ('steps_per_second', 'tokens_per_second', 'data_wait_seconds')
+TIMES = (
+  'steps_per_second',
+  'tokens_per_second',
+  'flops_per_second',
+  'share_of_peak',
+  'data_wait_seconds',
+  'host_seconds_per_step',
+)
 
 
 # Of a record: what a line on stderr tells, by its short name.
@@ -35,6 +42,8 @@ _SHOWN = {
   'bits_per_dim': 'bits/dim',
   'grad_norm': '|grad|',
   'steps_per_second': 'steps/s',
+  'share_of_peak': 'of peak',
+  'host_seconds_per_step': 'host s',
 }
 
 
@@ -156,14 +165,14 @@ class MetricWriter:
     self._rate = (step - before) / (now - then) if timed else math.nan
     return self._rate
 
-  def advance(self, step: int, values: dict[str, float]) -> None:
+  def advance(self, step: int, values: dict[str, float] | None = None) -> None:
     """Moves the progress bar, if there is one, to `step`."""
     if self._bar is None:
       return
-    self._bar.set_postfix_str(
-      f'{values["loss_nats"]:.3f} nats, {values["bits_per_dim"]:.4f} bits/dim',
-      refresh=False,
-    )
+    if values is not None:
+      nats, bits = values['loss_nats'], values['bits_per_dim']
+      told = f'{nats:.3f} nats, {bits:.4f} bits/dim'
+      self._bar.set_postfix_str(told, refresh=False)
     self._bar.update(step - self._bar.n)
 
   def say(self, text: str) -> None:
@@ -263,7 +272,7 @@ def _refuse(path: PathLike, number: int) -> NoReturn:
 
 def _unknown(name: str, value: float) -> bool:
   """Whether it is a rate of a time in which nothing was done yet."""
-  return name.endswith('_per_second') and math.isnan(value)
+  return name in TIMES and math.isnan(value)
 
 
 def _json_number(value: float) -> float | str:

@@ -4,11 +4,13 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from parallel_ar import likelihood
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.training.state import TrainState
-from parallel_ar.types import Params
+from parallel_ar.types import Array, Params
 
 
 class NonFiniteLoss(RuntimeError):
@@ -33,6 +35,52 @@ def not_finite(values: Mapping[str, float]) -> str:
   if all(math.isfinite(value) for value in checked.values()):
     return ''
   return ', '.join(f'{name} = {value}' for name, value in checked.items())
+
+
+class Seen(NamedTuple):
+  """The first step that left the finite numbers; carried on the devices.
+
+  Attributes:
+    step: int32[], that update, counted from 1; 0 while there is none.
+    loss_nats: float32[], of that step.
+    grad_norm: float32[], of that step.
+  """
+
+  step: Array
+  loss_nats: Array
+  grad_norm: Array
+
+
+def nothing_seen() -> Seen:
+  """Before the first step."""
+  zero = jnp.zeros((), jnp.float32)
+  return Seen(jnp.zeros((), jnp.int32), zero, zero)
+
+
+def look(seen: Seen, step: Array, metrics: Mapping[str, Array]) -> Seen:
+  """`seen` after update `step`; part of the compiled step.
+
+  Args:
+    seen: before it.
+    step: int32[], updates done with it.
+    metrics: of the step; see `step.make_train_step`.
+  """
+  loss, norm = metrics['loss_nats'], metrics['grad_norm']
+  fine = jnp.isfinite(loss) & jnp.isfinite(norm)
+  new = Seen(step, loss.astype(jnp.float32), norm.astype(jnp.float32))
+  keep = fine | (seen.step > 0)
+  return Seen(*(jnp.where(keep, a, b) for a, b in zip(seen, new, strict=True)))
+
+
+def of_first_bad(seen: Seen, num_dims: int) -> dict[str, float]:
+  """The numbers of the first step that was not finite, as a record has them."""
+  bits = likelihood.bits_per_dim(seen.loss_nats, num_dims)
+  values = {
+    'loss_nats': seen.loss_nats,
+    'bits_per_dim': bits,
+    'grad_norm': seen.grad_norm,
+  }
+  return {name: float(value) for name, value in values.items()}
 
 
 class Summary(NamedTuple):

@@ -7,9 +7,15 @@ before the directory is opened. Nothing is written before all of it fits.
 import json
 import pathlib
 import time
+from collections.abc import Callable, Sequence
 
+import jax
+
+from parallel_ar import model as model_lib
 from parallel_ar.data.dataset import Dataset
+from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.distributed import multihost
+from parallel_ar.model import AutoregressiveModel
 from parallel_ar.training import identity, run_directory
 from parallel_ar.training.identity import Json
 
@@ -123,6 +129,25 @@ class Start:
       run_directory.replace(self._directory / name, text)
     if step < steps:
       (self._directory / 'result.json').unlink(missing_ok=True)
+
+  def tell(
+    self,
+    say: Callable[[str], None],
+    models: Sequence[AutoregressiveModel],
+    step: int,
+  ) -> None:
+    """Tells a person on what runs, what, and what differs from before."""
+    say(multihost.devices())
+    say(model_lib.describe(models[0]))
+    mesh = jax.sharding.get_mesh()
+    if mesh.size > 1:
+      say(f'mesh: {mesh_lib.describe(mesh.shape)}')
+    if len(models) > 1:
+      say(f'{len(models)} models share the parameters')
+    if step:
+      say(f'resuming after step {step} in {self._directory}')
+    for line in self.said:
+      say(line)
 
   def _admit(self) -> None:
     if self._there is not None:

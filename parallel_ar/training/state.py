@@ -79,7 +79,8 @@ def first_data(model: AutoregressiveModel, batches: Any) -> Any:
   if model.init_from_data is None:
     return None
   batch = batches[0]
-  return batch['x'], None if model.context is None else batch['context']
+  x = batch['x'].astype(model.event.dtype)
+  return x, None if model.context is None else batch['context']
 
 
 def all_finite(tree: Any) -> Array:

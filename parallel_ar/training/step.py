@@ -22,13 +22,17 @@ from parallel_ar import doors, likelihood, partition
 from parallel_ar.keys import of_its_own
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.training import optimizer as optimizer_lib
-from parallel_ar.training import spikes
+from parallel_ar.training import outcome, spikes
 from parallel_ar.training.state import TrainState
 from parallel_ar.types import Array, PRNGKey
 
 Batch = dict[str, Any]
 Loss = Callable[..., Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+RunStep = Callable[
+  [TrainState, outcome.Seen, Batch],
+  tuple[TrainState, outcome.Seen, dict[str, Array]],
+]
 _OBJECTIVE = 0x0B1EC7
 
 
@@ -140,7 +144,8 @@ def of_config(
   models: Sequence[AutoregressiveModel],
   rule: optax.GradientTransformation,
   shardings: Any,
-) -> TrainStep:
+  whole: Any = None,
+) -> RunStep:
   """The compiled step of a run, which takes its state over.
 
   Args:
@@ -148,6 +153,10 @@ def of_config(
     models: its models.
     rule: its optimizer.
     shardings: where the state lies.
+    whole: sharding of what every device has.
+
+  Returns:
+    train_step(state, seen, batch) -> (state, seen, metrics).
   """
   options = {
     'schedule': optimizer_lib.schedule(
@@ -158,18 +167,29 @@ def of_config(
     'seed': config.seed,
   }
   if config.train.accumulate > 1:
-    return make_accumulated_step(
+    parts = make_accumulated_step(
       models,
       rule,
       **options,
       accumulate=config.train.accumulate,
       shardings=shardings,
     )
+    return _watched(parts, jax.jit(outcome.look, out_shardings=whole))
   return jax.jit(
-    make_train_step(models, rule, **options),
+    _watched(make_train_step(models, rule, **options), outcome.look),
     donate_argnums=0,
-    out_shardings=(shardings, None),
+    out_shardings=(shardings, whole, None),
   )
+
+
+def _watched(step: TrainStep, look: Callable[..., outcome.Seen]) -> RunStep:
+  """The step, which also notes the first one that is not finite."""
+
+  def train_step(state, seen, batch):
+    state, metrics = step(state, batch)
+    return state, look(seen, state.step, metrics), metrics
+
+  return train_step
 
 
 def make_accumulated_step(
