@@ -179,7 +179,9 @@ def test_a_trace_and_the_rates(tmp_path):
     if record['kind'] == 'train':
       rate = record['steps_per_second'] * 16 * 16
       assert record['tokens_per_second'] == pytest.approx(rate)
-      assert record['data_wait_seconds'] > 0
+      assert record['data_wait_seconds'] >= 0
+      assert record['host_seconds_per_step'] > 0
+      assert record['flops_per_second'] > record['tokens_per_second']
 
 
 def test_evaluation_counts_every_example_once():
