@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 
 from parallel_ar import models as models_lib
 from parallel_ar import samplers
-from parallel_ar.analysis import flops
+from parallel_ar.analysis import complexity
 from parallel_ar.data import pipeline
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.distributed import multihost, sharding
@@ -301,7 +301,7 @@ class _Run:
     at, values, seen = self.pace.fetch()
     if at == self.start + 1:  # whose time is compilation
       given = self.state, self.seen, self.pace.batch(at - 1)
-      self.pace.start(at, flops.count(self.train_step, *given))
+      self.pace.start(at, complexity.count(self.train_step, *given).work)
       self.writer.start_clock(at)
     if wrong := int(seen.step):
       values = outcome.of_first_bad(seen, self.models[0].num_dims)
