@@ -101,9 +101,9 @@ class Batches:
 
 def dtype(num_values: int) -> np.dtype:
   """The narrowest of uint8, uint16 and int32 that holds 0..num_values-1."""
-  top = num_values - 1
-  kinds = (np.dtype(kind) for kind in (np.uint8, np.uint16, np.int32))
-  return next(kind for kind in kinds if top <= np.iinfo(kind).max)
+  if num_values <= 2**8:
+    return np.dtype(np.uint8)
+  return np.dtype(np.uint16 if num_values <= 2**16 else np.int32)
 
 
 def batches(

@@ -49,6 +49,7 @@ class Pace:
     self._batches: dict[int, futures.Future] = {}
     self._flight: collections.deque[Array] = collections.deque()
     self.pending: tuple[int, dict[str, Array], outcome.Seen] | None = None
+    self._since = time.perf_counter()
     self.start(0)
 
   def batch(self, index: int) -> Any:
