@@ -86,7 +86,7 @@ def main() -> None:
     lines.append(
       f'| [{name}](../configs/digits_{name}.py) | {model.depth} | {count:,} '
       f'| {cost.text(1e3)} | {bits:.3f} | {passes:.1f} '
-      f'| {"yes" if model.decode else "no"} |'
+      f'| {"own" if model.decode else "derived"} |'
     )
     numbers |= {
       f'{name}: bits/dim': (bits, 'bits/dim'),

@@ -23,7 +23,7 @@ from parallel_ar import describe, resolve, samplers, transform
 from parallel_ar.data import text
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.model import AutoregressiveModel
-from parallel_ar.samplers import forecasters, learned
+from parallel_ar.samplers import forecasters, learned, path
 from parallel_ar.training import datasets, pictures, run_directory, trained
 
 _SAMPLERS = {
@@ -44,8 +44,8 @@ _SAMPLER = options.define_name(
   'sampler',
   'fixed_point',
   list(_SAMPLERS),
-  'How to draw; cached needs a family with a decode path, gauss_seidel one by '
-  'rows, and window pays where blocks of slots are evaluated at once; '
+  'How to draw; gauss_seidel needs a path by rows, as images have, and window '
+  'pays where blocks of slots are evaluated at once; '
   'my.module:function makes one of the model.',
 )
 _FORECASTER = options.define_name(
@@ -125,7 +125,10 @@ def _sample(workdir: pathlib.Path) -> None:
     f'{info.passes.max()}, depth {model.depth}; steps that guess before them: '
     f'mean {info.steps.mean():.1f}'
   )
-  print(f'guesses that the passes put right: {info.repaired.sum()}')
+  print(
+    f'guesses that the passes put right: {info.repaired.sum()}; path of the '
+    f'cache: {path.KINDS[info.path.max()]}'
+  )
   _refuse(model, info)
   _write(out, kind, sample, context)
 

@@ -51,6 +51,7 @@ from parallel_ar.samplers import (
   speculative,
   window,
 )
+from parallel_ar.testing.decode_laws import check_decode
 from parallel_ar.transform import permute, with_temperature
 from parallel_ar.types import Labels
 
@@ -79,6 +80,7 @@ __all__ = [
   'ancestral',
   'bits_per_dim',
   'cached',
+  'check_decode',
   'check_events',
   'codec',
   'derive_decode',

@@ -52,17 +52,21 @@ def check_part(what: str, part: Any, kind: type, example: str) -> None:
     )
 
 
-def check_decode(model: AutoregressiveModel, decode: Any) -> None:
+def check_decode(model: AutoregressiveModel, decode: Any) -> Decode | None:
   """Checks a decode path that is given beside a model; traces it once.
+
+  Returns:
+    The path; None stays None.
 
   Raises:
     ValueError: no model, no `Decode`, or one that does not make the
       conditionals of this model's slots from its parameters.
   """
   check_model(model)
-  check_part('decode', decode, Decode, 'par.recompute_decode(model)')
+  check_part('decode', decode, Decode, 'par.derive_decode(model)')
   if decode is not None and decode is not model.decode:
     once(model, ('check_decode', decode), lambda: _check_decode(model, decode))
+  return decode
 
 
 def _check_decode(model: AutoregressiveModel, decode: Decode) -> None:

@@ -10,8 +10,9 @@ number of examples; what reads it needs JAX and NumPy only:
                changes is the sample of the keys
   begin        (params, context) -> cache, and
   extend       (params, cache, k, previous[B, ...], keys, context) ->
-               (values[B, ...], cache): one slot of cached sampling, where the
-               model has a path by slots that is no path by groups
+               (values[B, ...], cache): one slot of cached sampling, by the
+               model's own path or the derived one; not where that goes by
+               groups or is a full pass a slot
 
 Keys travel as their words, uint32[B, 2], of the threefry generator. The length
 of an event is part of a model's rank, an array and no symbol, so the programs
@@ -32,7 +33,9 @@ import numpy as np
 from jax import export as jax_export
 
 from parallel_ar import likelihood, npz, order
+from parallel_ar.decode import Decode, recompute_decode
 from parallel_ar.model import AutoregressiveModel, position_noise
+from parallel_ar.samplers.path import choose
 from parallel_ar.training import run_directory
 from parallel_ar.types import Params
 
@@ -241,18 +244,21 @@ def _programs(
     'likelihood': (log_prob, lambda b: shapes(b)[::2]),
     'step': (step, shapes),
   }
+  decode = choose(model).decode
   # Groups cost R passes as they are, and their branch differs by example.
-  if model.decode is not None and model.decode.groups is None:
-    found |= _decode(model, tree, leaves, shapes)
+  if decode.groups is None and decode is not recompute_decode(model):
+    found |= _decode(model, decode, tree, leaves, shapes)
   return found
 
 
 def _decode(
-  model: AutoregressiveModel, tree: Any, leaves: list[Any], shapes: Callable
+  model: AutoregressiveModel,
+  decode: Decode,
+  tree: Any,
+  leaves: list[Any],
+  shapes: Callable,
 ) -> dict[str, tuple[Callable, Callable]]:
   """The programs of cached sampling."""
-  decode = model.decode
-  assert decode is not None
   slots = jnp.asarray(order.slots(model.rank))
   value = model.event.shape[model.rank.ndim :]
   # Records of this library are not known where the file is read: lists are.

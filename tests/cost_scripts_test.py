@@ -120,3 +120,20 @@ def test_mesh_sweep(tmp_path):
   assert got['data 2: sent planned'] == pytest.approx(
     got['data 2: sent'], rel=0.2
   )
+
+
+def test_derived_cache(tmp_path):
+  flags = (
+    '--parts=own,families,derivation',
+    '--only=two,nade,gru,Transformer',
+    *('--length=8', '--side=3', '--samples=3', '--rounds=1', '--layers=1'),
+  )
+  text, got = run('derived_cache', *flags, tmp_path=tmp_path)
+  assert text.count(' | derived | ') == 4
+  drawn = {k: v for k, v in got.items() if k.endswith(': different')}
+  assert len(drawn) == 3 + 2 + 2 * 2 and not any(drawn.values())
+  own = 'own, two convolutions, batch 1'
+  assert got[f'{own}, cached and ancestral: integers'] == 3 * 9
+  assert got[f'{own}, ancestral / derived'] > 0
+  assert got['families, gru, batch 1, by hand / derived'] > 0
+  assert got['derivation, Transformer 16, batch 1: derivation'] > 0

@@ -11,7 +11,7 @@ import numpy as np
 from experiments.limits import race
 from parallel_ar import models, quantize, samplers
 from parallel_ar.model import AutoregressiveModel, position_noise
-from parallel_ar.samplers import slots
+from parallel_ar.samplers import path, slots
 from parallel_ar.testing import case as cases
 
 
@@ -21,7 +21,7 @@ def windows(
   """Passes over more and more slots beyond the frontier.
 
   Args:
-    model: with a decode path.
+    model: any.
     params: trained ones, or nothing is predictable.
     batch: samples.
     rounds: timed.
@@ -39,7 +39,7 @@ def windows(
     sampler = samplers.window(model, sizes=(width,))
     kinds[f'window {width}'] = sampler, width, False
   kinds['window that follows'] = samplers.window(model), math.nan, True
-  if model.decode is not None and model.decode.blocks is not None:
+  if path.choose(model).decode.blocks is not None:
     kinds['rows in turn'] = samplers.gauss_seidel(model), math.nan, True
   kinds['fixed point'] = samplers.fixed_point(model), math.nan, False
   kinds['cached loop'] = samplers.cached(model), math.nan, True
@@ -68,8 +68,7 @@ def windows(
 
 def dispatch(model: AutoregressiveModel, params: Any, rounds: int) -> race.Case:
   """A call of a compiled step for every slot, against one compiled loop."""
-  decode, key = model.decode, jax.random.key(0)
-  assert decode is not None
+  decode, key = path.choose(model).decode, jax.random.key(0)
   context = jax.tree.map(lambda a: a[0], race.context_of(model, 1))
   noise = slots.in_slots(model, position_noise(model, key))
 

@@ -12,6 +12,7 @@ from experiments.limits import race
 from parallel_ar import samplers
 from parallel_ar.analysis import timing
 from parallel_ar.model import AutoregressiveModel
+from parallel_ar.samplers import path
 from parallel_ar.samplers.speculative import expected_tokens
 from parallel_ar.training import configuration
 
@@ -167,8 +168,7 @@ def _further_slot(
   model: AutoregressiveModel, params: Any, rounds: int, block: int = 9
 ) -> float:
   """v: what a further slot of a block costs, in units of one slot alone."""
-  decode = model.decode
-  assert decode is not None
+  decode = path.choose(model).decode
   times = min(8, model.num_positions // block)
 
   def extends(size: int) -> Any:

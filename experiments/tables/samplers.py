@@ -24,7 +24,7 @@ from experiments import entry, options
 from parallel_ar import describe, samplers
 from parallel_ar.analysis import timing
 from parallel_ar.model import AutoregressiveModel
-from parallel_ar.samplers import forecasters, learned
+from parallel_ar.samplers import forecasters, learned, path
 from parallel_ar.training import configuration, datasets, results, trained
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
@@ -137,12 +137,12 @@ def choices(
   if heads is not None:
     told = learned.forecaster(model, heads)
     draw['fixed point, learned'] = samplers.fixed_point(model, told)
-  if model.decode is not None:
-    draw['cached'] = samplers.cached(model)
-    draw['cached, not proved'] = samplers.cached(model, verify=False)
-  if model.decode is not None and model.decode.blocks is not None:
+  decode = path.choose(model).decode
+  draw['cached'] = samplers.cached(model)
+  draw['cached, not proved'] = samplers.cached(model, verify=False)
+  if decode.blocks is not None:
     draw['Gauss-Seidel'] = samplers.gauss_seidel(model)
-  elif model.decode is not None and model.decode.resize is not None:
+  elif decode.resize is not None:
     draw['window'] = samplers.window(model)
   return draw
 

@@ -38,8 +38,10 @@ import numpy as np
 
 from parallel_ar import doors, likelihood, samplers
 from parallel_ar.data import synthetic
+from parallel_ar.decode import recompute_decode
 from parallel_ar.keys import of_its_own
 from parallel_ar.model import AutoregressiveModel
+from parallel_ar.samplers.path import choose
 from parallel_ar.types import Array, ArrayLike, Params, PRNGKey
 
 
@@ -210,7 +212,8 @@ def _weights(
 ) -> tuple[Array, tuple[Array, Array]]:
   """log w of every draw; and of the events, with their log p."""
   known = jnp.asarray(known)
-  total = model.decode is not None and model.depth == model.num_positions
+  total = model.depth == model.num_positions
+  total &= choose(model).decode is not recompute_decode(model)
   sampler = samplers.fixed_point(model)
   if total:  # a slot at a time from the cache is less work
     sampler = samplers.cached(model, verify=False)

@@ -6,14 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from parallel_ar import doors
 from parallel_ar.decode import Decode
 from parallel_ar.model import (
   AutoregressiveModel,
   over_positions,
   position_noise,
 )
-from parallel_ar.samplers import slots, sweep
+from parallel_ar.samplers import path, slots, sweep
+from parallel_ar.samplers.path import Path
 from parallel_ar.samplers.sweep import Sample, Sampler
 from parallel_ar.types import Array, Context, Dist, Params, PRNGKey
 
@@ -39,34 +39,28 @@ def cached(
 
   Args:
     model: the model.
-    decode: incremental evaluation; the model's own by default.
+    decode: incremental evaluation; by default the model's own, and without one
+      the derived one, `par.derive_decode(model)`.
     verify: False returns the forecast itself, whose log_prob is that of the
       cached conditionals; `info.passes` is then 0.
 
   Returns:
     A sampler, called as `ancestral`'s. `info.steps` counts the D
     extensions, or the R groups,
-    `info.repaired` the positions that rounding had flipped.
+    `info.repaired` the positions that rounding had flipped, and `info.path`
+    says which path it was.
 
   Raises:
-    ValueError: the model has no decode path and none is given.
+    ValueError: the decode path that is given is that of another model.
   """
-  doors.check_decode(model, decode)
-  decode = decode or model.decode
-  if decode is None:
-    raise ValueError(
-      f'{model.name} has no decode path. Use fixed_point, which needs none, or '
-      'pass decode=recompute_decode(model), which is as slow as ancestral.'
-    )
-
-  draw = functools.partial(_draw, model, decode)
+  draw = functools.partial(_draw, model, path.choose(model, decode))
   return sweep.proved(model, draw) if verify else sweep.sampler(model, draw)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _draw(
   model: AutoregressiveModel,
-  decode: Decode,
+  how: Path,
   params: Params,
   keys: PRNGKey,
   context: Context,
@@ -74,10 +68,11 @@ def _draw(
   known: Array,
 ) -> Sample:
   """Draws every example by one scan: slots, rows and then slots, or groups."""
+  decode, kind = how
   if decode.groups is not None:
     one = functools.partial(_by_groups, model, decode.groups, params)
     x, log_prob = jax.vmap(one)(keys, context, given, known)
-    return sweep.draft(model, x, log_prob, steps=model.depth)
+    return sweep.draft(model, x, log_prob, kind, steps=model.depth)
   by = _by_slots if decode.blocks is None else _by_blocks
 
   def draw(key, context, given, known):
@@ -88,7 +83,7 @@ def _draw(
 
   each = slots.over_batch if decode.blocks is None else jax.vmap
   x, log_prob = each(draw)(keys, context, given, known)
-  return sweep.draft(model, x, log_prob, steps=model.num_positions)
+  return sweep.draft(model, x, log_prob, kind, steps=model.num_positions)
 
 
 def _by_slots(

@@ -6,14 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from parallel_ar import doors
 from parallel_ar.decode import Blocks, Decode
 from parallel_ar.model import (
   AutoregressiveModel,
   over_positions,
   position_noise,
 )
-from parallel_ar.samplers import frontier, slots, sweep
+from parallel_ar.samplers import frontier, path, slots, sweep
 from parallel_ar.samplers.sweep import Sample, Sampler
 from parallel_ar.types import Array, Context, Params, PRNGKey
 
@@ -36,7 +35,8 @@ def gauss_seidel(
 
   Args:
     model: the model.
-    decode: incremental evaluation with `blocks`; the model's own by default.
+    decode: incremental evaluation with `blocks`; by default the model's own,
+      and without one the derived one.
     verify: False returns the draw itself, whose log_prob is that of the cached
       conditionals; `info.passes` is then 0.
 
@@ -51,21 +51,21 @@ def gauss_seidel(
     Song, Meng, Liao, Ermon: Accelerating feedforward computation via parallel
     nonlinear equation solving. ICML 2021, section 3.3 (GS-Jacobi).
   """
-  doors.check_decode(model, decode)
-  decode = decode or model.decode
-  if decode is None or decode.blocks is None:
+  how = path.choose(model, decode)
+  if how.decode.blocks is None:
     raise ValueError(
       f'{model.name} has no decode path by blocks, such as the rows of an '
-      'image. Use cached where there is a decode path, or fixed_point.'
+      'image. Use cached, which draws slot after slot, or fixed_point.'
     )
-  draw = functools.partial(_draw, model, decode.blocks)
+  draw = functools.partial(_draw, model, how.decode.blocks, how.kind)
   return sweep.proved(model, draw) if verify else sweep.sampler(model, draw)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _draw(
   model: AutoregressiveModel,
   blocks: Blocks,
+  kind: int,
   params: Params,
   keys: PRNGKey,
   context: Context,
@@ -99,7 +99,7 @@ def _draw(
   steps = carry[2]
   x = jnp.moveaxis(x, 1, 0).reshape(len(keys), -1, *x.shape[3:])
   x = jax.vmap(functools.partial(slots.to_event, model))(x)
-  return sweep.draft(model, x, terms.sum(0), steps=steps)
+  return sweep.draft(model, x, terms.sum(0), kind, steps=steps)
 
 
 def _jacobi(

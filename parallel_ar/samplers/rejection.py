@@ -92,7 +92,7 @@ def with_rule(
   decode: Decode | None = None,
 ) -> Sampler:
   """As `rejection`, by another rule; for rules that are wrong on purpose."""
-  rounds.check(model, draft, window, decode)
+  paths = rounds.check(model, draft, window, decode)
   for which in (model, draft):
     if which.head.pmf is None:
       raise ValueError(
@@ -107,7 +107,7 @@ def with_rule(
   ) -> Sample:
     pair = split(params)
     return rounds.draw(
-      model, draft, rule, window, decode, pair, keys, context, given, known
+      model, draft, rule, window, paths, pair, keys, context, given, known
     )
 
   return sweep.sampler(model, sample)

@@ -23,12 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from parallel_ar import doors
-from parallel_ar.decode import Decode, recompute_decode
+from parallel_ar.decode import Decode
 from parallel_ar.model import (
   AutoregressiveModel,
   over_positions,
 )
-from parallel_ar.samplers import frontier, slots, sweep
+from parallel_ar.samplers import frontier, path, slots, sweep
+from parallel_ar.samplers.path import Path
 from parallel_ar.samplers.sweep import Sample
 from parallel_ar.types import Array, Context, Dist, Params, PRNGKey
 
@@ -59,8 +60,11 @@ def check(
   draft: AutoregressiveModel,
   window: int,
   decode: Decode | None = None,
-) -> None:
+) -> tuple[Path, Path]:
   """Checks that a draft can propose for a model.
+
+  Returns:
+    The paths of the model, see `path.choose`, and of the draft.
 
   Raises:
     ValueError: what is no model; another event, order, alphabet or context, no
@@ -95,6 +99,7 @@ def check(
       f'{model.name} on {model.context}. A draft takes the context of the '
       'model, or none.'
     )
+  return path.choose(model, decode), path.choose(draft)
 
 
 def pair_of_params(
@@ -177,7 +182,7 @@ def draw(
   draft: AutoregressiveModel,
   rule: Rule,
   window: int,
-  decode: Decode | None,
+  paths: tuple[Path, Path],
   params: tuple[Params, Params],
   keys: PRNGKey,
   context: Context,
@@ -191,8 +196,7 @@ def draw(
     draft: proposes.
     rule: judges.
     window: proposals of a round.
-    decode: incremental evaluation of the model; its own by default, and
-      without one `recompute_decode`. The draft uses its own likewise.
+    paths: of `check`.
     params: of the model and of the draft.
     keys: key[B].
     context: pytree with leading axis B, or None.
@@ -209,8 +213,8 @@ def draw(
     model,
     draft,
     rule,
-    decode or model.decode or recompute_decode(model),
-    draft.decode or recompute_decode(draft),
+    paths[0].decode,
+    paths[1].decode,
     window,
     min(window + 1, num),
   )
@@ -230,6 +234,7 @@ def draw(
     model,
     x,
     state.log_prob,
+    paths[0].kind,
     steps=state.steps,
     tested=state.tested,
     agreed=state.agreed,

@@ -44,7 +44,7 @@ def speculative(
     verify: False returns what was drawn, whose log_prob is that of the
       incremental conditionals; `info.passes` is then 0.
     decode: incremental evaluation of the model; by default its own, and
-      without one `recompute_decode`. The draft's is chosen likewise.
+      without one the derived one. The draft's is chosen likewise.
 
   Returns:
     A sampler, called as `ancestral`'s but with the pair (params, draft_params)
@@ -61,7 +61,7 @@ def speculative(
     Leviathan, Kalman, Matias: Fast inference from transformers via speculative
     decoding. ICML 2023. They accept at random, see `rejection`.
   """
-  rounds.check(model, draft, window, decode)
+  paths = rounds.check(model, draft, window, decode)
   _check_noise(model, draft)
   split = rounds.pair_of_params(model, draft)
 
@@ -70,7 +70,7 @@ def speculative(
   ) -> Sample:
     pair = split(params)
     guess = rounds.draw(
-      model, draft, _EQUAL, window, decode, pair, keys, context, given, known
+      model, draft, _EQUAL, window, paths, pair, keys, context, given, known
     )
     if not verify:
       return guess

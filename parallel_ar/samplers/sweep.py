@@ -50,6 +50,9 @@ class SampleInfo(NamedTuple):
       conditionals read what they must not, by rounding only if the model says
       causality='rounding'; 0 proves nothing, an audit does.
     not_finite: int32[B], positions whose final value is not finite.
+    path: int32[], the incremental evaluation that guessed, a place in
+      `path.KINDS`: 0 none, 1 the model's own, 2 the derived one, 3 one that
+      was given, 4 a full pass for each block, where none could be derived.
   """
 
   passes: ArrayLike
@@ -61,6 +64,7 @@ class SampleInfo(NamedTuple):
   repaired: ArrayLike
   changed: ArrayLike
   not_finite: ArrayLike
+  path: ArrayLike
 
 
 class Sample(NamedTuple):
@@ -150,13 +154,17 @@ def prove(
   )
   cost = guess.info
   info = sample.info._replace(
-    steps=cost.steps, tested=cost.tested, agreed=cost.agreed
+    steps=cost.steps, tested=cost.tested, agreed=cost.agreed, path=cost.path
   )
   return sample._replace(info=info)
 
 
 def draft(
-  model: AutoregressiveModel, x: Array, log_prob: Array, **cost: Any
+  model: AutoregressiveModel,
+  x: Array,
+  log_prob: Array,
+  path: int = 0,
+  **cost: Any,
 ) -> Sample:
   """A Sample that no pass has proved; `cost` are fields of its info."""
   zeros = jnp.zeros(x.shape[0], jnp.int32)
@@ -170,6 +178,7 @@ def draft(
     repaired=zeros,
     changed=zeros,
     not_finite=_not_finite(model, x),
+    path=jnp.int32(path),
   )
   spread = {
     k: jnp.broadcast_to(jnp.asarray(v), zeros.shape) for k, v in cost.items()

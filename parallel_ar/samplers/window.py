@@ -7,15 +7,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from parallel_ar import doors, order
-from parallel_ar.decode import Decode, recompute_decode
+from parallel_ar import order
+from parallel_ar.decode import Decode
 from parallel_ar.model import (
   AutoregressiveModel,
   over_positions,
   position_noise,
 )
-from parallel_ar.samplers import forecasters, frontier, slots, sweep
+from parallel_ar.samplers import forecasters, frontier, path, slots, sweep
 from parallel_ar.samplers.forecasters import Forecaster, Progress
+from parallel_ar.samplers.path import Path
 from parallel_ar.samplers.sweep import Sample, Sampler
 from parallel_ar.types import Array, Context, Params, PRNGKey
 
@@ -47,9 +48,10 @@ def window(
 
   Args:
     model: the model.
-    decode: incremental evaluation; the model's own, else `recompute_decode`,
-      with which sizes=(D,) is `fixed_point` with lanes. It pays where `extend`
-      evaluates a block of slots at once, as attention does.
+    decode: incremental evaluation; by default the model's own, and without one
+      the derived one. It pays where `extend` evaluates a block of slots at
+      once, as attention does. With `recompute_decode` and sizes=(D,) this is
+      `fixed_point` with lanes.
     forecaster: guesses; by default the picks of the last round, from zeros.
     sizes: window sizes, each compiled; those above D are cut to D.
     lanes: examples that are worked on at once; 0 means all keys.
@@ -69,7 +71,7 @@ def window(
       f'window needs sizes of at least 1 and lanes >= 0; got sizes={sizes}, '
       f'lanes={lanes}.'
     )
-  doors.check_decode(model, decode)
+  how = path.choose(model, decode)
   forecaster = forecasters.check(model, forecaster)
   if forecaster.conditionals is not None:
     raise ValueError(
@@ -78,14 +80,13 @@ def window(
     )
   most = model.num_positions
   sizes = tuple(sorted({min(size, most) for size in sizes}))
-  decode = decode or model.decode or recompute_decode(model)
   later = forecaster._replace(first=None)  # spoken before; do not compile it
 
   def draw(
     params: Params, keys: PRNGKey, context: Context, given: Array, known: Array
   ) -> Sample:
     start = forecasters.first_guess(forecaster, params, keys, context, given)
-    rule = _Rule(decode, later, min(lanes or len(keys), len(keys)))
+    rule = _Rule(how, later, min(lanes or len(keys), len(keys)))
     args = params, keys, context, start, given, known
     return _draw(model, rule, sizes, *args)
 
@@ -93,7 +94,7 @@ def window(
 
 
 class _Rule(NamedTuple):
-  decode: Decode
+  path: Path
   forecaster: Forecaster
   lanes: int
 
@@ -188,7 +189,9 @@ def _draw(
   )
   done = jax.tree.map(lambda a: a[:num], end.done)
   x = jax.vmap(functools.partial(slots.to_event, model))(done.x)
-  sample = sweep.draft(model, x, done.log_prob, steps=done.rounds)
+  sample = sweep.draft(
+    model, x, done.log_prob, rule.path.kind, steps=done.rounds
+  )
   return sample._replace(info=sample.info._replace(evaluations=end.evaluations))
 
 
@@ -237,7 +240,7 @@ def _jobs(model: AutoregressiveModel, batch: _Batch, number: Array) -> _Job:
 
 
 def _caches(rule: _Rule, params: Params, context: Context) -> Any:
-  init = functools.partial(rule.decode.init, params)
+  init = functools.partial(rule.path.decode.init, params)
   return jax.vmap(init, axis_size=rule.lanes)(context)
 
 
@@ -301,8 +304,8 @@ def _advance(
     at = jnp.minimum(lane.k, last)
     cut = lambda a: jax.lax.dynamic_slice_in_dim(a, at, size)
     previous = cut(jnp.concatenate([lane.x[:1], lane.x]))
-    cache = rule.decode.rewind(lane.cache, at)
-    dist, cache = rule.decode.extend(params, cache, at, previous)
+    cache = rule.path.decode.rewind(lane.cache, at)
+    dist, cache = rule.path.decode.extend(params, cache, at, previous)
     given, known, noise = jax.tree.map(cut, (job.given, job.known, job.noise))
     place, guess = at + jnp.arange(size, dtype=jnp.int32), cut(lane.x)
     picked = model.head.pick(dist, noise).astype(guess.dtype)

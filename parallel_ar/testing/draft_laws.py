@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 from parallel_ar import samplers
-from parallel_ar.decode import Decode, recompute_decode
-from parallel_ar.samplers import Sampler, forecasters
+from parallel_ar.decode import Decode
+from parallel_ar.samplers import Sampler, forecasters, path
 from parallel_ar.testing import case as cases
 from parallel_ar.testing import sampling_laws
 from parallel_ar.testing.case import Case, LawBroken
@@ -24,11 +24,10 @@ def cached(case: Case, decode: Decode | None = None) -> str:
 
   Args:
     case: the case.
-    decode: the path to try; by default the model's own, else
-      `recompute_decode`.
+    decode: the path to try; by default the one that `cached` takes.
   """
   model = case.model
-  decode = decode or model.decode or recompute_decode(model)
+  decode = path.choose(model, decode).decode
   size = model.num_positions
   draw = lambda verify: samplers.cached(model, decode, verify=verify)
   steps = size if decode.groups is None else model.depth
@@ -43,18 +42,17 @@ def cached(case: Case, decode: Decode | None = None) -> str:
 def window(case: Case) -> str:
   """Law 5 for `window`, in which lanes are retired and refilled.
 
-  With the model's decode path or `recompute_decode`, windows that do not divide
-  the event, fewer lanes than keys, and a forecaster.
+  With the path that it takes by itself, windows that do not divide the event,
+  fewer lanes than keys, and a forecaster.
   """
   model, rules = case.model, []
-  decode = model.decode or recompute_decode(model)
   lanes = max(len(case.keys) - 1, 1)
   for name, forecaster, sizes in (
     ('window', None, (2, 3)),
     ('window, last', forecasters.last(model), (3,)),
   ):
     draw = lambda verify, f=forecaster, s=sizes: samplers.window(
-      model, decode, f, sizes=s, lanes=lanes, verify=verify
+      model, forecaster=f, sizes=s, lanes=lanes, verify=verify
     )
     rules.append(_drafted(case, name, draw, 1, model.num_positions))
   return '; '.join(rules)

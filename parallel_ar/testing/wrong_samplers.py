@@ -152,7 +152,7 @@ def _loop(
     last = np.maximum(passes - drop, 0)
     x = np.stack([history[n][b] for b, n in enumerate(last)])
     zeros = np.zeros_like(passes)
-    info = SampleInfo(passes, np.asarray(passes.max()), accepted, *[zeros] * 6)
+    info = SampleInfo(passes, np.asarray(passes.max()), accepted, *[zeros] * 7)
     return Sample(x, nats, info)
 
   return sampler

@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 from parallel_ar import heads, likelihood, model, order, samplers, transform
-from parallel_ar.samplers import forecasters
+from parallel_ar.decode import recompute_decode
+from parallel_ar.samplers import forecasters, path
 from parallel_ar.samplers.sweep import sweep
 from parallel_ar.testing import case as cases
 from parallel_ar.testing import oracles
@@ -148,9 +149,24 @@ class TestCached:
     np.testing.assert_array_equal(got.x, want.x)
     np.testing.assert_array_equal(got.info.repaired, 0)
 
-  def test_a_model_without_decode(self, case):
-    with pytest.raises(ValueError, match='no decode path. Use fixed_point'):
-      samplers.cached(case.model)
+  def test_info_says_which_path_ran(self, case):
+    """Of a record without a path it is the derived one."""
+    own = cases.make_case(toys.recurrent())
+    other = recompute_decode(own.model)._replace(rewind=lambda cache, k: cache)
+    kinds = {
+      'own': (own, own.model.decode),
+      'derived': (case, None),
+      'given': (own, other),
+      'recomputed': (case, recompute_decode(case.model)),
+    }
+    for kind, (of, given) in kinds.items():
+      for make in samplers.cached, samplers.window:
+        for verify in True, False:
+          draw = make(of.model, given, verify=verify)
+          got = draw(of.params, of.keys, of.context)
+          assert path.KINDS[got.info.path] == kind
+    plain = samplers.fixed_point(case.model)(case.params, case.keys)
+    assert path.KINDS[plain.info.path] == 'none'
 
 
 class TestGaussSeidel:
