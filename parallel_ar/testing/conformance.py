@@ -5,6 +5,7 @@
   2  normalisation       the probabilities of all events sum to 1
   3  one_pass            one pass equals the sequential oracle
   4  decode_agreement    `extend` over any blocks equals the pass
+     derived             also of the path that is derived from the pass
   5  same_integers       every sampler returns the ancestral sample of a key
      completion          also where positions are given
      cached, window,
@@ -48,6 +49,7 @@ LAWS: dict[str, Callable[[Case], str]] = {
   'one_pass': likelihood_laws.one_pass,
   'doors': door_laws.refusals,
   'decode_agreement': decode_laws.decode_agreement,
+  'derived': decode_laws.derived,
   'same_integers': sampling_laws.same_integers,
   'completion': sampling_laws.completion,
   'cached': draft_laws.cached,
