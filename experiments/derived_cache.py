@@ -294,8 +294,9 @@ def _compared(
   """Many samples of `cached` against those of other samplers."""
   keys = jax.random.split(jax.random.key(2), sizes.samples)
   each = row.seconds['ancestral'].median
-  batch = min(sizes.samples, 8)
-  count = min(max(int(sizes.budget / each), batch), sizes.samples)
+  most = int(sizes.budget / each)
+  batch = min(sizes.samples, 8) if most >= 8 else 1
+  count = min(max(most, batch), sizes.samples)
   have = _drawn(samplers.cached(model), params, keys, batch)
   facts: dict[str, tuple[float, str]] = {}
   for name, make, some in (

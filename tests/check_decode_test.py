@@ -10,7 +10,7 @@ from parallel_ar.testing.case import LawBroken
 from tests import toys
 
 NET = toys.sigmoid_net((5,), num_values=3)
-ROWS = toys.everything()  # [2, 3], a random order, with rows and groups
+ROWS = toys.everything((3, 2))  # a random order, with rows and groups
 
 
 def broken(model, part, change):
@@ -80,7 +80,7 @@ def forgets(resize):
     (NET, 'extend', late, r'slot [1-4] of the block of slots .* is \d'),
     (NET, 'extend', alone, r'blocks \(1, 4\).*slot 4 of the block of slots 1'),
     (ROWS, 'resize', forgets, 'resized at slot'),
-    (ROWS, 'blocks.begin', first_row, 'blocks.* of block 1'),
+    (ROWS, 'blocks.begin', first_row, 'blocks.* of block 2'),
     (ROWS, 'blocks.conditionals', peeks, 'blocks.conditionals of block 0'),
     (ROWS, 'blocks.extend', remembers, 'blocks.extend at 0 of block 0'),
     (ROWS, 'groups', own_rank, 'groups at rank 0'),
@@ -125,3 +125,15 @@ def test_what_does_not_fit_is_refused_at_the_door():
   ):
     with pytest.raises(ValueError):
       par.check_decode(NET, **bad)
+
+
+def test_a_path_may_be_derived_while_a_program_is_traced():
+  """It is kept on the record, and must hold nothing of that trace."""
+  net = toys.sigmoid_net((4,), num_values=3)
+  params, keys = (
+    net.init(jax.random.key(0)),
+    jax.random.split(jax.random.key(1)),
+  )
+  inside = jax.jit(lambda p, k: par.cached(net)(p, k).x)(params, keys)
+  np.testing.assert_array_equal(inside, par.cached(net)(params, keys).x)
+  assert par.check_decode(net, params=params)

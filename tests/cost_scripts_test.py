@@ -125,7 +125,7 @@ def test_mesh_sweep(tmp_path):
 def test_derived_cache(tmp_path):
   flags = (
     '--parts=own,families,derivation',
-    '--only=two,nade,gru,Transformer',
+    '--only=two con,nade,gru,Transformer',
     *('--length=8', '--side=3', '--samples=3', '--rounds=1', '--layers=1'),
   )
   text, got = run('derived_cache', *flags, tmp_path=tmp_path)
