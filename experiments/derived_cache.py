@@ -22,7 +22,7 @@ docs/derived_cache.md; without it all is small.
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -130,10 +130,13 @@ def _sizes() -> Sizes:
   if _FULL.value:
     return Sizes(512, 28, 256, 6, 1000, [1, 16], 600.0)
   of = _LENGTH, _SIDE, _WIDTH, _LAYERS, _SAMPLES, _BATCHES, _BUDGET
-  return Sizes(*(flag.value for flag in of))
+  values: Any = [flag.value for flag in of]
+  return Sizes(*values)
 
 
-def _wanted(makes: dict[str, Callable[[], Any]]) -> Iterator[tuple[str, Any]]:
+def _wanted(
+  makes: Mapping[str, Callable[[], Any]],
+) -> Iterator[tuple[str, Any]]:
   for name, make in makes.items():
     if not _ONLY.value or name.startswith(tuple(_ONLY.value)):
       yield name, make()
@@ -180,7 +183,7 @@ def families(
   length: int, side: int
 ) -> dict[str, Callable[[], AutoregressiveModel]]:
   """Every family with a path of its own: images, small images, text."""
-  text = {'event': (length,), 'num_values': 16}
+  text: dict[str, Any] = {'event': (length,), 'num_values': 16}
   large, small = (side, side, 1), (min(side, 8), min(side, 8), 1)
   make = functools.partial
   return {
@@ -271,10 +274,10 @@ def measure(
   rounds = timing.in_turn(programs, rounds=_ROUNDS.value)
   drawn = {kind: program() for kind, program in programs.items()}
   want = np.asarray(samplers.fixed_point(bare)(*args).x)
-  facts: dict[str, tuple[float, str]] = {}
-  for kind, sample in drawn.items():
-    facts[f'{kind}: different'] = int((sample.x != want).sum()), 'integers'
-  facts['integers'] = want.size, 'integers'
+  facts: dict[str, tuple[float, str]] = {
+    f'{kind}: different': (int((sample.x != want).sum()), 'integers')
+    for kind, sample in drawn.items()
+  }
   return Row(
     part,
     name,

@@ -173,7 +173,9 @@ def _compiled(decode: Decode) -> Decode:
   """The path with each of its functions as one program."""
   blocks = decode.blocks
   if blocks is not None:
-    made = {n: jax.jit(f) for n, f in blocks._asdict().items() if n != 'size'}
+    made: dict[str, Any] = {
+      n: jax.jit(f) for n, f in blocks._asdict().items() if n != 'size'
+    }
     blocks = blocks._replace(**made)
   return decode._replace(
     init=jax.jit(decode.init),
