@@ -64,7 +64,8 @@ class AutoregressiveModel:
     context: shapes and dtypes of what one example is conditioned on, a pytree
       of jax.ShapeDtypeStruct, or `Labels` for a label; None for an
       unconditional model.
-    decode: the fast incremental path, where the family has one.
+    decode: an incremental path of its own; without one samplers derive it from
+      `conditionals`.
     features: for forecasting heads, where the family has them.
     objective: (params, x, context, key) -> nats[], what training minimises in
       the mean over examples: a bound, drawn with `key`, or a regularised
@@ -164,7 +165,7 @@ def from_function(
     head: family of the conditionals.
     init: key -> params; without it params is the empty dict.
     context: shapes and dtypes of one example's context; `Labels` for a label.
-    decode: fast incremental path.
+    decode: an incremental path of its own, instead of the derived one.
     features: for forecasting heads.
     objective: what training minimises, instead of -log p(x).
     init_from_data: what training starts from, on its first batch.

@@ -239,8 +239,8 @@ SPREAD = (
 )
 
 
-# The dearest laws of drafts, in the default run for one or two cases a family.
-DRAFTS = ('forecast', 'window', 'speculative')
+# The dearest laws, in the default run for one or two cases a family.
+DEAR = ('derived', 'forecast', 'window', 'speculative')
 ONE_EACH = (
   *SPREAD,
   'made',
@@ -267,7 +267,7 @@ def _product():
   for name in CASES:
     for law in conformance.LAWS:
       slow = law == 'eight_devices' and name not in SPREAD
-      slow |= law in DRAFTS and name not in ONE_EACH
+      slow |= law in DEAR and name not in ONE_EACH
       yield pytest.param(name, law, marks=[pytest.mark.slow] * slow)
 
 

@@ -223,7 +223,7 @@ def gated_pixelcnn(
     num_classes: > 0 conditions on a label in 0..num_classes-1.
     context_size: > 0 conditions on a real vector.
     context_channels: > 0 conditions on a real image of the event's height and
-      width; the model has no cache then.
+      width; the cache is then the derived one.
     remat: policy for the layers, see `layers.remat`.
     dtype: of the products; parameters are float32.
 
