@@ -9,14 +9,20 @@ with the sha256 of each file in requirements.lock, which run.sh installs:
 """
 
 import pathlib
+import re
 
 import setuptools
 
 _ROOT = pathlib.Path(__file__).parent
+_VERSION = re.search(
+  r"^__version__ = '(.*)'$",
+  (_ROOT / 'parallel_ar' / '__init__.py').read_text(encoding='utf-8'),
+  re.MULTILINE,
+)[1]
 
 setuptools.setup(
   name='parallel_ar',
-  version='0.1.0',
+  version=_VERSION,
   description=(
     'Autoregressive models in JAX: every conditional in one pass, the exact'
     ' likelihood, and samplers that return the same integers for the same key'
@@ -27,6 +33,7 @@ setuptools.setup(
   license='Apache-2.0',
   license_files=['LICENSE'],
   packages=setuptools.find_packages(include=['parallel_ar', 'parallel_ar.*']),
+  package_data={'parallel_ar': ['py.typed']},
   python_requires='>=3.11,<3.14',
   install_requires=[
     'absl-py>=2.1',
@@ -63,6 +70,7 @@ setuptools.setup(
     'Programming Language :: Python :: 3.11',
     'Programming Language :: Python :: 3.12',
     'Programming Language :: Python :: 3.13',
+    'Typing :: Typed',
     'Topic :: Scientific/Engineering :: Artificial Intelligence',
   ],
 )

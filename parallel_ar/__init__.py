@@ -8,6 +8,9 @@ params = model.init(key)
 par.log_prob(model, params, x)            # nats[B], one pass
 par.fixed_point(model)(params, keys).x    # the integers of par.ancestral
 par.codec(model).encode(params, x)        # bytes, and decode() gives x back
+
+run = par.load('runs/digits_made')        # what ./run.sh train has trained
+run.log_prob(x), run.sample(16).x, run.codec().encode(run.params, x)
 """
 
 from typing import TYPE_CHECKING
@@ -40,6 +43,7 @@ from parallel_ar.samplers import (
   Level,
   Sample,
   SampleInfo,
+  Sampler,
   ancestral,
   cached,
   fixed_point,
@@ -65,9 +69,23 @@ if TYPE_CHECKING:
   from parallel_ar import models as models
   from parallel_ar import testing as testing
   from parallel_ar import training as training
+  from parallel_ar.training.trained import Trained, load
 else:
-  __getattr__ = lazily.modules_of(__name__)
+  __getattr__ = lazily.modules_of(
+    __name__, dict.fromkeys(('Trained', 'load'), 'training.trained')
+  )
 
+__version__ = '0.1.0'
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *__all__, *_LATER})
+
+
+_LATER = (
+  *('analysis', 'coding', 'data', 'distributed', 'export', 'layers', 'models'),
+  *('testing', 'training'),
+)
 __all__ = [
   'AutoregressiveModel',
   'Codec',
@@ -77,6 +95,8 @@ __all__ = [
   'Level',
   'Sample',
   'SampleInfo',
+  'Sampler',
+  'Trained',
   'ancestral',
   'bits_per_dim',
   'cached',
@@ -97,6 +117,7 @@ __all__ = [
   'heads',
   'hierarchical',
   'hierarchical_log_prob',
+  'load',
   'log_prob',
   'log_prob_terms',
   'mixture_log_prob',

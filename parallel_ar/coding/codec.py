@@ -23,9 +23,9 @@ before it starts (`environment`). And `encode` decodes what it made before it
 returns it, so that a file that was written can be read.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -39,6 +39,51 @@ from parallel_ar.types import ArrayLike, Context, Params
 _METHODS: dict[str, ModuleType] = {'lanes': lanes, 'stream': stream}
 
 
+class Encoder(Protocol):
+  """Events to bytes; see `Codec`."""
+
+  def __call__(
+    self, params: Params, x: ArrayLike, context: Context = None
+  ) -> bytes:
+    """The file of some events, of about -log2 p(x) bits.
+
+    Args:
+      params: parameters of the model.
+      x: integers[N, *event] in 0..V-1.
+      context: leaves with leading axis N, or None for an unconditional model.
+
+    Returns:
+      The file; it has all but the parameters and the context.
+
+    Raises:
+      ValueError: what does not fit the model, or does not come back.
+    """
+    ...
+
+
+class Decoder(Protocol):
+  """Bytes to events; see `Codec`."""
+
+  def __call__(
+    self, params: Params, data: bytes, context: Context = None
+  ) -> Decoded:
+    """The events of a file that `encode` made.
+
+    Args:
+      params: those that it was made with.
+      data: the file.
+      context: that of `encode`; it is not in the file.
+
+    Returns:
+      A Decoded: x[N, *event], and how many passes it took.
+
+    Raises:
+      BadFile: a damaged file, other parameters, another model or context, or
+        conditionals of other bits.
+    """
+    ...
+
+
 class Codec(NamedTuple):
   """Both directions.
 
@@ -48,8 +93,8 @@ class Codec(NamedTuple):
       file: whoever decodes has it.
   """
 
-  encode: Callable[..., bytes]
-  decode: Callable[..., Decoded]
+  encode: Encoder
+  decode: Decoder
 
 
 def codec(
@@ -151,6 +196,8 @@ def codec(
       ) from error
     return decoded
 
+  encode.__doc__ = Encoder.__call__.__doc__
+  decode.__doc__ = Decoder.__call__.__doc__
   return Codec(encode, decode)
 
 

@@ -17,7 +17,26 @@ from parallel_ar import lazily
 from parallel_ar.data.dataset import Dataset
 from parallel_ar.data.sources import SOURCES, load
 
-if not TYPE_CHECKING:
+if TYPE_CHECKING:
+  from parallel_ar.data import archives as archives
+  from parallel_ar.data import bible as bible
+  from parallel_ar.data import binary as binary
+  from parallel_ar.data import catalogue as catalogue
+  from parallel_ar.data import dataset as dataset
+  from parallel_ar.data import download as download
+  from parallel_ar.data import exact as exact
+  from parallel_ar.data import fetch as fetch
+  from parallel_ar.data import files as files
+  from parallel_ar.data import images as images
+  from parallel_ar.data import music as music
+  from parallel_ar.data import packages as packages
+  from parallel_ar.data import pipeline as pipeline
+  from parallel_ar.data import pyramid as pyramid
+  from parallel_ar.data import rgb as rgb
+  from parallel_ar.data import sources as sources
+  from parallel_ar.data import synthetic as synthetic
+  from parallel_ar.data import text as text
+else:
   __getattr__ = lazily.modules_of(__name__)
 
 __all__ = ['SOURCES', 'Dataset', 'load']

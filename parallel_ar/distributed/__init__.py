@@ -4,5 +4,11 @@ from typing import TYPE_CHECKING
 
 from parallel_ar import lazily
 
-if not TYPE_CHECKING:
+if TYPE_CHECKING:
+  from parallel_ar.distributed import hardware as hardware
+  from parallel_ar.distributed import mesh as mesh
+  from parallel_ar.distributed import multihost as multihost
+  from parallel_ar.distributed import roll_call as roll_call
+  from parallel_ar.distributed import sharding as sharding
+else:
   __getattr__ = lazily.modules_of(__name__)

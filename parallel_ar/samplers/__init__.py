@@ -9,6 +9,8 @@ from parallel_ar.samplers.cached import cached
 from parallel_ar.samplers.fixed_point import fixed_point
 from parallel_ar.samplers.gauss_seidel import gauss_seidel
 from parallel_ar.samplers.hierarchical import (
+  HierarchicalSample,
+  HierarchicalSampler,
   Level,
   hierarchical,
   hierarchical_log_prob,
@@ -19,6 +21,8 @@ from parallel_ar.samplers.sweep import Sample, SampleInfo, Sampler
 from parallel_ar.samplers.window import window
 
 __all__ = [
+  'HierarchicalSample',
+  'HierarchicalSampler',
   'Level',
   'Sample',
   'SampleInfo',

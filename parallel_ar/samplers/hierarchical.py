@@ -1,7 +1,7 @@
 """Sampling a hierarchy: a chain of models, each given the levels before it."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -45,9 +45,29 @@ class HierarchicalSample(NamedTuple):
   info: tuple[SampleInfo, ...]
 
 
-def hierarchical(
-  levels: Sequence[Level],
-) -> Callable[..., HierarchicalSample]:
+class HierarchicalSampler(Protocol):
+  """Draws samples of a chain of levels; what `hierarchical` returns."""
+
+  def __call__(
+    self, params: Sequence[Params], keys: PRNGKey, context: Context = None
+  ) -> HierarchicalSample:
+    """Draws one sample for each key.
+
+    Args:
+      params: one for each level.
+      keys: key[B].
+      context: of the whole, leaves with leading axis B, or None.
+
+    Returns:
+      A HierarchicalSample: x of each level, log_prob float[B] in nats.
+
+    Raises:
+      ValueError: what does not fit a level.
+    """
+    ...
+
+
+def hierarchical(levels: Sequence[Level]) -> HierarchicalSampler:
   """Draws level after level, each in parallel inside.
 
     p(x_1, ..., x_L) = prod_l p_l(x_l | c_l(x_1, ..., x_{l-1}))
@@ -87,6 +107,7 @@ def hierarchical(
       tuple(s.info for s in drawn),
     )
 
+  sample.__doc__ = HierarchicalSampler.__call__.__doc__
   return sample
 
 

@@ -16,7 +16,7 @@ the same integers by construction and not only most of the time.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -81,8 +81,39 @@ class Sample(NamedTuple):
   info: SampleInfo
 
 
-# sampler(params, keys, context=None, *, x=None, known=None) -> Sample
-Sampler = Callable[..., Sample]
+class Sampler(Protocol):
+  """Draws samples of one model; what `fixed_point` and the others return."""
+
+  def __call__(
+    self,
+    params: Params,
+    keys: PRNGKey,
+    context: Context = None,
+    *,
+    x: ArrayLike | None = None,
+    known: ArrayLike | None = None,
+  ) -> Sample:
+    """Draws one sample for each key.
+
+    Args:
+      params: parameters of the model; of `speculative` and `rejection` the pair
+        (params, draft_params).
+      keys: key[B], as `jax.random.split(key, B)` makes them; one key, one
+        sample, whatever its neighbours are.
+      context: leaves with leading axis B, or None for an unconditional model.
+      x: array[B, *event], values of the known positions.
+      known: bool[B, *positions], which keep their value from `x`; every other
+        is drawn given its predecessors (completion, in-painting).
+
+    Returns:
+      A Sample: x[B, *event], log_prob float[B] in nats, and what it cost.
+
+    Raises:
+      ValueError: what does not fit the model; params that are not finite.
+    """
+    ...
+
+
 # draw(params, keys, context, given, known) -> Sample
 Draw = Callable[[Params, PRNGKey, Context, Array, Array], Sample]
 
@@ -104,6 +135,7 @@ def sampler(model: AutoregressiveModel, draw: Draw) -> Sampler:
     )
     return draw(params, keys, context, given, known)
 
+  sample.__doc__ = Sampler.__call__.__doc__
   return sample
 
 

@@ -1,6 +1,7 @@
 """Law 9: what comes in is right, or refused."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -53,7 +54,7 @@ def _wrong(case: Case) -> dict[str, Any]:
   score = lambda x, context=context: likelihood.log_prob(
     model, params, x, context
   )
-  draw = samplers.ancestral(model)
+  draw: Callable[..., Any] = samplers.ancestral(model)
   given = lambda x: draw(
     params, case.keys, context, x=x, known=np.ones((len(x), *model.rank.shape))
   )

@@ -7,6 +7,7 @@ for bit; unproved, it may differ by near ties, and by no more than is repaired.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,6 @@ from parallel_ar.samplers import Sampler, forecasters, path
 from parallel_ar.testing import case as cases
 from parallel_ar.testing import sampling_laws
 from parallel_ar.testing.case import Case, LawBroken
-from parallel_ar.types import ArrayLike
 
 
 def cached(case: Case, decode: Decode | None = None) -> str:
@@ -111,7 +111,7 @@ def _drafted(
   args = case.params, case.keys, case.context
   own = own or case
   holes = np.random.default_rng(2).random((len(case.keys), *model.rank.shape))
-  runs: dict[str, dict[str, ArrayLike]] = {
+  runs: dict[str, dict[str, Any]] = {
     'drawing': {},
     'in-painting': {'x': case.x, 'known': holes < 0.5},
   }

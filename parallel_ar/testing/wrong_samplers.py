@@ -65,8 +65,10 @@ def waits_for_the_slowest(
   """Right integers; but every example is charged for the slowest."""
   inner = _loop(model, forecaster)
 
-  def sampler(params: Params, keys: PRNGKey, context: Context = None) -> Sample:
-    sample = inner(params, keys, context)
+  def sampler(
+    params: Params, keys: PRNGKey, context: Context = None, **given: Any
+  ) -> Sample:
+    sample = inner(params, keys, context, **given)
     passes = np.full_like(sample.info.passes, sample.info.passes.max())
     return sample._replace(info=sample.info._replace(passes=passes))
 

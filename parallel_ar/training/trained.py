@@ -1,31 +1,43 @@
 """What a run has learnt, read from its directory."""
 
+import dataclasses
 import os
 import pathlib
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
+from parallel_ar import coding, doors, memo, npz, samplers
+from parallel_ar import model as model_lib
 from parallel_ar import models as models_lib
-from parallel_ar import npz
 from parallel_ar.data.dataset import Dataset
 from parallel_ar.distributed import sharding
 from parallel_ar.model import AutoregressiveModel
+from parallel_ar.samplers import Sample, Sampler
 from parallel_ar.training import (
   checkpoint,
   configuration,
   datasets,
+  evaluate,
   own_code,
   params_file,
   run_directory,
 )
 from parallel_ar.training import identity as identity_lib
-from parallel_ar.types import Params
+from parallel_ar.types import ArrayLike, Context, Params, PRNGKey
 
 
-class Trained(NamedTuple):
-  """Models and parameters of a run.
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Trained:
+  """Models and parameters of a run, and what they are for.
+
+    run = par.load('runs/digits_made')
+    run.log_prob(x)             # nats[B]
+    run.sample(16).x            # or run.sample(keys, x=..., known=...)
+    run.codec().encode(run.params, x)
 
   Attributes:
     config: the run's own configuration.
@@ -36,6 +48,7 @@ class Trained(NamedTuple):
     identity: of the run, see `identity`; None of an old file of parameters.
     notes: what else than was asked for was read, and why; each line was said
       on stderr, and is in the results of this process.
+    where: the working directory, or the file of parameters.
   """
 
   config: ConfigDict
@@ -44,7 +57,87 @@ class Trained(NamedTuple):
   params_name: str
   step: int
   identity: identity_lib.Json | None
-  notes: tuple[str, ...] = ()
+  notes: tuple[str, ...]
+  where: pathlib.Path
+
+  def __repr__(self) -> str:
+    members = f', mixture of {len(self.models)}' * (len(self.models) > 1)
+    about = model_lib.describe(self.models[0])
+    return f'<{about}{members}; {self.params_name} of {self.where}>'
+
+  @property
+  def model(self) -> AutoregressiveModel:
+    """The one model of the run.
+
+    Raises:
+      ValueError: the run is a mixture of several.
+    """
+    if len(self.models) > 1:
+      raise ValueError(
+        f'{self.where} is a mixture of {len(self.models)} models, which '
+        'average p(x); they are not one chain of conditionals. Take '
+        'run.log_prob, or one member, run.models[k].'
+      )
+    return self.models[0]
+
+  def log_prob(self, x: ArrayLike, context: Context = None) -> jax.Array:
+    """log p(x), of a mixture log mean p(x); one pass a model, compiled once.
+
+    Args:
+      x: array[B, *event], integers in 0..V-1 of a head of symbols.
+      context: leaves with leading axis B, or None for an unconditional model.
+
+    Returns:
+      float[B], nats.
+
+    Raises:
+      ValueError: what does not fit the model.
+    """
+    model = self.models[0]
+    x, context = doors.check_batch(model, x, context)
+    log_prob = memo.once(
+      model, 'log_prob', lambda: evaluate.make_log_prob(self.models)
+    )
+    return log_prob(self.params, x, context)
+
+  def sample(
+    self,
+    keys: PRNGKey | int,
+    context: Context = None,
+    *,
+    x: ArrayLike | None = None,
+    known: ArrayLike | None = None,
+    sampler: Callable[[AutoregressiveModel], Sampler] = samplers.fixed_point,
+  ) -> Sample:
+    """Exact samples; the same integers for a key, whatever the sampler.
+
+    Args:
+      keys: key[B]; a number B stands for `jax.random.split(jax.random.key(0),
+        B)`.
+      context: leaves with leading axis B, or None.
+      x: array[B, *event], values of the known positions.
+      known: bool[B, *positions], which keep their value from `x`.
+      sampler: such as `par.cached`.
+
+    Returns:
+      A Sample: x[B, *event], log_prob float[B] in nats, and what it cost.
+
+    Raises:
+      ValueError: what does not fit the model, or a mixture.
+    """
+    if isinstance(keys, int | np.integer):
+      keys = jax.random.split(jax.random.key(0), int(keys))
+    draw = memo.once(self.model, sampler, lambda: sampler(self.model))
+    return draw(self.params, keys, context, x=x, known=known)
+
+  def codec(self, **options: Any) -> coding.Codec:
+    """The lossless codec of the run's model; see `par.codec` for `options`.
+
+    Returns:
+      A Codec: `encode(run.params, x)` gives bytes, `decode(run.params, bytes)`
+      the events again.
+    """
+    return coding.codec(self.model, **options)
 
   def load_split(
     self, split: str, data_dir: str | os.PathLike[str] | None = None
@@ -146,7 +239,7 @@ def load(
   name = f'{name} of step {step}'
   config = identity_lib.note(workdir, identity, name, step)
   own_code.trust(config, workdir)
-  return Trained(config, models, params, name, step, identity, notes)
+  return Trained(config, models, params, name, step, identity, notes, workdir)
 
 
 def _restore(
@@ -192,7 +285,7 @@ def _load_file(path: pathlib.Path, which: str, step: int | None) -> Trained:
     identity = identity_lib.checked(identity | {'config': meta['config']}, path)
     config = identity_lib.note(path, identity, name, at)
     own_code.trust(config, path)
-  return Trained(config, models, params, name, at, identity, tuple(notes))
+  return Trained(config, models, params, name, at, identity, tuple(notes), path)
 
 
 def _told(notes: list[str]) -> list[str]:
