@@ -33,7 +33,8 @@ par.codec(run.model).encode(run.params)  # call-arg
 run.codec().decode(run.params, 3)  # arg-type
 run.smaple(3)  # attr-defined
 run.sample('3')  # arg-type
-par.from_function(run.model.conditionals, event=(3,), rank=run.model.rank)  # call-arg
+made = par.from_function
+made(run.model.conditionals, event=(3,), rank=run.model.rank)  # call-arg
 par.analysis.causalty  # attr-defined
 nats: str = run.log_prob(run.sample(3).x)  # assignment
 """
