@@ -91,8 +91,10 @@ class Derived:
     self._classes: dict[Any, tuple[Class, list[Any]]] = {}
     self.plan, self.leaves = self._slots(1, self.num)
     kept = [v for v in self.plan.kept if v is not x]
+    self.plan.layouts.pop(x, None)
     self.kept = [x, *kept]
     self.borders = {v: border(v, self.plan.kept.get(v, ())) for v in self.kept}
+    self.layouts = self.plan.layouts
     self.fixed = self._fixed()
 
   def _wide(self, step: np.ndarray, v: Array) -> np.ndarray:
@@ -123,7 +125,7 @@ class Derived:
       for v in self.ready.outputs
     ]
     for v, cut in leaves:
-      probe._fetch(v, cut)
+      probe.fetch(v, cut)
     self._classes[n, room] = probe, [leaves, where]
     return self._classes[n, room]
 
@@ -154,7 +156,8 @@ class Derived:
         a = a.at[0].set(
           start.value if start.value is not None else known[start]
         )
-      kept.append(jnp.pad(a, self.borders[v]))
+      a = jnp.pad(a, self.borders[v])
+      kept.append(a.transpose(self.layouts.get(v, tuple(range(a.ndim)))))
     return Cache(tuple(kept), tuple(known[v] for v in self.fixed), context)
 
   def extend(
@@ -170,7 +173,7 @@ class Derived:
     kept[self.x] = self._given(kept[self.x], k, previous)
     if not set(plan.kept) <= set(kept):
       return self._one_by_one(params, cache, k, previous)
-    run = Run(plan, k, fixed, kept, self.borders)
+    run = Run(plan, k, fixed, kept, self.borders, self.layouts)
     run.all()
     dist: list[Any] = []
     for v, cut in leaves:

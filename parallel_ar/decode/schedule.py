@@ -52,9 +52,16 @@ class Readiness:
     self.vague: set[Op] = set()
     self._facts: dict[Array, Facts] = {x: Facts(times)}
     self._alias: dict[Array, Array] = {}
+    self._makers: dict[Array, Op] | None = None
     for op in program.ops:
       self._run(op)
     self.outputs = [self._real(v) for v in program.outputs]
+
+  def maker(self, v: Array) -> Op | None:
+    """The operation that reads values and makes an array."""
+    if self._makers is None:
+      self._makers = {v: op for op in self.ops for v in op.outputs}
+    return self._makers.get(v)
 
   def facts(self, v: Array) -> Facts:
     """What is known of an array."""

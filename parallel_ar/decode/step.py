@@ -9,9 +9,11 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from parallel_ar.decode import cuts as cutting
+from parallel_ar.decode import facts as known
 from parallel_ar.decode import rules
 from parallel_ar.decode.cuts import Cut, Index, Indices
 from parallel_ar.decode.facts import NEVER, Facts
@@ -19,6 +21,12 @@ from parallel_ar.decode.schedule import Schedule
 from parallel_ar.program.trace import Array, Op
 
 Border = tuple[tuple[int, int], ...]
+# What only moves entries is not kept: its operand is read through it. Where
+# much is read that is not new, only through what moves nothing in memory.
+_VIEWS = frozenset('expand_dims slice split squeeze transpose'.split())
+_MOVES = _VIEWS | frozenset(
+  'broadcast_in_dim concatenate pad reshape rev'.split()
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,10 +79,12 @@ class Class:
     self._fresh: dict[Array, Cut] = {}
     self.instructions: list[Instruction] = []
     self.kept: dict[Array, list[Cut]] = {}
+    self.views: dict[tuple[Array, Cut], tuple[int, Any, Any]] = {}
+    self.layouts: dict[Array, tuple[int, ...]] = {}
     for op in schedule.ready.ops:
       self._plan(op)
     for v, cut in wanted:
-      self._fetch(v, cut)
+      self.fetch(v, cut)
 
   # What rules ask for.
 
@@ -131,8 +141,11 @@ class Class:
     if full:
       needs = [(v, (None,) * len(v.shape)) for v in op.inputs]
       run, made = (lambda values, k: op.bind(*values)), [whole]
-    for v, cut in needs:
-      self._fetch(v, cut)
+    for n, (v, cut) in enumerate(needs):
+      layout = None
+      if op.name == 'dot_general' and not full:
+        layout = rules.products.layout(op, n)
+      self.fetch(v, cut, layout)
     cuts = made[0] if made else cuts
     for v, cut in zip(op.outputs, cuts, strict=True):
       if cut is not None:
@@ -148,10 +161,42 @@ class Class:
       f is None or f is i for f, i in zip(fresh, cut, strict=True)
     )
 
-  def _fetch(self, v: Array, cut: Cut) -> None:
+  def fetch(
+    self, v: Array, cut: Cut, layout: tuple[int, ...] | None = None
+  ) -> None:
+    """Sees to it that a box can be read.
+
+    Args:
+      v: the array.
+      cut: the box.
+      layout: the order of its axes in memory that suits the reader.
+    """
     varies = v.value is None and self.facts(v).ready is not None
-    if varies and not self.covers(v, cut):
+    if not varies or self.covers(v, cut) or (v, cut) in self.views:
+      return
+    op = self._schedule.ready.maker(v)
+    through = _VIEWS if self._mostly_old(v, cut) else _MOVES
+    if op is None or op.name not in through or op in self._schedule.full:
       self.kept.setdefault(v, []).append(cut)
+      if layout is not None:
+        self.layouts.setdefault(v, layout)
+      return
+    n = op.outputs.index(v)
+    cuts = [cut if m == n else None for m in range(len(op.outputs))]
+    needs, run = rules.RULES[op.name].step(op, cuts, self)
+    self.views[v, cut] = n, needs, run
+    if layout is not None:
+      layout = rules.moves.layout(op, layout)
+    for source, own in needs:
+      self.fetch(source, own, layout)
+
+  def _mostly_old(self, v: Array, cut: Cut) -> bool:
+    """Whether a box is much larger than what of the array is new."""
+    due = self._due(v)
+    if due is None:
+      return True
+    new = np.prod(cutting.sizes(due, v.shape))
+    return bool(np.prod(cutting.sizes(cut, v.shape)) > 4 * new)
 
 
 class Run:
@@ -164,6 +209,7 @@ class Run:
     fixed: Mapping[Array, Any],
     kept: dict[Array, Any],
     borders: Mapping[Array, Border],
+    layouts: Mapping[Array, tuple[int, ...]],
     at: Callable[[Array, Cut], Cut] = lambda v, cut: cut,
   ):
     """Prepares it.
@@ -174,11 +220,12 @@ class Run:
       fixed: arrays that read no value.
       kept: what earlier steps have left; replaced as it is written.
       borders: zeros around what is kept.
+      layouts: order of the axes of what is kept, where it is not the array's.
       at: from places in an array to places in what is kept of it.
     """
     self.kept = kept
     self._plan, self._k, self._fixed = plan, k, fixed
-    self._borders, self._at = borders, at
+    self._borders, self._layouts, self._at = borders, layouts, at
     self._fresh: dict[Array, tuple[Cut, Any]] = {}
 
   def all(self, only: Iterable[Instruction] | None = None) -> None:
@@ -191,16 +238,28 @@ class Run:
           continue
         self._fresh[v] = cut, value
         if v in self.kept:
+          axes, own = self._stored(v, cut)
           self.kept[v] = cutting.write(
-            self.kept[v], value, self._at(v, cut), self._k, self._borders[v]
+            self.kept[v],
+            value.transpose(axes),
+            own,
+            self._k,
+            [self._borders[v][n] for n in axes],
           )
+
+  def _stored(self, v: Array, cut: Cut) -> tuple[tuple[int, ...], Cut]:
+    """The order of axes in memory, and a cut in it."""
+    axes = self._layouts.get(v, tuple(range(len(v.shape))))
+    own = self._at(v, cut)
+    return axes, tuple(own[n] for n in axes)
 
   def read(self, v: Array, cut: Cut) -> Any:
     """A box of an array."""
     if v.value is not None:
-      return (
-        cutting.read(np.asarray(v.value), cut, self._k) if v.shape else v.value
-      )
+      return _constant(v, cut, self._k)
+    if (v, cut) in self._plan.views:
+      n, needs, run = self._plan.views[v, cut]
+      return run([self.read(*need) for need in needs], self._k)[n]
     if v in self._fresh and self._plan.covers(v, cut):
       fresh, value = self._fresh[v]
       rest = tuple(
@@ -208,10 +267,23 @@ class Run:
       )
       return cutting.read(value, rest, self._k)
     if v in self.kept:
-      return cutting.read(
-        self.kept[v], self._at(v, cut), self._k, self._borders[v]
-      )
+      axes, own = self._stored(v, cut)
+      border = [self._borders[v][n] for n in axes]
+      found = cutting.read(self.kept[v], own, self._k, border)
+      return found.transpose(np.argsort(axes))
     return cutting.read(self._fixed[v], cut, self._k)
+
+
+def _constant(v: Array, cut: Cut, k: Any) -> Any:
+  """A box of a constant; an axis along which it is the same is not stored."""
+  if not isinstance(v.value, np.ndarray):
+    return cutting.read(v.value, cut, k)
+  a = known.thin(v.value)
+  own = tuple(
+    None if n == 1 else i for i, n in zip(cut, a.shape, strict=True)
+  )
+  shape = cutting.sizes(cut, v.shape)
+  return jnp.broadcast_to(cutting.read(jnp.asarray(a), own, k), shape)
 
 
 def live(

@@ -11,4 +11,4 @@ RULES: dict[str, Rule] = {
   'scan': loops.RULE,
 }
 
-__all__ = ['RULES', 'NoRule', 'Rule', 'loops']
+__all__ = ['RULES', 'NoRule', 'Rule', 'loops', 'moves', 'products']

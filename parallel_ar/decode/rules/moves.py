@@ -443,6 +443,19 @@ def _split_step(op: Any, cuts: list[Any], at: Any) -> Step:
 SPLIT = Rule(_split, _split_due, _split_step)
 
 
+def layout(op: Any, axes: tuple[int, ...]) -> tuple[int, ...] | None:
+  """The order of the operand's axes that gives the result this order."""
+  if op.name == 'transpose':
+    return tuple(op.params['permutation'][n] for n in axes)
+  if op.name in ('expand_dims', 'squeeze'):
+    shape, out = op.inputs[0].shape, op.outputs[0].shape
+    ones = [n for n, size in enumerate(shape) if size == 1]
+    rest = [n for n, size in enumerate(shape) if size != 1]
+    kept = [n for n, size in enumerate(out) if size != 1]
+    return (*ones, *(rest[kept.index(n)] for n in axes if n in kept))
+  return axes if op.name in ('slice', 'split', 'rev', 'pad') else None
+
+
 # ---------------------------------------------- any other known rearrangement
 
 

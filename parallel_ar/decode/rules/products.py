@@ -184,6 +184,14 @@ def _dot_step(op: Any, cuts: list[Any], at: Any) -> Step:
   return needs, lambda v, k: op.bind(*v)
 
 
+def layout(op: Any, n: int) -> tuple[int, ...]:
+  """The order of an operand's axes in memory that a product reads as it is."""
+  axes = _Axes(op)
+  if n == 0:
+    return (*axes.lb, *axes.lf, *axes.lc)
+  return (*axes.rb, *axes.rc, *axes.rf)
+
+
 DOT = Rule(_dot_ready, _dot_due, _dot_step)
 
 
