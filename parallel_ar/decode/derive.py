@@ -16,7 +16,8 @@ from parallel_ar.decode import rules
 from parallel_ar.decode.facts import HUGE
 from parallel_ar.decode.record import Decode, recompute_decode
 from parallel_ar.decode.schedule import NotCausal, Readiness, Schedule
-from parallel_ar.decode.step import Class, Run, border
+from parallel_ar.decode.plan import Class, border
+from parallel_ar.decode.run import Run
 from parallel_ar.memo import once
 from parallel_ar.program import trace
 from parallel_ar.program.trace import Array
@@ -125,7 +126,7 @@ class Derived:
       for v in self.ready.outputs
     ]
     for v, cut in leaves:
-      probe.fetch(v, cut)
+      probe.want(v, cut)
     self._classes[n, room] = probe, [leaves, where]
     return self._classes[n, room]
 

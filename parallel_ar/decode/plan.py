@@ -9,11 +9,9 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from parallel_ar.decode import cuts as cutting
-from parallel_ar.decode import facts as known
 from parallel_ar.decode import rules
 from parallel_ar.decode.cuts import Cut, Index, Indices
 from parallel_ar.decode.facts import NEVER, Facts
@@ -24,6 +22,9 @@ Border = tuple[tuple[int, int], ...]
 # What only moves entries is not kept: its operand is read through it. Where
 # much is read that is not new, only through what moves nothing in memory.
 _VIEWS = frozenset('expand_dims slice split squeeze transpose'.split())
+# Operations that fewer steps than this share need, and that cost more than this
+# many entries, are left out at the other steps.
+_BUSY, _DEAR = 0.75, 4096
 _MOVES = _VIEWS | frozenset(
   'broadcast_in_dim concatenate pad reshape rev'.split()
 )
@@ -39,6 +40,7 @@ class Instruction:
     made: the cut of each output; None where none is made.
     run: (values of `needs`, k) -> the outputs.
     full: whether whole arrays are computed.
+    mask: bool[K], the steps that run it; None for all.
   """
 
   op: Op
@@ -46,6 +48,22 @@ class Instruction:
   made: tuple[Cut | None, ...]
   run: Callable[[list[Any], Any], list[Any]]
   full: bool
+  mask: Any = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Group:
+  """Instructions that only some steps run.
+
+  Attributes:
+    mask: bool[K], which steps.
+    instructions: what they run.
+    exports: what is read outside: (array, cut).
+  """
+
+  mask: np.ndarray
+  instructions: tuple[Instruction, ...]
+  exports: tuple[tuple[Array, Cut], ...]
 
 
 class Class:
@@ -76,15 +94,24 @@ class Class:
     self.places_of = Indices(len(low))
     self._schedule, self._low, self._high = schedule, low, high
     self._cuts: dict[Any, Any] = {}
+    self._activity: dict[int, np.ndarray] = {}
     self._fresh: dict[Array, Cut] = {}
     self.instructions: list[Instruction] = []
     self.kept: dict[Array, list[Cut]] = {}
-    self.views: dict[tuple[Array, Cut], tuple[int, Any, Any]] = {}
+    self.views: dict[tuple[Array, Cut, int], tuple[int, Any, Any]] = {}
+    self._mask: Any = None
     self.layouts: dict[Array, tuple[int, ...]] = {}
+    self._wanted: list[tuple[Array, Cut]] = []
+    self._masks = self._idle()
     for op in schedule.ready.ops:
       self._plan(op)
     for v, cut in wanted:
-      self.fetch(v, cut)
+      self.want(v, cut)
+
+  def want(self, v: Array, cut: Cut) -> None:
+    """Sees to it that a box can be read after the step."""
+    self._wanted.append((v, cut))
+    self.fetch(v, cut)
 
   # What rules ask for.
 
@@ -141,6 +168,7 @@ class Class:
     if full:
       needs = [(v, (None,) * len(v.shape)) for v in op.inputs]
       run, made = (lambda values, k: op.bind(*values)), [whole]
+    self._mask = self._masks.get(op)
     for n, (v, cut) in enumerate(needs):
       layout = None
       if op.name == 'dot_general' and not full:
@@ -151,15 +179,19 @@ class Class:
       if cut is not None:
         self._fresh[v] = cut
     self.instructions.append(
-      Instruction(op, tuple(needs), tuple(cuts), run, full)
+      Instruction(op, tuple(needs), tuple(cuts), run, full, self._mask)
     )
+    self._mask = None
 
-  def covers(self, v: Array, cut: Cut) -> bool:
+  def covers(self, v: Array, cut: Cut, mask: Any) -> bool:
     """Whether the step itself has computed what is read."""
     fresh = self._fresh.get(v)
-    return fresh is not None and all(
+    if fresh is None or not all(
       f is None or f is i for f, i in zip(fresh, cut, strict=True)
-    )
+    ):
+      return False
+    maker = self._schedule.ready.maker(v)
+    return maker is None or _within(mask, self._masks.get(maker))
 
   def fetch(
     self, v: Array, cut: Cut, layout: tuple[int, ...] | None = None
@@ -172,7 +204,7 @@ class Class:
       layout: the order of its axes in memory that suits the reader.
     """
     varies = v.value is None and self.facts(v).ready is not None
-    if not varies or self.covers(v, cut) or (v, cut) in self.views:
+    if not varies or self.covers(v, cut, self._mask) or self._viewed(v, cut):
       return
     op = self._schedule.ready.maker(v)
     through = _VIEWS if self._mostly_old(v, cut) else _MOVES
@@ -184,11 +216,111 @@ class Class:
     n = op.outputs.index(v)
     cuts = [cut if m == n else None for m in range(len(op.outputs))]
     needs, run = rules.RULES[op.name].step(op, cuts, self)
-    self.views[v, cut] = n, needs, run
+    self.views[v, cut, id(self._mask)] = n, needs, run
     if layout is not None:
       layout = rules.moves.layout(op, layout)
     for source, own in needs:
       self.fetch(source, own, layout)
+
+  def _viewed(self, v: Array, cut: Cut) -> bool:
+    return (v, cut, id(self._mask)) in self.views
+
+  def _idle(self) -> dict[Op, np.ndarray]:
+    """The steps that run an operation, where many do not and it is dear."""
+    masks: dict[bytes, np.ndarray] = {}
+    costs: dict[bytes, float] = {}
+    of: dict[Op, bytes] = {}
+    for op in self._schedule.ready.ops:
+      if op in self._schedule.full or op in self._schedule.items:
+        continue
+      mask = np.zeros(self.steps, bool)
+      for v in op.outputs:
+        if (due := self._schedule.of(v)) is not None:
+          mask |= self._active(due)
+      if not mask.any() or mask.mean() > _BUSY:
+        continue
+      key = mask.tobytes()
+      of[op] = key
+      masks.setdefault(key, mask)
+      costs[key] = costs.get(key, 0.0) + self._cost(op)
+    return {op: masks[k] for op, k in of.items() if costs[k] > _DEAR}
+
+  def _active(self, due: np.ndarray) -> np.ndarray:
+    key = id(due)
+    if key not in self._activity:
+      top = int(self._high.max())
+      counts = np.bincount(np.minimum(due, top).reshape(-1), minlength=top + 1)
+      counts[top] = 0
+      sums = np.append(0, counts.cumsum())
+      self._activity[key] = sums[self._high] > sums[self._low]
+    return self._activity[key]
+
+  def _cost(self, op: Op) -> float:
+    """Entries that are read and made, about."""
+    cost = 0.0
+    for v in op.outputs:
+      if (cut := self._due(v)) is not None:
+        cost += float(np.prod(cutting.sizes(cut, v.shape)))
+    if op.name == 'dot_general':
+      (axes, _), _ = op.params['dimension_numbers']
+      cost *= float(np.prod([op.inputs[0].shape[a] for a in axes]))
+    elif op.name == 'conv_general_dilated':
+      kernel = op.inputs[1].shape
+      outs = kernel[op.params['dimension_numbers'].rhs_spec[0]]
+      cost *= float(np.prod(kernel)) / outs
+    return cost
+
+  def schedule(self) -> list[Instruction | Group]:
+    """The instructions, those of the same few steps together."""
+    found: list[Instruction | Group] = []
+    rest = list(self.instructions)
+    while rest:
+      first, *others = rest
+      if first.mask is None:
+        found.append(first)
+        rest = others
+        continue
+      chosen, rest, skipped = [first], [], set()
+      for i in others:
+        needs = set(self.reads(i))
+        if i.mask is first.mask and not needs & skipped:
+          chosen.append(i)
+        else:
+          rest.append(i)
+          skipped.update(i.op.outputs)
+      found.append(Group(first.mask, tuple(chosen), ()))
+    return [self._exported(g, found) for g in found]
+
+  def _exported(self, group: Instruction | Group, every: list) -> Any:
+    if isinstance(group, Instruction):
+      return group
+    outside: set[Array] = set()
+    for v, cut in self._wanted:
+      outside.update(self._through(v, cut, None))
+    for other in every:
+      if other is not group:
+        many = other.instructions if isinstance(other, Group) else [other]
+        for i in many:
+          outside.update(self.reads(i))
+    exports = [
+      (v, cut)
+      for i in group.instructions
+      for v, cut in zip(i.op.outputs, i.made, strict=True)
+      if cut is not None and (v in self.kept or v in outside)
+    ]
+    return dataclasses.replace(group, exports=tuple(exports))
+
+  def reads(self, i: Instruction) -> Iterable[Array]:
+    """The arrays an instruction reads, those behind views as well."""
+    for v, cut in i.needs:
+      yield from self._through(v, cut, i.mask)
+
+  def _through(self, v: Array, cut: Cut, mask: Any) -> Iterable[Array]:
+    yield v
+    view = self.views.get((v, cut, id(mask)))
+    if view is not None:
+      for source, own in view[1]:
+        yield from self._through(source, own, mask)
 
   def _mostly_old(self, v: Array, cut: Cut) -> bool:
     """Whether a box is much larger than what of the array is new."""
@@ -199,91 +331,11 @@ class Class:
     return bool(np.prod(cutting.sizes(cut, v.shape)) > 4 * new)
 
 
-class Run:
-  """One step that is run: registers, and what is kept."""
-
-  def __init__(
-    self,
-    plan: Class,
-    k: Any,
-    fixed: Mapping[Array, Any],
-    kept: dict[Array, Any],
-    borders: Mapping[Array, Border],
-    layouts: Mapping[Array, tuple[int, ...]],
-    at: Callable[[Array, Cut], Cut] = lambda v, cut: cut,
-  ):
-    """Prepares it.
-
-    Args:
-      plan: its class.
-      k: the step, counted in the class.
-      fixed: arrays that read no value.
-      kept: what earlier steps have left; replaced as it is written.
-      borders: zeros around what is kept.
-      layouts: order of the axes of what is kept, where it is not the array's.
-      at: from places in an array to places in what is kept of it.
-    """
-    self.kept = kept
-    self._plan, self._k, self._fixed = plan, k, fixed
-    self._borders, self._layouts, self._at = borders, layouts, at
-    self._fresh: dict[Array, tuple[Cut, Any]] = {}
-
-  def all(self, only: Iterable[Instruction] | None = None) -> None:
-    """Runs the instructions."""
-    for i in self._plan.instructions if only is None else only:
-      values = [self.read(v, cut) for v, cut in i.needs]
-      found = i.run(values, self._k)
-      for v, cut, value in zip(i.op.outputs, i.made, found, strict=False):
-        if cut is None:
-          continue
-        self._fresh[v] = cut, value
-        if v in self.kept:
-          axes, own = self._stored(v, cut)
-          self.kept[v] = cutting.write(
-            self.kept[v],
-            value.transpose(axes),
-            own,
-            self._k,
-            [self._borders[v][n] for n in axes],
-          )
-
-  def _stored(self, v: Array, cut: Cut) -> tuple[tuple[int, ...], Cut]:
-    """The order of axes in memory, and a cut in it."""
-    axes = self._layouts.get(v, tuple(range(len(v.shape))))
-    own = self._at(v, cut)
-    return axes, tuple(own[n] for n in axes)
-
-  def read(self, v: Array, cut: Cut) -> Any:
-    """A box of an array."""
-    if v.value is not None:
-      return _constant(v, cut, self._k)
-    if (v, cut) in self._plan.views:
-      n, needs, run = self._plan.views[v, cut]
-      return run([self.read(*need) for need in needs], self._k)[n]
-    if v in self._fresh and self._plan.covers(v, cut):
-      fresh, value = self._fresh[v]
-      rest = tuple(
-        None if f is not None else i for f, i in zip(fresh, cut, strict=True)
-      )
-      return cutting.read(value, rest, self._k)
-    if v in self.kept:
-      axes, own = self._stored(v, cut)
-      border = [self._borders[v][n] for n in axes]
-      found = cutting.read(self.kept[v], own, self._k, border)
-      return found.transpose(np.argsort(axes))
-    return cutting.read(self._fixed[v], cut, self._k)
-
-
-def _constant(v: Array, cut: Cut, k: Any) -> Any:
-  """A box of a constant; an axis along which it is the same is not stored."""
-  if not isinstance(v.value, np.ndarray):
-    return cutting.read(v.value, cut, k)
-  a = known.thin(v.value)
-  own = tuple(
-    None if n == 1 else i for i, n in zip(cut, a.shape, strict=True)
-  )
-  shape = cutting.sizes(cut, v.shape)
-  return jnp.broadcast_to(cutting.read(jnp.asarray(a), own, k), shape)
+def _within(mask: Any, other: Any) -> bool:
+  """Whether all steps of a mask are steps of the other; None is all."""
+  if other is None or mask is other:
+    return True
+  return mask is not None and bool((other | ~mask).all())
 
 
 def live(
