@@ -12,8 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parallel_ar.decode.facts import NEVER
-
 Cut = tuple[Any, ...]  # an Index or None for each axis
 _WASTE = 2.0  # how much longer a run without gaps may be than the places
 
@@ -90,7 +88,7 @@ class Indices:
     self, due: np.ndarray, shape: Sequence[int], low: Any, high: Any
   ) -> Cut | None:
     """What of an array is due at steps [low[k], high[k]); None is nothing."""
-    if not ((due >= low.min()) & (due < min(high.max(), NEVER))).any():
+    if not active(due, low, high).any():
       return None
     cut: list[Any] = [None] * len(shape)
     places = [a for a, n in enumerate(due.shape) if n > 1]
@@ -150,6 +148,15 @@ class Indices:
     if flat.shape[1] == box and (where == np.arange(box)).all():
       return axes, None
     return axes, where
+
+
+def active(due: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+  """bool[K], whether anything is due at steps [low[k], high[k])."""
+  top = int(high.max())
+  counts = np.bincount(np.minimum(due, top).reshape(-1), minlength=top + 1)
+  counts[top] = 0
+  sums = np.append(0, counts.cumsum())
+  return np.asarray(sums[high] > sums[low])
 
 
 def sizes(cut: Cut, shape: Sequence[int]) -> tuple[int, ...]:

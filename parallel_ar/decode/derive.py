@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from parallel_ar import order
-from parallel_ar.decode import rules
+from parallel_ar.decode import rows, rules
 from parallel_ar.decode.facts import HUGE
 from parallel_ar.decode.record import Decode, recompute_decode
 from parallel_ar.decode.schedule import NotCausal, Readiness, Schedule
-from parallel_ar.decode.plan import Class, border
+from parallel_ar.decode.plan import Border, Class, Layouts, border
 from parallel_ar.decode.run import Run
 from parallel_ar.memo import once
 from parallel_ar.program import trace
@@ -130,36 +130,38 @@ class Derived:
     self._classes[n, room] = probe, [leaves, where]
     return self._classes[n, room]
 
-  def _environment(self, params: Any, context: Any) -> dict[Array, Any]:
+  def environment(self, params: Params, context: Context) -> dict[Array, Any]:
+    """Parameters and context, by the array they are."""
     known = dict(zip(self.params, jax.tree.leaves(params), strict=True))
     known.update(zip(self.context, jax.tree.leaves(context), strict=True))
     return known
 
-  def init(self, params: Params, context: Context) -> Cache:
-    """Before the first slot: arrays without values, and states at rest."""
-    known = self._environment(params, context)
+  def once(self, params: Params, context: Context) -> dict[Array, Any]:
+    """All arrays that read no value."""
+    known = self.environment(params, context)
     for op in self.ready.once:
       values = [v.value if v.value is not None else known[v] for v in op.inputs]
       known.update(zip(op.outputs, op.bind(*values), strict=True))
-    kept = []
-    first = {
-      v: carry
-      for op in self.schedule.items
-      for v, carry in rules.loops.first_states(op)
-    }
-    for v in self.kept:
-      a = jnp.zeros(v.shape, v.dtype)
-      low = self.ready.facts(v).low
-      if low is not None:
-        a = jnp.where(low, -HUGE, a).astype(v.dtype)
-      if v in first:
-        start = first[v]
-        a = a.at[0].set(
-          start.value if start.value is not None else known[start]
-        )
-      a = jnp.pad(a, self.borders[v])
-      kept.append(a.transpose(self.layouts.get(v, tuple(range(a.ndim)))))
-    return Cache(tuple(kept), tuple(known[v] for v in self.fixed), context)
+    return known
+
+  def blank(self, v: Array, edge: Border, layouts: Layouts) -> Any:
+    """A kept array before the first step; what is masked stays masked."""
+    a = jnp.zeros(v.shape, v.dtype)
+    if (low := self.ready.facts(v).low) is not None:
+      a = jnp.where(low, -HUGE, a).astype(v.dtype)
+    return jnp.pad(a, edge).transpose(layouts.get(v, tuple(range(a.ndim))))
+
+  def init(self, params: Params, context: Context) -> Cache:
+    """Before the first slot: arrays without values, and states at rest."""
+    known = self.once(params, context)
+    kept = {v: self.blank(v, self.borders[v], self.layouts) for v in self.kept}
+    for op in self.schedule.items:
+      for v, carry in rules.loops.first_states(op):
+        start = carry.value if carry.value is not None else known[carry]
+        kept[v] = kept[v].at[0].set(start)
+    return Cache(
+      tuple(kept.values()), tuple(known[v] for v in self.fixed), context
+    )
 
   def extend(
     self, params: Params, cache: Cache, k: Any, previous: Any
@@ -168,7 +170,7 @@ class Derived:
     n = previous.shape[0]
     plan, (leaves, where) = self._slots(n, cache.room or self.num)
     k = jnp.asarray(k, jnp.int32)
-    fixed = self._environment(params, cache.context)
+    fixed = self.environment(params, cache.context)
     fixed.update(zip(self.fixed, cache.fixed, strict=True))
     kept = dict(zip(self.kept, cache.kept, strict=True))
     kept[self.x] = self._given(kept[self.x], k, previous)
@@ -231,4 +233,9 @@ class Derived:
 
   def decode(self) -> Decode:
     """The record."""
-    return Decode(self.init, self.extend, rewind=lambda cache, k: cache)
+    blocks = None
+    size = rows.size_of(self.slots, self.model.rank.shape)
+    if size and not self.schedule.full and not self.schedule.items:
+      blocks = rows.Rows(self, size).blocks()
+    keep = lambda cache, k: cache
+    return Decode(self.init, self.extend, rewind=keep, blocks=blocks)

@@ -19,6 +19,7 @@ from parallel_ar.decode.schedule import Schedule
 from parallel_ar.program.trace import Array, Op
 
 Border = tuple[tuple[int, int], ...]
+Layouts = Mapping[Array, tuple[int, ...]]
 # What only moves entries is not kept: its operand is read through it. Where
 # much is read that is not new, only through what moves nothing in memory.
 _VIEWS = frozenset('expand_dims slice split squeeze transpose'.split())
@@ -207,8 +208,7 @@ class Class:
     if not varies or self.covers(v, cut, self._mask) or self._viewed(v, cut):
       return
     op = self._schedule.ready.maker(v)
-    through = _VIEWS if self._mostly_old(v, cut) else _MOVES
-    if op is None or op.name not in through or op in self._schedule.full:
+    if op in self._schedule.full or not self._moves(op, v, cut):
       self.kept.setdefault(v, []).append(cut)
       if layout is not None:
         self.layouts.setdefault(v, layout)
@@ -248,11 +248,7 @@ class Class:
   def _active(self, due: np.ndarray) -> np.ndarray:
     key = id(due)
     if key not in self._activity:
-      top = int(self._high.max())
-      counts = np.bincount(np.minimum(due, top).reshape(-1), minlength=top + 1)
-      counts[top] = 0
-      sums = np.append(0, counts.cumsum())
-      self._activity[key] = sums[self._high] > sums[self._low]
+      self._activity[key] = cutting.active(due, self._low, self._high)
     return self._activity[key]
 
   def _cost(self, op: Op) -> float:
@@ -321,6 +317,20 @@ class Class:
     if view is not None:
       for source, own in view[1]:
         yield from self._through(source, own, mask)
+
+  def _moves(self, op: Op | None, v: Array, cut: Cut) -> bool:
+    """Whether a box is read through the operation that makes its array."""
+    if op is None:
+      return False
+    over = [a for a, (m, n) in enumerate(border(v, [cut])) if m > 0 or n > 0]
+    if over:  # beyond the border are zeros, whatever the operand has there
+      if op.name == 'broadcast_in_dim':
+        kept = dict(
+          zip(op.params['broadcast_dimensions'], op.inputs[0].shape, strict=True)
+        )
+        return all(kept.get(a) == v.shape[a] for a in over)
+      return op.name in ('expand_dims', 'squeeze', 'transpose')
+    return op.name in (_VIEWS if self._mostly_old(v, cut) else _MOVES)
 
   def _mostly_old(self, v: Array, cut: Cut) -> bool:
     """Whether a box is much larger than what of the array is new."""

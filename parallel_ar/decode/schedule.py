@@ -10,8 +10,8 @@ is causal as far as it can be seen. Entries that are due at step k are computed
 at step k, as late as possible.
 
 With blocks (rows of an image) time is counted in half steps: step k is at
-2 k, and what a whole row can have computed before its first slot b W is due at
-2 b W - 1. An array is moved there if all its entries that are due in a row are
+2 k + 1, and what a whole row can have computed before its first slot b W is due
+at 2 b W. An array is moved there if all its entries that are due in a row are
 ready when the row begins.
 """
 
@@ -83,10 +83,11 @@ class Readiness:
   def _run(self, op: Op) -> None:
     op = dataclasses.replace(op, inputs=tuple(self._real(v) for v in op.inputs))
     ins = [self.facts(v) for v in op.inputs]
-    if op.name == 'scan' and any(f.ready is not None for f in ins):
-      if rules.loops.is_recurrence(op, ins):
+    loop = op.name in ('scan', 'while')
+    if loop and any(f.ready is not None for f in ins):
+      if op.name == 'scan' and rules.loops.is_recurrence(op, ins):
         op = rules.loops.with_states(op)
-      elif (found := _laid_out(op)) is not None:
+      elif (found := trace.unrolled(op, _UNROLLED)) is not None:
         ops, outputs = found
         for inner in ops:
           self._run(inner)
@@ -134,14 +135,6 @@ class Readiness:
     self.ops.append(op)
 
 
-def _laid_out(op: Op) -> Any:
-  """A loop as its operations, unless they would be too many."""
-  length = op.params['length']
-  body = op.params['jaxpr']
-  size = len(getattr(body, 'jaxpr', body).eqns)
-  return trace.unrolled(op) if size * length <= _UNROLLED else None
-
-
 class Schedule:
   """Due times.
 
@@ -163,17 +156,17 @@ class Schedule:
       NotCausal: a value is due before it is known.
     """
     self.ready, self.block = ready, block
-    self.scale = 2 if block else 1
+    self._at = (lambda k: 2 * k + 1) if block else (lambda k: k)
     self.full: set[Op] = set()
     self.items: dict[Op, np.ndarray] = {}
     self._due: dict[Array, np.ndarray] = {}
     self._whole: set[Array] = set()
     for v, d in zip(ready.outputs, due, strict=True):
-      self._need(v, (d * self.scale).astype(np.int32))
+      self._need(v, self._at(d).astype(np.int32))
     for op in reversed(ready.ops):
       self._back(op)
     at = self.of(ready.x)
-    if at is not None and (at <= (ready.times - 1) * self.scale).any():
+    if at is not None and (at <= self._at(ready.times - 1)).any():
       raise NotCausal
 
   def of(self, v: Array) -> Any:
@@ -225,7 +218,7 @@ class Schedule:
         self._whole.add(v)
         self._need(v, np.zeros([1] * len(v.shape), np.int32))
       else:
-        self._need(v, (f.ready * self.scale).astype(np.int32))
+        self._need(v, self._at(f.ready).astype(np.int32))
 
   def _moved(self, v: Array) -> Any:
     """Due when its block begins, where all of it is ready by then."""
@@ -235,10 +228,9 @@ class Schedule:
     ready = self.ready.facts(v).ready
     if ready is None:
       ready = np.zeros((), np.int32)
-    block = (due + 1) // (2 * self.block)
-    begins = block * self.block
+    begins = due // (2 * self.block) * self.block
     needed = due < NEVER
     if (~needed | (ready <= begins)).all():
-      due = np.where(needed, 2 * begins - 1, NEVER).astype(np.int32)
+      due = np.where(needed, 2 * begins, NEVER).astype(np.int32)
       self._due[v] = due
     return due

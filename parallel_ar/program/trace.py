@@ -99,31 +99,52 @@ def trace(function: Callable, *specs: Any) -> Program:
   return Program(inputs, tuple(tape.ops), tuple(outputs))
 
 
-def unrolled(op: Op) -> tuple[list[Op], list[Array]]:
-  """A scan laid out step by step: its operations, and its results."""
-  loop = equations.scan(op.eqn)
+def unrolled(op: Op, most: int) -> tuple[list[Op], list[Array]] | None:
+  """A loop laid out step by step: its operations, and its results.
+
+  Args:
+    op: a scan, or a while whose test is known beforehand at every turn.
+    most: operations that it may have.
+
+  Returns:
+    None where it would be more, or where a test depends on the inputs.
+  """
+  tape = _Tape(op.outer)
+  if op.name == 'scan':
+    loop = equations.scan(op.eqn)
+    if loop.length * len(equations.opened(loop.body).eqns) > most:
+      return None
+    closed = jax.make_jaxpr(_turns(loop))(*(v.aval for v in op.eqn.invars))
+    return tape.ops, walk.run(closed, tape, op.inputs)
+  again = equations.loop(op.eqn)
+  of_test, rest = op.inputs[: again.of_test], op.inputs[again.of_test :]
+  of_body, carry = rest[: again.of_body], list(rest[again.of_body :])
+  while len(tape.ops) <= most:
+    (go_on,) = walk.run(again.test, _Tape(), [*of_test, *carry])
+    if go_on.value is None:
+      return None
+    if not go_on.value:
+      return tape.ops, carry
+    carry = walk.run(again.body, tape, [*of_body, *carry])
+  return None
+
+
+def _turns(loop: equations.Scan) -> Callable:
+  """The scan as a function that takes its turns one after another."""
   first, carried = loop.fixed, loop.carried
   body = core.jaxpr_as_fun(loop.body)
 
-  def steps(*operands: Any) -> Any:
+  def turns(*operands: Any) -> Any:
     fixed, rest = operands[:first], operands[first:]
     carry, series = rest[:carried], rest[carried:]
-    order = range(loop.length)[:: -1 if loop.reverse else 1]
     rows: dict[int, Any] = {}
-    for n in order:
+    for n in range(loop.length)[:: -1 if loop.reverse else 1]:
       out = body(*fixed, *carry, *(s[n] for s in series))
       carry, rows[n] = out[:carried], out[carried:]
-    count = len(op.outputs) - carried
-    stacked = [
-      jax.numpy.stack([rows[n][k] for n in range(loop.length)])
-      for k in range(count)
-    ]
-    return *carry, *stacked
+    each = zip(*(rows[n] for n in range(loop.length)), strict=True)
+    return *carry, *(jax.numpy.stack(items) for items in each)
 
-  closed = jax.make_jaxpr(steps)(*(v.aval for v in op.eqn.invars))
-  tape = _Tape(op.outer)
-  outputs = walk.run(closed, tape, op.inputs)
-  return tape.ops, outputs
+  return turns
 
 
 class _Tape(walk.Domain[Array]):
