@@ -89,6 +89,7 @@ class Derived:
     self.due = [self._wide(step, v) for v in self.ready.outputs]
     self.schedule = Schedule(self.ready, self.due)
     self.x = x
+    self.kept: list[Array] = []
     self._classes: dict[Any, tuple[Class, list[Any]]] = {}
     self.plan, self.leaves = self._slots(1, self.num)
     kept = [v for v in self.plan.kept if v is not x]
@@ -127,6 +128,8 @@ class Derived:
     ]
     for v, cut in leaves:
       probe.want(v, cut)
+    if self.kept:
+      probe.also.update(self.kept)
     self._classes[n, room] = probe, [leaves, where]
     return self._classes[n, room]
 

@@ -74,6 +74,7 @@ class Class:
     steps: how many there are.
     instructions: what each of them runs, in order.
     kept: arrays that are read from what earlier steps have left.
+    also: further arrays that are kept, for other classes.
   """
 
   def __init__(
@@ -102,6 +103,7 @@ class Class:
     self.views: dict[tuple[Array, Cut, int], tuple[int, Any, Any]] = {}
     self._mask: Any = None
     self.layouts: dict[Array, tuple[int, ...]] = {}
+    self.also: set[Array] = set()
     self._wanted: list[tuple[Array, Cut]] = []
     self._masks = self._idle()
     for op in schedule.ready.ops:
@@ -302,7 +304,7 @@ class Class:
       (v, cut)
       for i in group.instructions
       for v, cut in zip(i.op.outputs, i.made, strict=True)
-      if cut is not None and (v in self.kept or v in outside)
+      if cut is not None and (v in self.also or v in self.kept or v in outside)
     ]
     return dataclasses.replace(group, exports=tuple(exports))
 

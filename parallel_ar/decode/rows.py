@@ -125,6 +125,8 @@ class Rows:
     made = {v for i in self.slot.instructions for v in i.op.outputs} | {x}
     self.inner = [v for v in needs if v in made]
     self.shared = [v for v in needs if v not in made]
+    for plan in outer:
+      plan.also.update(self.kept)
     self.to_close = live(self.closing.instructions, self.kept)
     fixed = {v for op in self.derived.ready.once for v in op.outputs}
     read = [
