@@ -14,10 +14,10 @@ import numpy as np
 from parallel_ar import order
 from parallel_ar.decode import rows, rules
 from parallel_ar.decode.facts import HUGE
-from parallel_ar.decode.record import Decode, recompute_decode
-from parallel_ar.decode.schedule import NotCausal, Readiness, Schedule
 from parallel_ar.decode.plan import Border, Class, Layouts, border
+from parallel_ar.decode.record import Decode, recompute_decode
 from parallel_ar.decode.run import Run
+from parallel_ar.decode.schedule import NotCausal, Readiness, Schedule
 from parallel_ar.memo import once
 from parallel_ar.program import trace
 from parallel_ar.program.trace import Array

@@ -6,6 +6,7 @@ that; else the other array is kept.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -268,7 +269,8 @@ class Class:
       cost *= float(np.prod(kernel)) / outs
     return cost
 
-  def schedule(self) -> list[Instruction | Group]:
+  @functools.cached_property
+  def grouped(self) -> list[Instruction | Group]:
     """The instructions, those of the same few steps together."""
     found: list[Instruction | Group] = []
     rest = list(self.instructions)
@@ -328,7 +330,9 @@ class Class:
     if over:  # beyond the border are zeros, whatever the operand has there
       if op.name == 'broadcast_in_dim':
         kept = dict(
-          zip(op.params['broadcast_dimensions'], op.inputs[0].shape, strict=True)
+          zip(
+            op.params['broadcast_dimensions'], op.inputs[0].shape, strict=True
+          )
         )
         return all(kept.get(a) == v.shape[a] for a in over)
       return op.name in ('expand_dims', 'squeeze', 'transpose')

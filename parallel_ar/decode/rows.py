@@ -170,9 +170,7 @@ class Rows:
       ):
         if index is not None:
           at = index.table[b] - low
-          part = part.take(
-            at[(at >= 0) & (at < v.shape[axis])], axis
-          )
+          part = part.take(at[(at >= 0) & (at < v.shape[axis])], axis)
       if (part <= 2 * self.size * b).any():
         return True
     return False
@@ -205,9 +203,10 @@ class Rows:
   def blocks(self) -> Blocks:
     """The record."""
     at_slot, at_row = self._at(self.slot), self._at(self.row)
-    derived, none = self.derived, {
-      v: ((0, 0),) * len(v.shape) for v in self.windows
-    }
+    derived, none = (
+      self.derived,
+      {v: ((0, 0),) * len(v.shape) for v in self.windows},
+    )
     lead = derived.model.rank.ndim
 
     def init(params: Params, context: Context) -> _Outer:
@@ -243,7 +242,7 @@ class Rows:
       for v, window in self.windows.items():
         if v not in start.kept:
           shape = cutting.sizes(
-            window, [a + n + z for n, (a, z) in zip(v.shape, self.borders[v])]
+            window, [a + n + z for n, (a, z) in zip(v.shape, self.borders[v], strict=False)]
           )
           axes = self.layouts.get(v, tuple(range(len(shape))))
           windows[v] = jnp.zeros([shape[n] for n in axes], v.dtype)

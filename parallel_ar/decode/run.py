@@ -46,7 +46,7 @@ class Run:
 
   def all(self, only: Iterable[Instruction | Group] | None = None) -> None:
     """Runs the instructions."""
-    for i in self._plan.schedule() if only is None else only:
+    for i in self._plan.grouped if only is None else only:
       if isinstance(i, Group):
         self._some(i)
         continue
@@ -127,10 +127,6 @@ def _constant(v: Array, cut: Cut, k: Any) -> Any:
   if not isinstance(v.value, np.ndarray):
     return cutting.read(v.value, cut, k)
   a = known.thin(v.value)
-  own = tuple(
-    None if n == 1 else i for i, n in zip(cut, a.shape, strict=True)
-  )
+  own = tuple(None if n == 1 else i for i, n in zip(cut, a.shape, strict=True))
   shape = cutting.sizes(cut, v.shape)
   return jnp.broadcast_to(cutting.read(jnp.asarray(a), own, k), shape)
-
-
