@@ -85,9 +85,15 @@ class Derived:
     slot_of = np.argsort(self.slots).astype(np.int32)
     step = slot_of.reshape(model.rank.shape)
     x = program.inputs[count]
-    self.ready = Readiness(program, x, self._wide(step, x) + 1)
-    self.due = [self._wide(step, v) for v in self.ready.outputs]
-    self.schedule = Schedule(self.ready, self.due)
+    times = self._wide(step, x) + 1
+    due = lambda ready: [self._wide(step, v) for v in ready.outputs]
+    try:
+      self.ready = Readiness(program, x, times)
+      self.schedule = Schedule(self.ready, due(self.ready))
+    except NotCausal:  # a turn of a loop reads more than its own item
+      self.ready = Readiness(program, x, times, recurrences=False)
+      self.schedule = Schedule(self.ready, due(self.ready))
+    self.due = due(self.ready)
     self.x = x
     self.kept: list[Array] = []
     self._classes: dict[Any, tuple[Class, list[Any]]] = {}

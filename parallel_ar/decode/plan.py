@@ -211,7 +211,7 @@ class Class:
     if not varies or self.covers(v, cut, self._mask) or self._viewed(v, cut):
       return
     op = self._schedule.ready.maker(v)
-    if op in self._schedule.full or not self._moves(op, v, cut):
+    if op is None or not self._moves(op, v, cut):
       self.kept.setdefault(v, []).append(cut)
       if layout is not None:
         self.layouts.setdefault(v, layout)
@@ -280,7 +280,8 @@ class Class:
         found.append(first)
         rest = others
         continue
-      chosen, rest, skipped = [first], [], set()
+      chosen, rest = [first], []
+      skipped: set[Array] = set()
       for i in others:
         needs = set(self.reads(i))
         if i.mask is first.mask and not needs & skipped:
@@ -322,9 +323,9 @@ class Class:
       for source, own in view[1]:
         yield from self._through(source, own, mask)
 
-  def _moves(self, op: Op | None, v: Array, cut: Cut) -> bool:
+  def _moves(self, op: Op, v: Array, cut: Cut) -> bool:
     """Whether a box is read through the operation that makes its array."""
-    if op is None:
+    if op in self._schedule.full:
       return False
     over = [a for a, (m, n) in enumerate(border(v, [cut])) if m > 0 or n > 0]
     if over:  # beyond the border are zeros, whatever the operand has there

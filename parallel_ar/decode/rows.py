@@ -122,9 +122,9 @@ class Rows:
       for v, a in plan.layouts.items()
       if v is not x
     }
-    made = {v for i in self.slot.instructions for v in i.op.outputs} | {x}
-    self.inner = [v for v in needs if v in made]
-    self.shared = [v for v in needs if v not in made]
+    ours = {v for i in self.slot.instructions for v in i.op.outputs} | {x}
+    self.inner = [v for v in needs if v in ours]
+    self.shared = [v for v in needs if v not in ours]
     for plan in outer:
       plan.also.update(self.kept)
     self.to_close = live(self.closing.instructions, self.kept)
@@ -200,6 +200,16 @@ class Rows:
 
     return place
 
+  def _open(self, v: Array, run: Run, b: Any) -> Any:
+    """The window of an array as a block begins."""
+    window, axes = self.windows[v], tuple(range(len(v.shape)))
+    axes = self.layouts.get(v, axes)
+    if v in run.kept:
+      return cutting.read(run.kept[v], tuple(window[n] for n in axes), b)
+    edges = zip(v.shape, self.borders[v], strict=True)
+    shape = cutting.sizes(window, [low + n + high for n, (low, high) in edges])
+    return jnp.zeros([shape[n] for n in axes], v.dtype)
+
   def blocks(self) -> Blocks:
     """The record."""
     at_slot, at_row = self._at(self.slot), self._at(self.row)
@@ -238,19 +248,7 @@ class Rows:
         self.opening, b, fixed, close.kept, self.borders, self.layouts
       )
       start.all()
-      windows = {}
-      for v, window in self.windows.items():
-        if v not in start.kept:
-          shape = cutting.sizes(
-            window, [a + n + z for n, (a, z) in zip(v.shape, self.borders[v], strict=False)]
-          )
-          axes = self.layouts.get(v, tuple(range(len(shape))))
-          windows[v] = jnp.zeros([shape[n] for n in axes], v.dtype)
-          continue
-        axes = self.layouts.get(v, tuple(range(len(window))))
-        windows[v] = cutting.read(
-          start.kept[v], tuple(window[n] for n in axes), b
-        )
+      windows = {v: self._open(v, start, b) for v in self.windows}
       given = _Given(
         b,
         tuple(windows[v] for v in self.shared),

@@ -103,7 +103,7 @@ class Run:
       return _constant(v, cut, self._k)
     if (view := self._plan.views.get((v, cut, id(mask)))) is not None:
       n, needs, run = view
-      values = [self._read(*need, mask) for need in needs]
+      values = [self._read(source, own, mask) for source, own in needs]
       return run(values, self._k)[n]
     if v in self._fresh and self._plan.covers(v, cut, mask):
       fresh, value = self._fresh[v]

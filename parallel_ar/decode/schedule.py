@@ -44,9 +44,23 @@ class Readiness:
     times: of the values, int32 that broadcasts to the input: 1 + its step.
   """
 
-  def __init__(self, program: trace.Program, x: Array, times: np.ndarray):
-    """Runs forwards. `x` is the input whose entries are ready at `times`."""
-    self.x, self.times = x, times
+  def __init__(
+    self,
+    program: trace.Program,
+    x: Array,
+    times: np.ndarray,
+    recurrences: bool = True,
+  ):
+    """Runs forwards.
+
+    Args:
+      program: the pass.
+      x: the input whose entries are ready at `times`.
+      times: int32, broadcast to it.
+      recurrences: takes a scan over items for a recurrence, in which a turn
+        reads its item as a whole; else it is laid out.
+    """
+    self.x, self.times, self._recurrences = x, times, recurrences
     self.ops: list[Op] = []
     self.once: list[Op] = []
     self.vague: set[Op] = set()
@@ -85,7 +99,8 @@ class Readiness:
     ins = [self.facts(v) for v in op.inputs]
     loop = op.name in ('scan', 'while')
     if loop and any(f.ready is not None for f in ins):
-      if op.name == 'scan' and rules.loops.is_recurrence(op, ins):
+      one = self._recurrences and op.name == 'scan'
+      if one and rules.loops.is_recurrence(op, ins):
         op = rules.loops.with_states(op)
       elif (found := trace.unrolled(op, _UNROLLED)) is not None:
         ops, outputs = found
