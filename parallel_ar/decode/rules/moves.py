@@ -178,6 +178,11 @@ def _bounds(op: Any) -> list[tuple[int, int, int]]:
       (n - 1, -1, n) if a in turned else (0, 1, n)
       for a, n in enumerate(op.inputs[0].shape)
     ]
+  if op.name == 'dynamic_slice':
+    sizes = op.params['slice_sizes']
+    starts = [int(v.value) for v in op.inputs[1:]]
+    each = zip(starts, op.inputs[0].shape, sizes, strict=True)
+    return [(min(max(s, 0), n - m), 1, m) for s, n, m in each]
   strides = op.params['strides'] or (1,) * len(op.inputs[0].shape)
   return list(
     zip(op.params['start_indices'], strides, op.outputs[0].shape, strict=True)
@@ -575,12 +580,81 @@ def _any_step(op: Any, cuts: list[Any], at: Any) -> Step:
 
 ANY = Rule(_any_ready, _any_due, _any_step)
 
+
+# ------------------------------------------------------- sums at known places
+
+
+def _landed(op: Any) -> np.ndarray:
+  """Which entry of the update each entry of the result adds: 1.., 0 none."""
+  target, index, update = op.inputs
+  if index.value is None:
+    raise NoRule
+  dims, mode = op.params['dimension_numbers'], op.params['mode']
+  ids = np.arange(1, 1 + int(np.prod(update.shape)), dtype=np.int32)
+  zeros = np.zeros(target.shape, np.int32)
+  put = lambda scatter, u: np.asarray(
+    scatter(zeros, index.value, u.reshape(update.shape), dims, mode=mode)
+  )
+  with jax.ensure_compile_time_eval():
+    if (put(jax.lax.scatter_add, np.ones_like(ids)) > 1).any():
+      raise NoRule  # two terms meet
+    return put(jax.lax.scatter_add, ids)
+
+
+def _added_ready(op: Any, ins: list[Facts]) -> list[Facts]:
+  where, (target, _, update) = _landed(op), ins
+
+  def move(a: np.ndarray) -> np.ndarray:
+    row = np.broadcast_to(a, op.inputs[2].shape).reshape(-1)
+    return known.thin(np.append(np.zeros(1, a.dtype), row)[where])
+
+  landed = moved([update], move)
+  return [Facts(known.most([target.ready, landed.ready]))]
+
+
+def _added_due(
+  op: Any, ins: list[Facts], outs: list[Facts], dues: list[Any]
+) -> list[Any]:
+  where, (due,), update = _landed(op), dues, op.inputs[2]
+  row = np.full(1 + int(np.prod(update.shape)), NEVER, np.int32)
+  wide = np.broadcast_to(due, where.shape)
+  np.minimum.at(row, where.reshape(-1), wide.reshape(-1))
+  return [due, None, known.thin(row[1:].reshape(update.shape))]
+
+
+def _added_step(op: Any, cuts: list[Any], at: Any) -> Step:
+  (cut,), (target, _, update) = cuts, op.inputs
+  flat = np.zeros((at.steps, 1), np.int64)
+  for index, n in zip(cut, target.shape, strict=True):
+    table = at.places(index, n)
+    flat = (flat[:, :, None] * n + table[:, None]).reshape(at.steps, -1)
+  ids = _landed(op).reshape(-1)[flat]
+  hit = ids > 0
+  if not hit.any():
+    return [(target, cut)], lambda v, k: v
+  axes, where = at.project(
+    np.where(hit, ids - 1, ids[hit][0] - 1), update.shape
+  )
+
+  def run(values: list[Any], k: Any) -> list[Any]:
+    part = values[1].reshape(-1)
+    if where is not None:
+      part = jnp.take(part, jnp.asarray(where)[k], mode='clip')
+    part = jnp.where(jnp.asarray(hit)[k], part, 0)
+    return [values[0] + part.reshape(values[0].shape)]
+
+  return [(target, cut), (update, tuple(axes))], run
+
+
+ADDED = Rule(_added_ready, _added_due, _added_step)
+
 RULES = {
   'broadcast_in_dim': BROADCAST,
   'concatenate': CONCATENATE,
   'expand_dims': RESHAPE,
   'pad': PAD,
   'reshape': RESHAPE,
+  'scatter-add': ADDED,
   'rev': SLICE,
   'slice': SLICE,
   'split': SPLIT,

@@ -8,6 +8,7 @@ import numpy as np
 
 from parallel_ar.decode import facts as known
 from parallel_ar.decode.facts import NEVER, UNKNOWN, Facts
+from parallel_ar.decode.rules import moves
 from parallel_ar.decode.rules.products import masked
 from parallel_ar.decode.rules.rule import NoRule, Rule, Step
 
@@ -211,7 +212,7 @@ class _Lookup:
 
 def _lookup_ready(op: Any, ins: list[Facts]) -> list[Facts]:
   if op.inputs[1].value is not None:
-    return _any().ready(op, ins)
+    return moves.ANY.ready(op, ins)
   g, (source, index) = _Lookup(op), ins
   parts = []
   if source.ready is not None:
@@ -227,12 +228,6 @@ def _lookup_ready(op: Any, ins: list[Facts]) -> list[Facts]:
   return [Facts(known.most(parts))]
 
 
-def _any() -> Rule:
-  from parallel_ar.decode.rules import moves
-
-  return moves.ANY
-
-
 def _place(a: np.ndarray, axes: list[int], rank: int) -> np.ndarray:
   shape = [1] * rank
   for n, axis in zip(a.shape, axes, strict=True):
@@ -244,7 +239,7 @@ def _lookup_due(
   op: Any, ins: list[Facts], outs: list[Facts], dues: list[Any]
 ) -> list[Any]:
   if op.inputs[1].value is not None:
-    return _any().due(op, ins, outs, dues)
+    return moves.ANY.due(op, ins, outs, dues)
   g, (due,) = _Lookup(op), dues
   order = sorted(g.own, key=lambda n: g.own[n])
   drop = tuple(n for n in range(due.ndim) if n not in g.own.values())
@@ -261,7 +256,7 @@ def _lookup_due(
 
 def _lookup_step(op: Any, cuts: list[Any], at: Any) -> Step:
   if op.inputs[1].value is not None:
-    return _any().step(op, cuts, at)
+    return moves.ANY.step(op, cuts, at)
   g, (cut,) = _Lookup(op), cuts
   later = [n for n in g.offset if cut[n] is not None]
   need: list[Any] = [None] * len(g.source)
@@ -288,6 +283,8 @@ def _slice_axes(op: Any) -> list[int]:
 
 
 def _sliced_ready(op: Any, ins: list[Facts]) -> list[Facts]:
+  if all(v.value is not None for v in op.inputs[1:]):
+    return moves.SLICE.ready(op, ins)
   axes = tuple(_slice_axes(op))
   own = ins[0].ready
   parts = [] if own is None else [own.max(axes, keepdims=True, initial=0)]
@@ -299,12 +296,16 @@ def _sliced_ready(op: Any, ins: list[Facts]) -> list[Facts]:
 def _sliced_due(
   op: Any, ins: list[Facts], outs: list[Facts], dues: list[Any]
 ) -> list[Any]:
+  if all(v.value is not None for v in op.inputs[1:]):
+    return moves.SLICE.due(op, ins, outs, dues)
   due = dues[0]
   own = due.min(tuple(_slice_axes(op)), keepdims=True)
   return [own, *[np.asarray(due.min())] * (len(op.inputs) - 1)]
 
 
 def _sliced_step(op: Any, cuts: list[Any], at: Any) -> Step:
+  if all(v.value is not None for v in op.inputs[1:]):
+    return moves.SLICE.step(op, cuts, at)
   axes, (cut,) = _slice_axes(op), cuts
   need = tuple(None if n in axes else i for n, i in enumerate(cut))
   sizes = [
