@@ -39,11 +39,16 @@ class Index:
     slope = int(first[1] - first[0])
     if (np.diff(first) == slope).all():
       return (k * slope + int(first[0])).astype(jnp.int32)
-    return jnp.asarray(self.table[:, 0])[k]
+    return _entry(self.table[:, 0], k)
 
   def at(self, k: Any) -> Any:
     """All places at step k."""
-    return jnp.asarray(self.table)[k]
+    return _entry(self.table, k)
+
+
+def _entry(table: np.ndarray, k: Any) -> Any:
+  """Row k of a table; without the cases that indexing has for k < 0."""
+  return jax.lax.dynamic_index_in_dim(jnp.asarray(table), k, 0, keepdims=False)
 
 
 class Indices:

@@ -126,7 +126,7 @@ class Rows:
     self.inner = [v for v in needs if v in ours]
     self.shared = [v for v in needs if v not in ours]
     for plan in outer:
-      plan.also.update(self.kept)
+      plan.also.update((*self.kept, *self.windows))
     self.to_close = live(self.closing.instructions, self.kept)
     fixed = {v for op in self.derived.ready.once for v in op.outputs}
     read = [
@@ -156,7 +156,7 @@ class Rows:
     return tuple(cut)
 
   def _older(self, v: Array) -> bool:
-    """Whether a window holds what was computed before its block's slots."""
+    """Whether a window holds what was computed before its block began."""
     due = self.schedule.of(v)
     if v is self.derived.x:
       return True
@@ -171,7 +171,7 @@ class Rows:
         if index is not None:
           at = index.table[b] - low
           part = part.take(at[(at >= 0) & (at < v.shape[axis])], axis)
-      if (part <= 2 * self.size * b).any():
+      if (part < 2 * self.size * b).any():
         return True
     return False
 
@@ -200,7 +200,7 @@ class Rows:
 
     return place
 
-  def _open(self, v: Array, run: Run, b: Any) -> Any:
+  def _open(self, v: Array, run: Run, b: Any, at: Any) -> Any:
     """The window of an array as a block begins."""
     window, axes = self.windows[v], tuple(range(len(v.shape)))
     axes = self.layouts.get(v, axes)
@@ -208,11 +208,19 @@ class Rows:
       return cutting.read(run.kept[v], tuple(window[n] for n in axes), b)
     edges = zip(v.shape, self.borders[v], strict=True)
     shape = cutting.sizes(window, [low + n + high for n, (low, high) in edges])
-    return jnp.zeros([shape[n] for n in axes], v.dtype)
+    a = jnp.zeros([shape[n] for n in axes], v.dtype)
+    if (made := run.made(v)) is None:
+      return a
+    cut, value = made
+    own = at(v, cut)
+    none = [(0, 0)] * len(axes)
+    value = value.transpose(axes)
+    return cutting.write(a, value, tuple(own[n] for n in axes), b, none)
 
   def blocks(self) -> Blocks:
     """The record."""
     at_slot, at_row = self._at(self.slot), self._at(self.row)
+    at_open = self._at(self.opening)
     derived, none = (
       self.derived,
       {v: ((0, 0),) * len(v.shape) for v in self.windows},
@@ -248,7 +256,7 @@ class Rows:
         self.opening, b, fixed, close.kept, self.borders, self.layouts
       )
       start.all()
-      windows = {v: self._open(v, start, b) for v in self.windows}
+      windows = {v: self._open(v, start, b, at_open) for v in self.windows}
       given = _Given(
         b,
         tuple(windows[v] for v in self.shared),

@@ -94,6 +94,10 @@ class Run:
     own = self._at(v, cut)
     return axes, tuple(own[n] for n in axes)
 
+  def made(self, v: Array) -> tuple[Cut, Any] | None:
+    """What the step has computed of an array."""
+    return self._fresh.get(v)
+
   def read(self, v: Array, cut: Cut) -> Any:
     """A box of an array, after the step."""
     return self._read(v, cut, None)
