@@ -13,10 +13,9 @@ Four parts, the programs of each row timed in turn in one process:
               written by hand, one batch without the pass that proves it
   derivation  seconds from a record to its path, and of what program
 
-A ratio above 1 says that the derived path is faster. Parameters are random, so
-that passes of a fixed point say nothing about trained models. 'compile' and
-'MB' are those of the sampler as one program. --full takes the sizes of
-docs/derived_cache.md; without it all is small.
+A ratio above 1 says that the derived path is faster. Parameters are random:
+passes of a fixed point say nothing of trained models. 'compile' and 'MB' are of
+the sampler as one program. --full has the sizes of docs/derived_cache.md.
 """
 
 import dataclasses
@@ -53,7 +52,7 @@ _SAMPLES = flags.DEFINE_integer(
   'samples', 32, 'Of the own functions, compared.', lower_bound=1
 )
 _BUDGET = flags.DEFINE_float(
-  'budget', 20.0, 'Seconds for the ancestral samples that are compared.', 0.0
+  'budget', 20.0, 'Seconds for the samples that are compared.', 0.0
 )
 _FULL = flags.DEFINE_bool(
   'full', False, '512 slots, 28 x 28, width 256, 6 layers, 1,000 samples.'
@@ -78,9 +77,6 @@ class Row(NamedTuple):
   """One model at one batch.
 
   Attributes:
-    part: of PARTS.
-    name: of the model.
-    batch: samples at once.
     kind: of the path that ran, see `path.KINDS`.
     derive: seconds of the derivation.
     seconds: of each sampler, a batch.
@@ -103,10 +99,8 @@ class Row(NamedTuple):
 def main() -> None:
   """Runs the script."""
   started = time.monotonic()
-  if unknown := set(_PARTS.value) - set(PARTS):
-    raise ValueError(
-      f'--parts={sorted(unknown)[0]}: choose from {", ".join(PARTS)}.'
-    )
+  if unknown := sorted(set(_PARTS.value) - set(PARTS)):
+    raise ValueError(f'--parts={unknown[0]}: choose from {", ".join(PARTS)}.')
   # A compilation that a cache answers would be timed as nearly nothing.
   jax.config.update('jax_enable_compilation_cache', False)
   sizes = _sizes()
@@ -246,14 +240,8 @@ def measure(
 ) -> Row:
   """Times every sampler in turn.
 
-  Args:
-    part: of PARTS.
-    name: of the row.
-    model: the model.
-    params: its parameters.
-    batch: samples.
-    slow: take ancestral and fixed point, and prove what is cached; else the
-      cached loops alone, derived and by hand.
+  With `slow` ancestral and fixed point take part, and what is cached is proved;
+  else the cached loops run alone, derived and by hand.
   """
   bare, seconds = derived(model)
   kinds: dict[str, samplers.Sampler] = {
@@ -266,14 +254,20 @@ def measure(
     kinds['ancestral'] = samplers.ancestral(bare)
   keys = jax.random.split(jax.random.key(1), batch)
   args = params, keys, race.context_of(model, batch)
-  programs, compiled = {}, {}
+  programs: dict[str, Callable[[], None]] = {}
+  compiled: dict[str, tuple[float, int]] = {}
+  drawn: dict[str, Any] = {}
+
+  def keep(kind: str, run: Callable) -> None:
+    drawn[kind] = run()
+
   for kind, sampler in kinds.items():
     begun = time.monotonic()
-    programs[kind], size = report.compile_program(sampler, *args)
+    run, size = report.compile_program(sampler, *args)
+    programs[kind] = functools.partial(keep, kind, run)
     compiled[kind] = time.monotonic() - begun, size
   rounds = timing.in_turn(programs, rounds=_ROUNDS.value)
-  drawn = {kind: program() for kind, program in programs.items()}
-  want = np.asarray(samplers.fixed_point(bare)(*args).x)
+  want = drawn['ancestral' if slow else 'by hand'].x
   facts: dict[str, tuple[float, str]] = {
     f'{kind}: different': (int((sample.x != want).sum()), 'integers')
     for kind, sample in drawn.items()
@@ -296,17 +290,18 @@ def _compared(
 ) -> dict[str, tuple[float, str]]:
   """Many samples of `cached` against those of other samplers."""
   keys = jax.random.split(jax.random.key(2), sizes.samples)
-  each = row.seconds['ancestral'].median
-  most = int(sizes.budget / each)
-  batch = min(sizes.samples, 8) if most >= 8 else 1
-  count = min(max(most, batch), sizes.samples)
-  have = _drawn(samplers.cached(model), params, keys, batch)
+  makes: dict[str, Callable] = {
+    'fixed point': samplers.fixed_point,
+    'ancestral': samplers.ancestral,
+  }
+  most = {k: int(sizes.budget / row.seconds[k].median) for k in makes}
+  batch = min(sizes.samples, 8) if min(most.values()) >= 8 else 1
+  count = {k: min(max(n, batch), sizes.samples) for k, n in most.items()}
+  some = keys[: max(count.values())]
+  have = _drawn(samplers.cached(model), params, some, batch)
   facts: dict[str, tuple[float, str]] = {}
-  for name, make, some in (
-    ('fixed point', samplers.fixed_point, keys),
-    ('ancestral', samplers.ancestral, keys[:count]),
-  ):
-    want = _drawn(make(model), params, some, batch)
+  for name, make in makes.items():
+    want = _drawn(make(model), params, keys[: count[name]], batch)
     different = int((have[: len(want)] != want).sum())
     facts[f'cached and {name}: samples'] = len(want), 'samples'
     facts[f'cached and {name}: integers'] = want.size, 'integers'
