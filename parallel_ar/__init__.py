@@ -17,15 +17,22 @@ from typing import TYPE_CHECKING
 
 from parallel_ar import heads, lazily, order
 from parallel_ar.adapters import (
+  Cache,
+  decode_from_cache,
   from_apply,
   from_equinox,
   from_haiku,
   from_linen,
   from_nnx,
+  linen_cache,
+  nnx_cache,
+  past_key_values,
+  windowed_decode,
 )
 from parallel_ar.coding import Codec, codec
 from parallel_ar.decode import Decode, derive_decode, recompute_decode
 from parallel_ar.doors import check_events
+from parallel_ar.ending import padded, with_end
 from parallel_ar.head import Head
 from parallel_ar.likelihood import (
   bits_per_dim,
@@ -88,6 +95,7 @@ _LATER = (
 )
 __all__ = [
   'AutoregressiveModel',
+  'Cache',
   'Codec',
   'Decode',
   'Head',
@@ -103,6 +111,7 @@ __all__ = [
   'check_decode',
   'check_events',
   'codec',
+  'decode_from_cache',
   'derive_decode',
   'describe',
   'fixed_point',
@@ -118,15 +127,21 @@ __all__ = [
   'hierarchical',
   'hierarchical_log_prob',
   'load',
+  'linen_cache',
   'log_prob',
   'log_prob_terms',
   'mixture_log_prob',
+  'nnx_cache',
   'order',
+  'padded',
+  'past_key_values',
   'permute',
   'recompute_decode',
   'rejection',
   'sequential_log_prob',
   'speculative',
   'window',
+  'windowed_decode',
+  'with_end',
   'with_temperature',
 ]

@@ -220,6 +220,8 @@ def describe(model: AutoregressiveModel) -> str:
     f'{model.name}: event [{_show(model.event.shape)}], '
     f'{model.num_positions} positions, depth {model.depth}, '
     f'{model.head.name}, {count:,} parameters'
+    + ', nothing to train'
+    * (not count)
   )
 
 

@@ -4,11 +4,19 @@ from collections.abc import Callable
 from typing import Any, Unpack
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import meta
 
 from parallel_ar import order
-from parallel_ar.adapters.network import Fields, Network, call_with, make
+from parallel_ar.adapters.cache import Cache, of_one
+from parallel_ar.adapters.network import (
+  Fields,
+  Network,
+  call_with,
+  make,
+  one_more,
+)
 from parallel_ar.head import Head
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.types import Array, ArrayLike, Context, Params, PRNGKey
@@ -92,6 +100,61 @@ def from_linen(
     batched=batched,
     fields={'name': name, **fields},
   )
+
+
+def linen_cache(
+  module: nn.Module,
+  length: int,
+  *,
+  batched: bool = True,
+  call: Callable[[Any, Array, Context, Array], Any] | None = None,
+) -> Cache:
+  """The cache of a Linen module that has a collection 'cache'.
+
+  Args:
+    module: the module, as it generates; often another one of the same
+      parameters, made with `decode=True`.
+    length: symbols that it makes room for.
+    batched: whether it takes and gives a leading batch axis.
+    call: (module, tokens, context, position) -> outputs of tokens int32[1, 1]
+      (or [1]), where it is called otherwise than `module(tokens)`.
+
+  Returns:
+    The cache, for `decode_from_cache`.
+  """
+
+  def run(m: Any, tokens: Array, context: Context, position: Array) -> Any:
+    if call:
+      return call(m, tokens, context, position)
+    return call_with(m.__call__, tokens, context)
+
+  def init(params: Params, context: Context) -> Any:
+    tokens = jnp.zeros((1, length) if batched else (length,), jnp.int32)
+    rngs = {'params': jax.random.key(0), 'dropout': jax.random.key(0)}
+    context = one_more(context) if batched else context
+    made = module.init(rngs, tokens, context, jnp.int32(0), method=run)
+    if 'cache' not in made:
+      raise ValueError(
+        f"{type(module).__name__} makes no collection 'cache'. Give the "
+        'module as it generates, made with decode=True perhaps.'
+      )
+    return meta.map_axis_meta(_opened, made['cache']), context
+
+  def step(params: Params, cache: Any, token: Array, position: Array) -> Any:
+    cache, context = cache
+    tokens = token[None, None] if batched else token[None]
+    outputs, changed = module.apply(
+      {'params': params, 'cache': cache},
+      tokens,
+      context,
+      position,
+      method=run,
+      mutable=['cache'],
+    )
+    new = meta.map_axis_meta(_opened, changed['cache'])
+    return of_one(outputs, batched), (new, context)
+
+  return Cache(init, step)
 
 
 def _opened(box: Any) -> Any:

@@ -186,24 +186,16 @@ class _Door(NamedTuple):
     """What the network is called with, for one event."""
     shifted = x if self.start is None else self._shifted(x, self.start)
     args = shifted, context
-    return jax.tree.map(_one_more, args) if self.batched else args
+    return one_more(args) if self.batched else args
 
   def out_of(self, outputs: Any) -> Dist:
     """The conditionals by position."""
-    if is_named(self.head, outputs):
-      outputs = parts_of(self.head, outputs)
+    dist = of_head(self.head, outputs)
     if self.batched:
-      outputs = jax.tree.map(self._only, outputs)
+      dist = jax.tree.map(self._only, dist)
     if self.start is not None:
-      outputs = jax.tree.map(self._by_position, outputs)
-    if self.head.parts is Logits:
-      outputs = jax.tree.map(self._cut, outputs)
-    return outputs
-
-  def _cut(self, logits: Array) -> Array:
-    count = self.head.num_values or logits.shape[-1]
-    wide = logits.ndim == self.rank.ndim + 1 and logits.shape[-1] > count
-    return logits[..., :count] if wide else logits
+      dist = jax.tree.map(self._by_position, dist)
+    return cut(self.head, dist, self.rank.ndim + 1)
 
   def _shifted(self, x: Array, start: float) -> Array:
     size = self.rank.size
@@ -242,6 +234,22 @@ class _Door(NamedTuple):
     return leaf[0]
 
 
+def of_head(head: Head, outputs: Any) -> Dist:
+  """What the head takes of what a network gives, where that has names."""
+  return parts_of(head, outputs) if is_named(head, outputs) else outputs
+
+
+def cut(head: Head, dist: Dist, axes: int) -> Dist:
+  """Logits [..., V' > V] of `axes` axes as those of the V values."""
+
+  def one(logits: Array) -> Array:
+    count = head.num_values or logits.shape[-1]
+    wide = logits.ndim == axes and logits.shape[-1] > count
+    return logits[..., :count] if wide else logits
+
+  return jax.tree.map(one, dist) if head.parts is Logits else dist
+
+
 def call_with(function: Callable, tokens: Array, context: Context) -> Any:
   """Calls a module: with the context where there is one, or it asks for one.
 
@@ -264,5 +272,6 @@ def _one(context: Context) -> tuple[Context]:
   return (context,)
 
 
-def _one_more(leaf: Array) -> Array:
-  return leaf[None]
+def one_more(tree: Any) -> Any:
+  """The leaves with a batch axis of 1."""
+  return jax.tree.map(lambda leaf: leaf[None], tree)

@@ -6,7 +6,14 @@ from typing import Any, Unpack
 import jax
 
 from parallel_ar import order
-from parallel_ar.adapters.network import Fields, Network, call_with, make
+from parallel_ar.adapters.cache import Cache, of_one
+from parallel_ar.adapters.network import (
+  Fields,
+  Network,
+  call_with,
+  make,
+  one_more,
+)
 from parallel_ar.head import Head
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.types import Array, ArrayLike, Context, Params, PRNGKey
@@ -75,7 +82,7 @@ def from_nnx(
         f'{name} holds {kind.__name__} at {path}; a model may own only '
         'parameters. Batch statistics and mutable caches leak state between '
         'positions or examples. A cache belongs in a decode path, see '
-        'par.nnx_steps.'
+        'par.nnx_cache.'
       )
   # XLA makes no weights where only the rest is asked for.
   fixed = jax.jit(lambda: nnx.to_pure_dict(parts(jax.random.key(0))[1]))()
@@ -116,6 +123,83 @@ def from_nnx(
     batched=batched,
     fields={'name': name, **fields},
   )
+
+
+def nnx_cache(
+  module: Any,
+  length: int,
+  *,
+  batched: bool = True,
+  prepare: Callable[[Any], Any] | None = None,
+  call: Callable[[Any, Array, Context, Array], Any] | None = None,
+) -> Cache:
+  """The cache of an NNX module: its variables of kind `nnx.Cache`.
+
+  Args:
+    module: the module, or how it is made, (rngs: nnx.Rngs) -> module.
+    length: symbols that it makes room for.
+    batched: whether it takes and gives a leading batch axis.
+    prepare: (module) -> None makes the cache; by default `init_cache` of every
+      `nnx.MultiHeadAttention` in it, which are set to decode=True.
+    call: (module, tokens, context, position) -> outputs of tokens int32[1, 1]
+      (or [1]), where it is called otherwise than `module(tokens)`.
+
+  Returns:
+    The cache, for `decode_from_cache`.
+  """
+  from flax import nnx
+
+  def attention(made: Any) -> None:
+    lead = (1, length) if batched else (length,)
+    for _, node in nnx.iter_graph(made):
+      if isinstance(node, nnx.MultiHeadAttention):
+        node.decode = True
+        node.init_cache((*lead, node.in_features))
+
+  if isinstance(module, nnx.Module):
+    graph, *states = nnx.split(module)
+    # Variables belong to the trace that made them, so each call has its own.
+    of = lambda: nnx.merge(graph, *jax.tree.map(lambda a: a, states))
+  else:
+    of = lambda: module(nnx.Rngs(0))
+
+  def made() -> Any:
+    it = of()
+    it.eval()
+    (prepare or attention)(it)
+    return it
+
+  kinds = nnx.Param, nnx.Cache, ...
+  fixed: Any
+  graph_of, *shapes = nnx.split(nnx.eval_shape(made), *kinds)
+  # XLA makes no weights where only the rest is asked for.
+  last = lambda: nnx.to_pure_dict(_states(nnx.split(made(), *kinds))[-1])
+  fixed = jax.jit(last)()
+  if not jax.tree.leaves(shapes[1]):
+    raise ValueError(
+      f'{type(nnx.merge(graph_of, *shapes)).__name__} holds no nnx.Cache after '
+      '`prepare`. Give prepare= a function that makes it.'
+    )
+
+  def init(params: Params, context: Context) -> Any:
+    cache = nnx.to_pure_dict(_states(nnx.split(made(), *kinds))[1])
+    return cache, one_more(context) if batched else context
+
+  def step(params: Params, cache: Any, token: Array, position: Array) -> Any:
+    cache, context = cache
+    own = jax.tree.map(lambda a: a, shapes)
+    for state, values in zip(own, (params, cache, fixed), strict=True):
+      nnx.replace_by_pure_dict(state, values)
+    it = nnx.merge(graph_of, *own)
+    tokens = token[None, None] if batched else token[None]
+    if call:
+      outputs = call(it, tokens, context, position)
+    else:
+      outputs = call_with(it.__call__, tokens, context)
+    new = nnx.to_pure_dict(nnx.state(it, nnx.Cache))
+    return of_one(outputs, batched), (new, context)
+
+  return Cache(init, step)
 
 
 def _states(parts: Any) -> Any:

@@ -69,6 +69,22 @@ def fields(reads: ArrayLike, rank: ArrayLike) -> Fields:
   )
 
 
+def reach(reads: ArrayLike, rank: ArrayLike) -> tuple[int, int]:
+  """How many slots back an output reads at most, and which output does.
+
+  Args:
+    reads: bool[D, D].
+    rank: int[E], of one rank a position.
+
+  Returns:
+    The largest number of slots from an output to an input before it that it
+    reads, 0 where none reads any, and the first such output.
+  """
+  rank = np.asarray(rank).reshape(-1)
+  back = np.where(np.asarray(reads, bool), rank[:, None] - rank[None, :], 0)
+  return int(back.max()), int(np.argmax(back.max(1)))
+
+
 def describe(found: Fields, shape: tuple[int, ...]) -> str:
   """Lines about blind spots and channels, in words."""
   read = int((found.kinds == READ).sum())

@@ -59,11 +59,20 @@ def create(
 
   Returns:
     A TrainState at step 0.
+
+  Raises:
+    ValueError: the model has no parameters.
   """
   if data is not None and model.init_from_data is not None:
     params = model.init_from_data(key, *data)
   else:
     params = model.init(key)
+  if not any(leaf.size for leaf in jax.tree.leaves(params)):
+    raise ValueError(
+      f'{model.name} has 0 parameters, so that nothing can be trained. What a '
+      'function captures, such as a module, is a constant: give from_function '
+      'init=, or take par.from_nnx, from_equinox, from_linen or from_haiku.'
+    )
   average = jax.tree.map(jnp.copy, params) if ema else None
   return TrainState(
     jnp.zeros((), jnp.int32),

@@ -1,6 +1,7 @@
 """Heads against scipy, each other, and the frequencies of their picks."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -196,3 +197,74 @@ class TestGaussianMixture:
   def test_no_components(self):
     with pytest.raises(ValueError, match='at least 1 component; got 0'):
       heads.gaussian_mixture(0)
+
+
+class Other(NamedTuple):
+  """A named tuple of someone else, in another order."""
+
+  means: jax.Array
+  log_scales: jax.Array
+  logits: jax.Array
+
+
+class TestDistsByName:
+  """A dist is what its names say, in whatever they come."""
+
+  def test_a_mixture(self):
+    head, keys = (
+      heads.gaussian_mixture(2),
+      jax.random.split(jax.random.key(0), 3),
+    )
+    logits, means, scales = (jax.random.normal(k, (3, 2)) for k in keys)
+    x = jnp.array([0.1, -1.0, 2.0])
+    want = head.log_prob((logits, means, scales), x)
+    for dist in (
+      heads.Mixture(logits, means, scales),
+      Other(means, scales, logits),
+      {'means': means, 'log_scales': scales, 'logits': logits},
+    ):
+      np.testing.assert_array_equal(head.log_prob(dist, x), want)
+      np.testing.assert_array_equal(
+        head.pick(dist, (jnp.zeros((3, 2)), jnp.zeros(3))),
+        head.pick((logits, means, scales), (jnp.zeros((3, 2)), jnp.zeros(3))),
+      )
+
+  @pytest.mark.parametrize(
+    'head', [heads.categorical(2), heads.bernoulli()], ids=lambda h: h.name
+  )
+  def test_logits(self, head):
+    logits = jnp.arange(6.0).reshape(3, 2)
+    logits = logits if 'categorical' in head.name else logits[:, 0]
+    x = jnp.array([0, 1, 1])
+    for dist in ({'logits': logits}, heads.Logits(logits)):
+      np.testing.assert_array_equal(
+        head.log_prob(dist, x), head.log_prob(logits, x)
+      )
+      np.testing.assert_array_equal(head.pmf(dist), head.pmf(logits))
+      cooled = head.temper(dist, 0.5)
+      np.testing.assert_array_equal(cooled, head.temper(logits, 0.5))
+
+  def test_logistics(self):
+    head = heads.discretized_logistic(4, 1, 2)
+    parts = {
+      'logits': jnp.zeros((3, 2)),
+      'means': jnp.zeros((3, 1, 2)),
+      'log_scales': jnp.zeros((3, 1, 2)),
+    }
+    x = jnp.zeros((3, 1), jnp.int32)
+    np.testing.assert_array_equal(
+      head.log_prob(parts, x), head.log_prob(heads.Logistics(**parts), x)
+    )
+
+  @pytest.mark.parametrize(
+    ('dist', 'message'),
+    [
+      ({'logits': jnp.zeros((3, 2)), 'mean': 0}, 'dict without means, log_sc'),
+      ((jnp.zeros((3, 2)), jnp.zeros((3, 2))), 'by name in a Mixture or a di'),
+      ([jnp.zeros((3, 1))] * 3, r'K = 2 components.*logits \(3, 1\)'),
+      (jnp.zeros((3, 2)), 'Mixture or a dict; got'),
+    ],
+  )
+  def test_what_is_missing(self, dist, message):
+    with pytest.raises(ValueError, match=message):
+      heads.gaussian_mixture(2).log_prob(dist, jnp.zeros(3))

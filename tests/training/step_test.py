@@ -314,3 +314,18 @@ class TestAccumulation:
     )
     with pytest.raises(ValueError, match=r'train\.accumulate'):
       train_step(_start([net], optimizer), _batch())
+
+
+def test_a_model_of_no_parameters_is_noticed():
+  """What a function captures is no parameter, and would train without one."""
+  weights = jnp.ones((3, 2))
+  net = model.from_function(
+    lambda params, x, context: jnp.cumsum(weights[x], 0) - weights[x],
+    event=(4,),
+    rank=order.raster(4),
+    head=heads.categorical(2),
+    name='captured',
+  )
+  assert model.describe(net).endswith('0 parameters, nothing to train')
+  with pytest.raises(ValueError, match='captured has 0 parameters.*from_nnx'):
+    _start([net], optax.sgd(0.1))
