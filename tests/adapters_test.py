@@ -262,6 +262,22 @@ class TestState:
       par.from_haiku(normed, event=(LENGTH,), head=HEAD, start=VALUES)
 
   @needs('haiku')
+  def test_haiku_transformed(self):
+    """What hk.transform has made is taken as well as what it takes."""
+    import haiku as hk
+
+    net = lambda tokens: hk.Embed(VALUES + 1, VALUES)(tokens)
+    made = [
+      par.from_haiku(f, event=(LENGTH,), head=HEAD, start=VALUES)
+      for f in (net, hk.transform(net), hk.transform_with_state(net))
+    ]
+    params = made[0].init(jax.random.key(0))
+    x = jnp.arange(LENGTH) % VALUES
+    one, *others = (m.conditionals(params, x, None) for m in made)
+    for other in others:
+      np.testing.assert_array_equal(one, other)
+
+  @needs('haiku')
   def test_haiku_with_dropout(self):
     import haiku as hk
 

@@ -1,5 +1,9 @@
 """Caches of frameworks and finite windows, as decode paths: law 4 on each."""
 
+import json
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -406,3 +410,22 @@ class TestWindows:
   def test_no_window(self, reads):
     with pytest.raises(ValueError, match='at least 1 symbol'):
       par.windowed_decode(convolution(), reads)
+
+
+def test_the_table_that_measures_them(tmp_path):
+  flags = [
+    '--length=16',
+    '--batches=2',
+    '--rounds=1',
+    f'--out={tmp_path}/n.json',
+  ]
+  done = subprocess.run(
+    [sys.executable, '-m', 'experiments.tables.framework_caches', *flags],
+    capture_output=True,
+    text=True,
+    timeout=400,
+  )
+  assert done.returncode == 0, done.stderr[-2000:]
+  numbers = json.loads((tmp_path / 'n.json').read_text())['numbers']
+  differ = [n['value'] for name, n in numbers.items() if 'differ' in name]
+  assert len(differ) == 8 and not any(differ)

@@ -180,10 +180,10 @@ class _Path(NamedTuple):
     token = jnp.where(k > 0, value, jnp.asarray(self.start, value.dtype))
     inner = jax.tree.unflatten(tree, live)
     outputs, inner = self.cache.step(params, inner, token, k)
-    if jax.tree.structure(inner) != tree:
+    found: Any = jax.tree.structure(inner)
+    if found != tree:
       raise ValueError(
-        f'step gives a cache of another tree, {jax.tree.structure(inner)}, than'
-        f' init, {tree}.'
+        f'step gives a cache of another tree, {found}, than init, {tree}.'
       )
     new = jax.tree.leaves(inner)
     named = jax.tree_util.tree_leaves_with_path(self.made)

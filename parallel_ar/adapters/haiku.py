@@ -29,7 +29,7 @@ def from_haiku(
 
   Args:
     function: tokens -> outputs, or (tokens, context) -> outputs, as it is given
-      to `hk.transform`.
+      to `hk.transform`; or what that makes of it.
     event: shape of one x (int32), or its ShapeDtypeStruct.
     head: family of the conditionals.
     start: what is fed before the first symbol, or None; see `from_apply`.
@@ -49,12 +49,21 @@ def from_haiku(
   """
   hk = imported('haiku')
   name = getattr(function, '__name__', type(function).__name__)
-  run = hk.transform_with_state(
-    lambda tokens, context: call_with(function, tokens, context)
+  if isinstance(function, hk.Transformed):
+    function, name = hk.with_empty_state(function), 'haiku'
+  transformed = isinstance(function, hk.TransformedWithState)
+  run = (
+    function
+    if transformed
+    else hk.transform_with_state(lambda *args: call_with(function, *args))
   )
 
+  def args(tokens: Array, context: Context) -> tuple:
+    whole = not transformed or context is not None
+    return (tokens, context) if whole else (tokens,)
+
   def init(key: PRNGKey, tokens: Array, context: Context) -> Params:
-    params, state = run.init(key, tokens, context)
+    params, state = run.init(key, *args(tokens, context))
     if state:
       raise ValueError(
         f'{name} has a state in {sorted(state)}; a model may own only '
@@ -65,7 +74,7 @@ def from_haiku(
 
   def apply(params: Params, tokens: Array, context: Context) -> Any:
     # Dropout asks for a key even at rate 0.
-    with_key = lambda key: run.apply(params, {}, key, tokens, context)[0]
+    with_key = lambda key: run.apply(params, {}, key, *args(tokens, context))[0]
     _no_dropout(name, with_key)
     return with_key(jax.random.key(0))
 
