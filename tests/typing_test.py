@@ -82,7 +82,8 @@ def test_modules_are_there_for_editors_and_when_asked():
     block = source.partition('if TYPE_CHECKING:')[2].partition('else:')[0]
     listed = set(re.findall(r'import (\w+) as \1$', block, re.M))
     there = {m.name for m in pkgutil.iter_modules(package.__path__)}
-    assert listed == {n for n in there if not n.startswith('_')}
+    public = {n for n in there if not n.startswith('_')}
+    assert listed == public, f'parallel_ar/{name}/__init__.py lists modules'
     assert getattr(package, min(there)) is importlib.import_module(
       f'parallel_ar.{name}.{min(there)}'
     )
