@@ -5,6 +5,7 @@ numbers: at step k, `Index.table[k]` are the places along one axis. A cut is one
 `Index` an axis, or None for the whole axis.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -171,6 +172,55 @@ def sizes(cut: Cut, shape: Sequence[int]) -> tuple[int, ...]:
   )
 
 
+def update(a: Any, value: Any, starts: Sequence[Any]) -> Any:
+  """An array with the part that begins at `starts` replaced."""
+  return _update(a, value, *(jnp.int32(s) for s in starts))
+
+
+# JAX maps a dynamic slice to a gather and an update to a scatter, even where
+# all examples are at the same place; here they stay what they are.
+
+
+@functools.cache
+def _slice(sizes: tuple[int, ...]) -> Any:
+  """A part of an array: (a, *starts) -> the part of these sizes."""
+
+  @jax.custom_batching.custom_vmap
+  def cut(a: Any, *starts: Any) -> Any:
+    return jax.lax.dynamic_slice(a, starts, sizes)
+
+  @cut.def_vmap
+  def _(count: int, mapped: list[bool], a: Any, *starts: Any) -> Any:
+    if any(mapped[1:]):
+      axes = [0 if m else None for m in mapped]
+      plain = lambda a, *starts: jax.lax.dynamic_slice(a, starts, sizes)
+      return jax.vmap(plain, axes)(a, *starts), True
+    if not mapped[0]:
+      return cut(a, *starts), False
+    return _slice((count, *sizes))(a, jnp.int32(0), *starts), True
+
+  return cut
+
+
+@jax.custom_batching.custom_vmap
+def _update(a: Any, value: Any, *starts: Any) -> Any:
+  """An array with a part replaced."""
+  return jax.lax.dynamic_update_slice(a, value, starts)
+
+
+@_update.def_vmap
+def _(count: int, mapped: list[bool], a: Any, value: Any, *starts: Any) -> Any:
+  if any(mapped[2:]):
+    axes = [0 if m else None for m in mapped]
+    plain = lambda a, v, *at: jax.lax.dynamic_update_slice(a, v, at)
+    return jax.vmap(plain, axes)(a, value, *starts), True
+  a, value = (
+    v if m else jnp.broadcast_to(v, (count, *v.shape))
+    for v, m in zip((a, value), mapped[:2], strict=True)
+  )
+  return _update(a, value, jnp.int32(0), *starts), True
+
+
 def read(
   a: Any, cut: Cut, k: Any, border: Sequence[tuple[int, int]] | None = None
 ) -> Any:
@@ -214,7 +264,7 @@ def read(
       ends = [s + n for s, n in zip(starts, lengths, strict=True)]
       a = jax.lax.slice(a, starts, ends)
     else:
-      a = jax.lax.dynamic_slice(a, [jnp.int32(s) for s in starts], lengths)
+      a = _slice(tuple(lengths))(a, *(jnp.int32(s) for s in starts))
   for axis, index in enumerate(cut):
     if index is not None and not index.run:
       a = jnp.take(a, index.at(k) + edge[axis][0], axis, mode='clip')
@@ -231,7 +281,7 @@ def write(
       jnp.int32(lo if i is None else i.start(k) + lo)
       for i, (lo, _) in zip(cut, border, strict=True)
     ]
-    return jax.lax.dynamic_update_slice(a, value, starts)
+    return update(a, value, starts)
   at = []
   for axis, (index, (lo, hi)) in enumerate(zip(cut, border, strict=True)):
     n = a.shape[axis] - lo - hi

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from parallel_ar import order
+from parallel_ar.decode import cuts as cutting
 from parallel_ar.decode import rows, rules
 from parallel_ar.decode.facts import HUGE
 from parallel_ar.decode.plan import Border, Class, Layouts, border
@@ -213,7 +214,7 @@ class Derived:
       starts = [jnp.int32(a + lo) for a, (lo, _) in zip(at, edge, strict=False)]
       starts += [jnp.int32(lo) for lo, _ in edge[lead:]]
       value = previous.reshape((1,) * lead + self.x.shape[lead:])
-      return jax.lax.dynamic_update_slice(x, value.astype(x.dtype), starts)
+      return cutting.update(x, value.astype(x.dtype), starts)
     flat = jnp.where(at < 0, self.num, slots[jnp.maximum(at, 0)])
     where = jnp.unravel_index(flat, self.model.rank.shape)
     inside = tuple(

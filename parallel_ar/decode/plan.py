@@ -311,6 +311,15 @@ class Class:
     ]
     return dataclasses.replace(group, exports=tuple(exports))
 
+  def live(self, wanted: Iterable[Array]) -> list[Instruction]:
+    """The instructions that make what is wanted."""
+    needed, chosen = set(wanted), []
+    for i in reversed(self.instructions):
+      if any(v in needed for v in i.op.outputs):
+        needed.update(self.reads(i))
+        chosen.append(i)
+    return chosen[::-1]
+
   def reads(self, i: Instruction) -> Iterable[Array]:
     """The arrays an instruction reads, those behind views as well."""
     for v, cut in i.needs:
@@ -353,18 +362,6 @@ def _within(mask: Any, other: Any) -> bool:
   if other is None or mask is other:
     return True
   return mask is not None and bool((other | ~mask).all())
-
-
-def live(
-  instructions: Iterable[Instruction], wanted: Iterable[Array]
-) -> list[Instruction]:
-  """Those that make what is wanted."""
-  needed, chosen = set(wanted), []
-  for i in reversed(list(instructions)):
-    if any(v in needed for v in i.op.outputs):
-      needed.update(v for v, _ in i.needs)
-      chosen.append(i)
-  return chosen[::-1]
 
 
 def border(v: Array, cuts: Iterable[Cut]) -> Border:

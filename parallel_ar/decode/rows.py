@@ -15,7 +15,7 @@ import numpy as np
 
 from parallel_ar.decode import cuts as cutting
 from parallel_ar.decode.cuts import Cut, Indices
-from parallel_ar.decode.plan import Class, border, live
+from parallel_ar.decode.plan import Class, border
 from parallel_ar.decode.record import Blocks
 from parallel_ar.decode.run import Run
 from parallel_ar.decode.schedule import Schedule
@@ -102,7 +102,7 @@ class Rows:
           if v in needs and made is not None:
             needs[v].append((plan, made))
     outer = [self.opening, self.closing]
-    every: dict[Array, list[Cut]] = {x: []}
+    every: dict[Array, list[Cut]] = {x: [self.last]}
     for plan in outer:
       for v, cuts in plan.kept.items():
         every.setdefault(v, []).extend(cuts)
@@ -112,10 +112,15 @@ class Rows:
     }
     self.indices = Indices(self.count)
     self.windows = {v: self._window(v, some) for v, some in needs.items()}
-    for v in needs:
-      if v not in every and self._older(v):
-        every[v] = []
-    self.kept = list(every)
+    kept = {x, *self.opening.kept, *(v for v in needs if self._older(v))}
+    while True:  # what a row closes with may read what must be kept for it
+      self.to_close = self.closing.live(kept)
+      read = {v for i in self.to_close for v in self.closing.reads(i)}
+      more = read & set(self.closing.kept) - kept
+      if not more:
+        break
+      kept |= more
+    self.kept = [v for v in self.borders if v in kept]
     self.layouts = {
       v: a
       for plan in (self.slot, self.row, *outer)
@@ -127,7 +132,6 @@ class Rows:
     self.shared = [v for v in needs if v not in ours]
     for plan in outer:
       plan.also.update((*self.kept, *self.windows))
-    self.to_close = live(self.closing.instructions, self.kept)
     fixed = {v for op in self.derived.ready.once for v in op.outputs}
     read = [
       v
