@@ -133,14 +133,14 @@ class Rows:
     for plan in outer:
       plan.also.update((*self.kept, *self.windows))
     fixed = {v for op in self.derived.ready.once for v in op.outputs}
-    read = [
+    constant = [
       v
       for plan in (self.slot, self.row, *outer)
       for i in plan.instructions
       for v in plan.reads(i)
       if v in fixed
     ] + [v for v in self.derived.ready.outputs if v in fixed]
-    self.fixed = list(dict.fromkeys(read))
+    self.fixed = list(dict.fromkeys(constant))
 
   def _window(self, v: Array, needs: list[tuple[Class, Cut]]) -> Cut:
     """The places of an array that a block uses, borders counted."""
