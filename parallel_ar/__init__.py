@@ -76,10 +76,13 @@ if TYPE_CHECKING:
   from parallel_ar import models as models
   from parallel_ar import testing as testing
   from parallel_ar import training as training
+  from parallel_ar.analysis.explain import explain_decode
   from parallel_ar.training.trained import Trained, load
 else:
   __getattr__ = lazily.modules_of(
-    __name__, dict.fromkeys(('Trained', 'load'), 'training.trained')
+    __name__,
+    dict.fromkeys(('Trained', 'load'), 'training.trained')
+    | {'explain_decode': 'analysis.explain'},
   )
 
 __version__ = '0.1.0'
@@ -114,6 +117,7 @@ __all__ = [
   'decode_from_cache',
   'derive_decode',
   'describe',
+  'explain_decode',
   'fixed_point',
   'forecasters',
   'from_apply',

@@ -36,15 +36,24 @@ def derive_decode(model: Any) -> Decode:
     yet, as far as can be seen, it is `recompute_decode`: right, and one full
     pass for each block.
   """
-  path: Decode = once(model, 'derive_decode', lambda: _derive(model))
+  found = derived(model)
+  if found is None:
+    return recompute_decode(model)
+  path: Decode = once(model, 'derive_decode', found.decode)
   return path
 
 
-def _derive(model: Any) -> Decode:
-  try:
-    return Derived(model).decode()
-  except NotCausal:
-    return recompute_decode(model)
+def derived(model: Any) -> 'Derived | None':
+  """The plan behind `derive_decode`, the same one at every call."""
+
+  def make() -> Derived | None:
+    try:
+      return Derived(model)
+    except NotCausal:
+      return None
+
+  plan: Derived | None = once(model, 'derived', make)
+  return plan
 
 
 @jax.tree_util.register_dataclass

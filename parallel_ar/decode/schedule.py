@@ -85,10 +85,6 @@ class Readiness:
       )
     return self._facts[v]
 
-  def rule(self, op: Op) -> Any:
-    """The rule of an operation; None if it is run in full."""
-    return None if op in self.vague else rules.RULES.get(op.name)
-
   def _real(self, v: Array) -> Array:
     while v in self._alias:
       v = self._alias[v]
@@ -101,8 +97,9 @@ class Readiness:
     if loop and any(f.ready is not None for f in ins):
       one = self._recurrences and op.name == 'scan'
       if one and rules.loops.is_recurrence(op, ins):
-        op = rules.loops.with_states(op)
-      elif (found := trace.unrolled(op, _UNROLLED)) is not None:
+        self._recurrence(rules.loops.with_states(op), ins)
+        return
+      if (found := trace.unrolled(op, _UNROLLED)) is not None:
         ops, outputs = found
         for inner in ops:
           self._run(inner)
@@ -141,6 +138,16 @@ class Readiness:
         pass
     self._facts.update(zip(op.outputs, found, strict=False))
     self.once.append(op)
+
+  def _recurrence(self, op: Op, ins: list[Facts]) -> None:
+    """A scan over values; what a turn makes of the state alone comes first."""
+    found = rules.RULES['scan'].ready(op, ins)
+    self._facts.update(zip(op.outputs, found, strict=True))
+    self.ops.append(op)
+    ops, instead = rules.loops.of_states(op)
+    for inner in ops:
+      self._run(inner)
+    self._alias.update(instead)
 
   def _unknown(self, op: Op) -> None:
     self.vague.add(op)

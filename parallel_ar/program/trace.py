@@ -99,6 +99,16 @@ def trace(function: Callable, *specs: Any) -> Program:
   return Program(inputs, tuple(tape.ops), tuple(outputs))
 
 
+def inlined(
+  function: Callable, arguments: tuple[Array, ...]
+) -> tuple[list[Op], list[Array]]:
+  """A function of arrays of a program: its operations, and its results."""
+  specs = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in arguments]
+  tape = _Tape()
+  results = walk.run(jax.make_jaxpr(function)(*specs), tape, arguments)
+  return tape.ops, results
+
+
 def unrolled(op: Op, most: int) -> tuple[list[Op], list[Array]] | None:
   """A loop laid out step by step: its operations, and its results.
 

@@ -8,13 +8,14 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
 from parallel_ar.decode import facts as known
 from parallel_ar.decode.facts import NEVER, Facts
 from parallel_ar.decode.rules.rule import Rule, Step
-from parallel_ar.program import equations
+from parallel_ar.program import equations, trace
 from parallel_ar.program.trace import Array, Op
 
 
@@ -65,17 +66,66 @@ def first_states(op: Op) -> list[tuple[Array, Array]]:
   return list(zip(op.outputs[len(op.eqn.outvars) :], carry, strict=True))
 
 
+def of_states(op: Op) -> tuple[list[Op], dict[Array, Array]]:
+  """Results of a turn that read the state before it, but not the item.
+
+  They are known one step earlier than the turn can be taken, so they are made
+  of the states, all at once.
+
+  Args:
+    op: of `with_states`.
+
+  Returns:
+    Operations, and which of their results each result of the scan is.
+  """
+  loop = equations.scan(op.eqn)
+  first, carried = loop.fixed, loop.carried
+  body = equations.opened(loop.body)
+  reached = set(body.invars[first + carried :])
+  for eqn in body.eqns:
+    if any(isinstance(v, core.Var) and v in reached for v in eqn.invars):
+      reached.update(eqn.outvars)
+  early = [
+    n
+    for n, v in enumerate(body.outvars)
+    if n >= carried and isinstance(v, core.Var) and v not in reached
+  ]
+  if not early:
+    return [], {}
+  run = core.jaxpr_as_fun(loop.body)
+  items = [
+    jnp.zeros(v.aval.shape, v.aval.dtype)
+    for v in body.invars[first + carried :]
+  ]
+
+  def of(*operands: Any) -> Any:
+    fixed, states = operands[:first], operands[first:]
+    turn = lambda *carry: [run(*fixed, *carry, *items)[n] for n in early]
+    return jax.vmap(turn)(*(s[:-1] for s in states))
+
+  states = op.outputs[len(op.eqn.outvars) :]
+  program, outputs = trace.inlined(of, (*op.inputs[:first], *states))
+  return program, {
+    op.outputs[n]: v for n, v in zip(early, outputs, strict=True)
+  }
+
+
 def items_due(op: Op, dues: list[Any]) -> np.ndarray:
   """When each iteration is due, int32[length]."""
   loop = equations.scan(op.eqn)
   items = np.full(loop.length, NEVER, np.int32)
-  for n, due in enumerate(dues[: len(op.eqn.outvars)]):
+  for n, due in enumerate(dues):
     if due is None:
       continue
     if n < loop.carried:
       items[-1] = min(items[-1], int(due.min()))
-    else:
-      items = np.minimum(items, due.min(tuple(range(1, due.ndim))))
+      continue
+    row = due.min(tuple(range(1, due.ndim)))
+    if (
+      n >= len(op.eqn.outvars) and row.size > 1
+    ):  # a state is of the turn before
+      row = row[1:]
+    items = np.minimum(items, row)
   return np.minimum.accumulate(items[::-1])[::-1]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from parallel_ar.decode import facts as known
 from parallel_ar.decode.facts import NEVER, UNKNOWN, Facts
-from parallel_ar.decode.rules import moves
+from parallel_ar.decode.rules import moves, places
 from parallel_ar.decode.rules.products import masked
 from parallel_ar.decode.rules.rule import NoRule, Rule, Step
 
@@ -212,7 +212,7 @@ class _Lookup:
 
 def _lookup_ready(op: Any, ins: list[Facts]) -> list[Facts]:
   if op.inputs[1].value is not None:
-    return moves.ANY.ready(op, ins)
+    return places.ANY.ready(op, ins)
   g, (source, index) = _Lookup(op), ins
   parts = []
   if source.ready is not None:
@@ -239,7 +239,7 @@ def _lookup_due(
   op: Any, ins: list[Facts], outs: list[Facts], dues: list[Any]
 ) -> list[Any]:
   if op.inputs[1].value is not None:
-    return moves.ANY.due(op, ins, outs, dues)
+    return places.ANY.due(op, ins, outs, dues)
   g, (due,) = _Lookup(op), dues
   order = sorted(g.own, key=lambda n: g.own[n])
   drop = tuple(n for n in range(due.ndim) if n not in g.own.values())
@@ -256,7 +256,7 @@ def _lookup_due(
 
 def _lookup_step(op: Any, cuts: list[Any], at: Any) -> Step:
   if op.inputs[1].value is not None:
-    return moves.ANY.step(op, cuts, at)
+    return places.ANY.step(op, cuts, at)
   g, (cut,) = _Lookup(op), cuts
   later = [n for n in g.offset if cut[n] is not None]
   need: list[Any] = [None] * len(g.source)
