@@ -28,6 +28,7 @@ SMALL = {
     '--config.model.features=6',
     '--config.model.layers=1',
   ],
+  'own': ['--config.train.steps=2'],
   'evaluate': [],
   'sample': ['--count=3'],
   'export_params': [],
@@ -92,7 +93,8 @@ def test_command(command, workdir):
       name = re.search(r'configs/(\w+)\.py', command)
       name = name.group(1) if name else script
       flags.append(f'--workdir={workdir}/{name}')
-    flags += [f.replace('WORKDIR', str(workdir)) for f in SMALL[script]]
+    small = SMALL['own' if 'configs/own.py' in command else script]
+    flags += [f.replace('WORKDIR', str(workdir)) for f in small]
     expected = 0
   done = subprocess.run(
     [
