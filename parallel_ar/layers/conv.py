@@ -44,10 +44,14 @@ def conv2d(
   height, width = kernel.shape[:2]
   below = height - 1 - above if below is None else below
   right = width - 1 - left if right is None else right
-  # Where negative padding leaves nothing, XLA's CPU kernels read x all the same
-  # (jaxlib 0.12.0, 16 features and more): cut x instead.
+  # What no output reads is cut off first, and a shift beyond the kernel is made
+  # of zeros: where a padding is negative, here or in the gradient, XLA's CPU
+  # kernels may read beyond x (jaxlib 0.10) or what was cut off (0.12).
   x = x[: x.shape[0] + min(below, 0), : x.shape[1] + min(right, 0)]
-  padding = (above, max(below, 0)), (left, max(right, 0))
+  down, aside = max(above - height + 1, 0), max(left - width + 1, 0)
+  if down or aside:
+    x = jnp.pad(x, ((down, 0), (aside, 0), (0, 0)))
+  padding = (above - down, max(below, 0)), (left - aside, max(right, 0))
   return jax.lax.conv_general_dilated(
     x[None],
     kernel,

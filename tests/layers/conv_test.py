@@ -1,5 +1,7 @@
 """Cropped convolutions equal masked full ones."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,6 +64,45 @@ def test_rows_above_is_the_masked_full_convolution(kind, rows):
   kernel[:rows] = params['kernel']
   want = full_conv(IMAGE, kernel) + np.asarray(params['bias'])
   np.testing.assert_allclose(y, want, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+  ('event', 'features', 'kernel', 'above', 'left'),
+  [
+    ((1, 2, 1), 12, (1, 1), 1, 1),  # all that is read lies outside
+    ((1, 4, 6), 24, (1, 1), 1, 0),
+    ((4, 4, 12), 12, (2, 2), 2, 2),
+    ((4, 4, 12), 12, (2, 1), 2, 0),
+    ((3, 2, 2), 3, (3, 1), 1, 0),
+  ],
+)
+def test_a_shift_beyond_the_kernel_reads_zeros(
+  event, features, kernel, above, left
+):
+  """Forwards and backwards; some CPU kernels read beyond the array there."""
+  rng = np.random.default_rng(0)
+  x, step = rng.normal(size=(2, 3, *event)).astype(np.float32)
+  w = rng.normal(size=(*kernel, event[-1], features)).astype(np.float32)
+
+  def plain(x):
+    y = np.zeros((*x.shape[:-1], features))
+    for r, c, i, j in np.ndindex(*event[:2], *kernel):
+      a, b = r - above + i, c - left + j
+      if 0 <= a < event[0] and 0 <= b < event[1]:
+        y[:, r, c] += x[:, a, b] @ w[i, j]
+    return y
+
+  @jax.jit
+  @functools.partial(jax.value_and_grad, has_aux=True)
+  def loss(x):
+    one = functools.partial(conv.conv2d, kernel=w, above=above, left=left)
+    y = jax.vmap(one)(x)
+    return (y * y).sum() / 2, y
+
+  (_, y), slope = loss(x)
+  np.testing.assert_allclose(y, plain(x), rtol=1e-4, atol=1e-4)
+  want = (plain(x) * plain(step)).sum()
+  np.testing.assert_allclose((slope * step).sum(), want, rtol=1e-3)
 
 
 def test_only_live_taps_are_parameters():
