@@ -133,10 +133,21 @@ def run(program: Any, domain: Domain[V], arguments: Sequence[V]) -> list[V]:
       return domain.constant(np.asarray(var.val, dtype))
     return known[var]
 
-  for eqn in jaxpr.eqns:
+  last = {v: n for n, eqn in enumerate(jaxpr.eqns) for v in _variables(eqn)}
+  kept = {v for v in jaxpr.outvars if not isinstance(v, core.Literal)}
+  for n, eqn in enumerate(jaxpr.eqns):
     results = _operation(eqn, domain, [read(v) for v in eqn.invars])
     known.update(zip(eqn.outvars, results, strict=True))
+    for var in _variables(eqn):  # what nothing reads any more is freed
+      if last[var] == n and var not in kept:
+        del known[var]
   return [read(v) for v in jaxpr.outvars]
+
+
+def _variables(eqn: Any) -> set[Any]:
+  """What an equation reads and makes."""
+  each = [*eqn.invars, *eqn.outvars]
+  return {v for v in each if not isinstance(v, core.Literal)}
 
 
 def fixed_point(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from parallel_ar.analysis.static import domain, frames
+from parallel_ar.analysis.static import domain, frames, sets, uniform
 from parallel_ar.analysis.static import value as values
 from parallel_ar.analysis.static.sets import FIRM, MAY
 from parallel_ar.analysis.static.value import Value
@@ -101,14 +101,20 @@ def suspect(places: Sequence[Place]) -> Place:
 def _row(v: Value, kind: int, bit: int) -> np.ndarray:
   if v.reads is None:
     return np.zeros(v.size, bool)
-  return v.reads[kind, bit].reshape(-1)
+  word, place = divmod(bit, sets.WORD)
+  return ((v.reads[kind, word] >> np.uint64(place)) & 1).reshape(-1) > 0
+
+
+def _may(v: Value, entry: int, count: int) -> np.ndarray:
+  """bool[count], which of the first inputs an entry may read."""
+  if v.reads is None:
+    return np.zeros(count, bool)
+  flat = v.reads.reshape(*v.reads.shape[:2], -1)
+  return sets.bits(flat[..., entry], count)[MAY]
 
 
 def _count(v: Value, entry: int, forbidden: np.ndarray) -> int:
-  if v.reads is None:
-    return 0
-  sets = v.reads[MAY].reshape(len(forbidden), -1)[:, entry]
-  return int((sets & forbidden).sum())
+  return int((_may(v, entry, len(forbidden)) & forbidden).sum())
 
 
 def _source(
@@ -151,7 +157,9 @@ def _enough(
     reads[MAY, 0, chosen] = True
     if kind == FIRM:
       reads[FIRM, 0, chosen] = True
-    shaped = reads.reshape(2, 1, *v.shape) if chosen else None
+    shaped = None
+    if chosen:
+      shaped = sets.of_bits(reads.reshape(2, 1, *v.shape))
     linear = v.linear
     if linear is not None:
       linear = None if not chosen else linear
@@ -206,14 +214,15 @@ def _place(
     meets = _others(v, entry, forbidden) and not _others(
       operand, source[1], forbidden
     )
-  most = max((_most(w) for w in step.operands), default=0)
+  count = len(forbidden)
+  most = max((_most(w, count) for w in step.operands), default=0)
   where, function = frames.place_of(step.outer or step.eqn)
   return Place(
     operation=step.eqn.primitive.name,
     where=where,
     function=function,
     joined=max(after - before, 0),
-    mixes=_most(v) > most,
+    mixes=_most(v, count) > most,
     vague=vague,
     meets=meets,
     why=_why([v, *step.operands]) if vague else '',
@@ -222,10 +231,7 @@ def _place(
 
 def _others(v: Value, entry: int, forbidden: np.ndarray) -> bool:
   """Whether an entry reads an input that is not forbidden."""
-  if v.reads is None:
-    return False
-  sets = v.reads[MAY].reshape(len(forbidden), -1)[:, entry]
-  return bool((sets & ~forbidden).any())
+  return bool((_may(v, entry, len(forbidden)) & ~forbidden).any())
 
 
 def _why(arrays: Sequence[Value]) -> str:
@@ -237,8 +243,9 @@ def _why(arrays: Sequence[Value]) -> str:
   return f'{doubt.why} ({where})'
 
 
-def _most(v: Value) -> int:
-  """The most inputs that one entry reads."""
+def _most(v: Value, count: int) -> int:
+  """The most of the first inputs that one entry reads."""
   if v.reads is None:
     return 0
-  return int(v.reads[MAY].sum(0).max(initial=0))
+  reads = sets.bits(uniform.thin(v.reads), count)
+  return int(reads[MAY].sum(0).max(initial=0))

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from parallel_ar.analysis.static import blame, domain
+from parallel_ar.analysis.static import blame, domain, sets, uniform
 from parallel_ar.analysis.static import value as values
 from parallel_ar.analysis.static.sets import FIRM, MAY
 from parallel_ar.analysis.static.value import Value
@@ -119,7 +119,7 @@ class Static:
     return f'position {where} (rank {int(self.rank.reshape(-1)[i])})'
 
 
-def check(model: AutoregressiveModel, *, chunk: int = 64) -> Static:
+def check(model: AutoregressiveModel, *, chunk: int = 511) -> Static:
   """Finds which inputs each output can read, without running the model.
 
   Args:
@@ -132,20 +132,20 @@ def check(model: AutoregressiveModel, *, chunk: int = 64) -> Static:
   started = time.monotonic()
   program = _Program(model)
   size = model.num_positions
-  sets = np.zeros((2, size, size), bool)
+  reads = np.zeros((2, size, size), bool)
   without_rule: set[str] = set()
   operations = 0
   for start in range(0, size, chunk):
     bits = np.arange(start, min(start + chunk, size))
-    run = domain.Reads(keep=start == 0)
+    run = domain.Reads()
     for found in program.reads(run, bits)[1]:
-      sets[:, :, bits] |= found.transpose(0, 2, 1)
+      reads[:, :, bits] |= found.transpose(0, 2, 1)
     without_rule |= run.without_rule
-    operations = operations or len(run.steps or ())
+    operations = run.operations
   rank = model.rank.reshape(-1)
   forbidden = rank[None, :] >= rank[:, None]
-  leaks = sets[FIRM] & forbidden
-  undecided = sets[MAY] & forbidden & ~sets[FIRM]
+  leaks = reads[FIRM] & forbidden
+  undecided = reads[MAY] & forbidden & ~reads[FIRM]
   findings = tuple(
     program.explain(matrix, forbidden, leak)
     for matrix, leak in ((leaks, True), (undecided, False))
@@ -154,8 +154,8 @@ def check(model: AutoregressiveModel, *, chunk: int = 64) -> Static:
   return Static(
     name=model.name,
     rank=model.rank,
-    may=sets[MAY],
-    firm=sets[FIRM],
+    may=reads[MAY],
+    firm=reads[FIRM],
     leaks=_pairs(leaks),
     undecided=_pairs(undecided),
     findings=findings,
@@ -188,13 +188,15 @@ class _Program:
   ) -> tuple[list[Value], list[np.ndarray]]:
     """The outputs, and for each bool[2, B, D]; a term may read its own x."""
     model, size = self.model, self.model.num_positions
-    own = (np.arange(size)[None] == bits[:, None]).reshape(
-      1, len(bits), *model.rank.shape
+    own = np.arange(size)[None] == bits[:, None]
+    lead = own.reshape(1, len(bits), *model.rank.shape)
+    rest = (1,) * (len(model.event.shape) - model.rank.ndim)
+    # What reads positions that are not followed is told from what reads none.
+    others = ~lead.any(1, keepdims=True)
+    lead = sets.of_bits(np.concatenate([lead, others], 1))
+    reads = uniform.wide(
+      lead.reshape(*lead.shape, *rest), (*lead.shape[:2], *model.event.shape)
     )
-    lead = own.reshape(
-      *own.shape, *(1,) * (len(model.event.shape) - model.rank.ndim)
-    )
-    shape = (2, len(bits), *model.event.shape)
     count = model.head.num_values
     lo, hi = values.finite()
     if count is not None:
@@ -202,7 +204,7 @@ class _Program:
     x = Value(
       model.event.shape,
       np.dtype(model.event.dtype),
-      reads=np.broadcast_to(lead, shape),
+      reads=reads,
       lo=lo,
       hi=hi,
       attained=count is not None,
@@ -213,8 +215,9 @@ class _Program:
       if v.reads is None:
         found.append(np.zeros((2, len(bits), size), bool))
       else:
-        found.append(v.reads.reshape(2, len(bits), size, -1).any(-1))
-    found[-1] = found[-1] & ~own.reshape(1, len(bits), size)
+        rows = v.reads.reshape(*v.reads.shape[:2], size, -1)
+        found.append(sets.bits(sets.gathered(rows, 1), len(bits)))
+    found[-1] = found[-1] & ~own
     return outputs, found
 
   def explain(
@@ -244,11 +247,11 @@ class _Program:
     i, j = (int(n) for n in pair)
     others = np.setdiff1d(np.flatnonzero(forbidden[i]), [j])
     own = np.flatnonzero(~forbidden[i])
-    bits = np.concatenate([[j], others[:48], own[:15]]).astype(int)
+    bits = np.concatenate([[j], others[:48], own[:14]]).astype(int)
     run = domain.Reads(keep=True)
     outputs, found = self.reads(run, bits)
     kind = FIRM if leak else MAY
-    n = next(n for n, sets in enumerate(found) if sets[kind, 0, i])
+    n = next(n for n, reads in enumerate(found) if reads[kind, 0, i])
     size = outputs[n].size // self.model.num_positions
     entries = np.arange(i * size, (i + 1) * size)
     bad = forbidden[i][bits]

@@ -12,10 +12,13 @@ import numpy as np
 from parallel_ar.analysis.static import (
   elementwise,
   frames,
+  lookups,
   mixing,
   movement,
+  products,
   sets,
   spectral,
+  uniform,
 )
 from parallel_ar.analysis.static import value as values
 from parallel_ar.analysis.static.value import Value
@@ -26,13 +29,13 @@ _STEPS = 20_000  # operations of a loop that is laid out step by step
 RULES: dict[str, walk.Rule[Value]] = {
   'broadcast_in_dim': movement.broadcast_in_dim,
   'concatenate': movement.concatenate,
-  'conv_general_dilated': mixing.convolve,
-  'dot_general': mixing.dot_general,
-  'dynamic_slice': movement.dynamic_slice,
-  'dynamic_update_slice': movement.dynamic_update_slice,
+  'conv_general_dilated': products.convolve,
+  'dot_general': products.dot_general,
+  'dynamic_slice': lookups.dynamic_slice,
+  'dynamic_update_slice': lookups.dynamic_update_slice,
   'expand_dims': movement.reshape,
   'fft': spectral.transform,
-  'gather': movement.gather,
+  'gather': lookups.gather,
   'pad': movement.pad,
   'reshape': movement.reshape,
   'rev': movement.rev,
@@ -51,7 +54,7 @@ RULES: dict[str, walk.Rule[Value]] = {
   **dict.fromkeys(mixing.CUMULATIVE, mixing.cumulate),
   **dict.fromkeys(
     ('scatter', 'scatter-add', 'scatter-mul', 'scatter-min', 'scatter-max'),
-    movement.scatter,
+    lookups.scatter,
   ),
   **dict.fromkeys(
     ('reduce_window_sum', 'reduce_window_max', 'reduce_window_min'),
@@ -93,6 +96,7 @@ class Reads(walk.Domain[Value]):
     super().__init__()
     self.steps: list[Step] | None = [] if keep else None
     self.without_rule: set[str] = set()
+    self.operations = 0
 
   def constant(self, number: Any) -> Value:
     """A known array, or a random key, of which nothing is known."""
@@ -122,37 +126,36 @@ class Reads(walk.Domain[Value]):
       out = values.join(var.aval, options)
       extra = sets.everywhere(sets.spread([which], True), out.shape)
       reads = sets.union([out.reads, extra], out.shape)
-      if reads is not None:  # an entry that no branch changes reads nothing
-        reads = reads & ~out.is_known()
+      reads = sets.without(reads, out.is_known)  # which no branch changes
       results.append(dataclasses.replace(out, reads=reads))
     return self._recorded(eqn, [which, *(v for e in each for v in e)], results)
 
   def item(self, eqn: Any, series: Value, n: int) -> Value:
     """Item n."""
     row = Value(series.shape[1:], series.dtype)
-    item = values.moved(row, [series], lambda a: a[n])
+    item = movement.moved(row, [series], lambda a: a[n])
     return self._recorded(eqn, [series], [item])[0]
 
   def stack(self, eqn: Any, var: Any, items: list[Value]) -> Value:
     """The items, one after another."""
     if items:
-      whole = values.moved(var.aval, items, lambda *x: np.stack(x))
+      whole = movement.moved(var.aval, items, lambda *x: np.stack(x))
     else:
       whole = values.of_aval(var.aval)
     return self._recorded(eqn, items, [whole])[0]
 
   def settle(self, loop: walk.Loop[Value]) -> list[Value]:
     """A loop run until its carry rests, of items that may be any."""
-    keep, self.steps = self.steps, None
+    keep, self.steps, count = self.steps, None, self.operations
     items = [_any_item(v) for v in loop.series]
     carry, rest = walk.fixed_point(loop, items, _wider)
-    self.steps = keep
+    self.steps, self.operations = keep, count
     length = loop.length
     if length is None:
       results = [_unless(v, rest[0]) for v in carry]
       return self._recorded(loop.eqn, [*carry, *rest], results)
     series = [
-      values.moved(
+      movement.moved(
         var.aval, [v], lambda a: np.broadcast_to(a, (length, *a.shape))
       )
       for var, v in zip(loop.eqn.outvars[len(carry) :], rest, strict=True)
@@ -167,6 +170,7 @@ class Reads(walk.Domain[Value]):
     JAX traces its own functions once, so the lines inside them are those of
     their first caller: what counts is the line of the call.
     """
+    self.operations += 1
     if self.steps is not None:
       outer = next(filter(_of_framework, self.calls), None)
       self.steps.append(Step(eqn, list(operands), list(results), outer))
@@ -200,12 +204,14 @@ def apply(
 
 def _any_item(v: Value) -> Value:
   """One item of a series, whichever it is."""
-  reads = None if v.reads is None else np.asarray(v.reads.any(2))
-  lo, hi = (np.broadcast_to(b, v.shape) for b in v.bounds())
+  reads = None if v.reads is None else sets.gathered(v.reads, 0)
   fields: dict[str, Any] = {}
   if v.shape[0]:
-    fields = {'lo': lo.min(0), 'hi': hi.max(0)}
-    fields['maybe'] = v.is_maybe_low().any(0) if v.real else None
+    along = lambda op, a: uniform.reduced(op, uniform.wide(a, v.shape), 0)
+    fields['lo'] = along(np.minimum, v.bounds[0])
+    fields['hi'] = along(np.maximum, v.bounds[1])
+    if v.real:
+      fields['maybe'] = along(np.logical_or, v.is_maybe_low)
   return Value(v.shape[1:], v.dtype, reads=reads, **fields)
 
 
@@ -216,7 +222,7 @@ def _alike(a: Any, b: Any) -> bool:
 def _wider(before: Value, after: Value) -> tuple[Value, bool]:
   """What holds of both; bounds that still move are dropped, to come to rest."""
   joined = values.join(before, [before, after])
-  pairs = zip(before.bounds(), joined.bounds(), strict=True)
+  pairs = zip(before.bounds, joined.bounds, strict=True)
   if not all(_alike(a, b) for a, b in pairs):
     joined = dataclasses.replace(joined, lo=None, hi=None)
   return joined, _equal(before, joined)
@@ -233,9 +239,7 @@ def _equal(a: Value, b: Value) -> bool:
   same = lambda x, y: (
     (x is None) == (y is None) and (x is None or np.array_equal(x, y))
   )
-  bounds = all(
-    _alike(x, y) for x, y in zip(a.bounds(), b.bounds(), strict=True)
-  )
+  bounds = all(_alike(x, y) for x, y in zip(a.bounds, b.bounds, strict=True))
   return bounds and all(
     same(getattr(a, name), getattr(b, name))
     for name in ('reads', 'known', 'low', 'maybe', 'faint')

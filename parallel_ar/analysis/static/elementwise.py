@@ -1,12 +1,13 @@
 """Rules of operations that act entry by entry."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from parallel_ar.analysis.static import ranges, sets
+from parallel_ar.analysis.static import ranges, sets, uniform
 from parallel_ar.analysis.static import value as values
 from parallel_ar.analysis.static.value import HUGE, SOME, Doubt, Over, Value
 
@@ -80,7 +81,7 @@ def compute(primitive: Any, params: Any, operands: Any) -> list[np.ndarray]:
     if name in _NUMPY and not (
       name == 'div' and np.issubdtype(np.asarray(operands[0]).dtype, np.integer)
     ):
-      return [_NUMPY[name](*operands)]
+      return [uniform.over(_NUMPY[name], *operands)]
     out = primitive.bind(*operands, **params)
   out = out if primitive.multiple_results else [out]
   return [np.asarray(o) for o in out]
@@ -91,18 +92,18 @@ def rule(eqn: Any, operands: list[Value]) -> list[Value]:
   name, shape = eqn.primitive.name, tuple(eqn.outvars[0].aval.shape)
   if any(not _fits(v.shape, shape) for v in operands):
     raise values.UnknownForm('bits of another width')
-  zero, faint, doubt = _zeros(eqn, operands, shape)
+  zero, faint, doubt = _zeros(eqn, operands)
   known, numbers = _numbers(eqn, operands, shape, zero)
   reads = sets.union([v.reads for v in operands], shape)
   if reads is not None:
     if name in (*COMPARISONS, 'is_finite') and not _varies(operands):
       reads = sets.weaken(reads)
     if zero is not None:
-      reads = reads & ~zero
+      reads = sets.without(reads, zero)
     if faint is not None and name in ('mul', 'and', 'div', *_EXPONENTIALS):
-      reads = np.where(faint, sets.weaken(reads), reads)
+      reads = sets.weaken(reads, faint)
   lo, hi = _bounds(eqn, operands)
-  low, maybe = _masked(eqn, operands, shape, lo, hi)
+  low, maybe = _masked(eqn, operands, lo, hi)
   out = []
   for n, var in enumerate(eqn.outvars):
     fields: dict[str, Any] = {}
@@ -132,9 +133,7 @@ def _bounds(eqn: Any, operands: list[Value]) -> values.Bounds:
   dtype = getattr(eqn.outvars[0].aval, 'dtype', None)
   if any(v.reads is not None for v in operands) or dtype is None:
     return lo, hi
-  if values.kind(dtype) not in 'fc' or not all(
-    np.all(v.is_finite()) for v in operands
-  ):
+  if values.kind(dtype) not in 'fc' or not all(v.finite for v in operands):
     return lo, hi
   least, most = values.finite()
   return (
@@ -156,7 +155,7 @@ def _varies(operands: list[Value]) -> bool:
   return any(
     v.real and not np.any(np.abs(bound) < SOME)
     for v in operands
-    for bound in v.bounds()
+    for bound in v.bounds
   )
 
 
@@ -195,7 +194,7 @@ def _relations(eqn: Any, operands: list[Value]) -> dict[str, Any]:
   if name == 'sub':
     fields: dict[str, Any] = {'attained': _shifted(operands)}
     above = ranges.above(operands)
-    if above is not None and above.exact and np.all(operands[1].is_finite()):
+    if above is not None and above.exact and operands[1].finite:
       fields['peak'] = above.axes
     return fields
   if name in ('add', 'neg'):
@@ -223,13 +222,13 @@ def _fits(own: tuple[int, ...], shape: tuple[int, ...]) -> bool:
 
 
 def _zeros(
-  eqn: Any, operands: list[Value], shape: tuple[int, ...]
+  eqn: Any, operands: list[Value]
 ) -> tuple[np.ndarray | None, np.ndarray | None, Doubt | None]:
   """Entries that are zero for sure, and that are but for a doubt."""
-  name = eqn.primitive.name
-  wide = lambda a: np.broadcast_to(a, shape)
+  name, thin = eqn.primitive.name, uniform.thin
   if name in ('mul', 'and', 'div'):
-    zero, faint = np.zeros(shape, bool), np.zeros(shape, bool)
+    zero: Any = np.False_
+    faint: Any = np.False_
     doubt = values.doubt_of(operands)
     left, right = operands
     pairs = [(left, right)]
@@ -238,37 +237,38 @@ def _zeros(
     for v, other in pairs:
       if v.known is None and v.faint is None:
         continue
-      here = wide(v.is_zero())
-      sure = wide(other.is_finite())
+      here, sure = thin(v.is_zero), thin(other.is_finite)
       if name == 'div':  # zero over infinity is zero
-        lo, hi = other.bounds()
+        lo, hi = other.bounds
         away = ranges.smallest(v.dtype)
-        sure = wide((lo >= away) | (hi <= -away))
-      zero |= here & sure
-      if (here & ~sure).any():
+        sure = (lo >= away) | (hi <= -away)
+      zero = zero | (here & sure)
+      unsure = here & ~sure
+      if unsure.any():
         doubt = doubt or Doubt(_NOT_FINITE, eqn)
-      faint |= (here & ~sure) | wide(v.is_faint())
+      faint = faint | unsure | thin(v.is_faint)
     return _any(zero), _any(faint & ~zero), doubt
   if name in _EXPONENTIALS:
     (v,) = operands
-    low, faint = v.is_low(), v.is_faint()
+    low, faint = thin(v.is_low), thin(v.is_faint)
     return _any(low & ~faint), _any(faint), v.doubt
   if name == 'sub' and operands[0].real:
     left, right = operands
-    low = wide(left.is_low())
-    if low.any():
-      faint = low & wide(right.is_maybe_low())
+    if uniform.some(left.is_low):
+      faint = thin(left.is_low) & thin(right.is_maybe_low)
       if faint.any():
         doubt = right.doubt or Doubt(_UNLESS_MASKED, eqn)
         return None, faint, doubt
   if name in (*_SAME, 'convert_element_type', 'neg', 'real', 'imag'):
     return None, operands[0].faint, operands[0].doubt
   if name in ('add', 'add_any', 'max', 'min'):
-    each = [wide(v.is_faint() | v.is_zero()) for v in operands]
-    faint = np.logical_and.reduce(each)
-    faint = faint & ~np.logical_and.reduce(
-      [wide(v.is_zero()) for v in operands]
-    )
+    if all(v.faint is None for v in operands):
+      return None, None, values.doubt_of(operands)
+    nothing = [thin(v.is_zero) for v in operands]
+    each = [
+      z | thin(v.is_faint) for v, z in zip(operands, nothing, strict=True)
+    ]
+    faint = each[0] & each[1] & ~(nothing[0] & nothing[1])
     return None, _any(faint), values.doubt_of(operands)
   return None, None, None
 
@@ -284,30 +284,33 @@ def _numbers(
   zero: np.ndarray | None,
 ) -> tuple[np.ndarray | None, list[np.ndarray] | None]:
   """What is known of the results, and the numbers."""
-  known, numbers = None, None
+  known: Any = None
+  numbers: Any = None
   if all(v.known is not None for v in operands):
-    known = np.logical_and.reduce(
-      [np.broadcast_to(v.is_known(), shape) for v in operands]
+    known = functools.reduce(
+      np.logical_and, [uniform.thin(v.is_known) for v in operands]
     )
-  if (known is not None and known.any()) or all(v.numeric for v in operands):
+  if uniform.some(known) or all(v.numeric for v in operands):
     numbers = [
-      np.broadcast_to(n, shape)
-      for n in compute(eqn.primitive, eqn.params, [v.value for v in operands])
+      uniform.wide(n.astype(var.aval.dtype, copy=False), shape)
+      for n, var in zip(
+        compute(eqn.primitive, eqn.params, [v.value for v in operands]),
+        eqn.outvars,
+        strict=True,
+      )
     ]
-    numbers = [
-      n.astype(var.aval.dtype) if n.dtype != var.aval.dtype else n
-      for n, var in zip(numbers, eqn.outvars, strict=True)
-    ]
-  if zero is not None and zero.any():
+  if zero is not None:
     known = zero if known is None else known | zero
     if numbers is None:
-      numbers = [np.zeros(shape, var.aval.dtype) for var in eqn.outvars]
-    numbers = [np.where(zero, np.zeros_like(n), n) for n in numbers]
+      numbers = [np.zeros((), var.aval.dtype) for var in eqn.outvars]
+    clear = lambda m, n: np.where(m, np.zeros((), n.dtype), n)
+    numbers = [uniform.over(clear, zero, n) for n in numbers]
+    numbers = [uniform.wide(n, shape) for n in numbers]
   return known, numbers
 
 
 def _masked(
-  eqn: Any, operands: list[Value], shape: tuple[int, ...], lo: Any, hi: Any
+  eqn: Any, operands: list[Value], lo: Any, hi: Any
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
   """Entries that stay below -HUGE, and that may: scores and their masks.
 
@@ -320,18 +323,19 @@ def _masked(
     *COMPARISONS,
   ):
     return None, None
-  wide = lambda a: np.broadcast_to(a, shape)
-  low = [wide(v.is_low()) for v in operands]
-  maybe = [wide(v.is_maybe_low()) for v in operands]
-  perhaps = np.logical_or.reduce(maybe)
+  maybe = [uniform.thin(v.is_maybe_low) for v in operands]
+  perhaps = functools.reduce(np.logical_or, maybe)
   if not perhaps.any():
     return None, None
-  sound = [wide(v.is_finite() | np.isneginf(v.bounds()[0])) for v in operands]
-  result = np.zeros(shape, bool)
+  low = [uniform.thin(v.is_low) for v in operands]
+  sound = [
+    uniform.thin(v.is_finite) | np.isneginf(v.bounds[0]) for v in operands
+  ]
+  result: Any = np.False_
   if name in ('add', 'add_any'):
     result = (low[0] & sound[1]) | (low[1] & sound[0])
   elif name == 'sub':
-    high = wide(operands[1].bounds()[0] >= HUGE)
+    high = operands[1].bounds[0] >= HUGE
     result = (low[0] & ~maybe[1] & sound[1]) | (high & sound[0])
   elif name == 'min':
     result = low[0] | low[1]
@@ -344,8 +348,8 @@ def _masked(
     first, second = 0, 1
     if name == 'mul' and not low[0].any():
       first, second = 1, 0
-    least, most = operands[second].bounds()
+    least, most = operands[second].bounds
     keeps = least >= 1e-3 if name == 'mul' else (least > 0) & (most <= 1e3)
-    result = low[first] & wide(keeps)
-  perhaps = perhaps & ~wide((lo > -HUGE) & (hi < HUGE))
+    result = low[first] & keeps
+  perhaps = perhaps & ~((lo > -HUGE) & (hi < HUGE))
   return _any(result), _any(perhaps | result)

@@ -1,14 +1,18 @@
-"""Rules of operations that combine entries: products, sums, sorting."""
+"""Rules of operations that combine entries: sums, windows, sorting."""
 
 import dataclasses
-import math
-from collections.abc import Callable
+import functools
 from typing import Any
 
-import jax
 import numpy as np
 
-from parallel_ar.analysis.static import sets, totals
+from parallel_ar.analysis.static import (
+  movement,
+  products,
+  sets,
+  totals,
+  uniform,
+)
 from parallel_ar.analysis.static import value as values
 from parallel_ar.analysis.static.value import Doubt, Over, Value
 
@@ -27,7 +31,6 @@ CUMULATIVE = frozenset(
 
 
 _MASKED = 'a row may be wholly masked'
-_NOT_FINITE = 'a factor of zero meets a number that may be infinite or nan'
 
 
 def reduce(eqn: Any, operands: list[Value]) -> list[Value]:
@@ -40,17 +43,21 @@ def reduce(eqn: Any, operands: list[Value]) -> list[Value]:
   if name == 'reduce_max' and v.real:
     reads, fields = _largest(eqn, v, axes)
   if name == 'reduce_sum' and v.faint is not None:
+    some = uniform.over(np.logical_or, v.is_faint, v.is_zero)
+    faint = uniform.reduced(np.logical_or, v.is_faint, axes)
     fields = {
-      'faint': (v.is_faint() | v.is_zero()).all(axes) & v.is_faint().any(axes),
+      'faint': faint & uniform.reduced(np.logical_and, some, axes),
       'doubt': v.doubt,
     }
   if name in ('argmax', 'argmin', 'reduce_sum', 'reduce_prod') and v.real:
-    fields['maybe'] = v.is_maybe_low().any(axes)
+    fields['maybe'] = uniform.reduced(np.logical_or, v.is_maybe_low, axes)
   if reads is not None:
-    reads = reads.any(tuple(a + 2 for a in axes))
-  known = None if v.known is None else v.known.all(axes)
+    reads = sets.gathered(reads, axes)
+  known = v.known
+  if known is not None:
+    known = uniform.reduced(np.logical_and, known, axes)
   value = None
-  if v.numeric or (known is not None and known.any()):
+  if v.numeric or (uniform.some(known)):
     if name in _SUMS:
       value = _SUMS[name].reduce(np.asarray(v.value), axes)
     else:
@@ -80,16 +87,16 @@ def _largest(
   Masked entries are not read where one entry of the row is not masked for
   sure; where that cannot be told, they may be.
   """
-  low, maybe = v.is_low(), v.is_maybe_low()
-  reads, sure = v.reads, (~maybe).any(axes, keepdims=True)
-  closed = low.all(axes, keepdims=True)
-  doubt = v.doubt
-  if low.any() and reads is not None:
-    reads = reads & ~(low & sure)
-    unsure = low & ~sure & ~closed
-    if unsure.any():
-      reads = np.where(unsure, sets.weaken(reads), reads)
-  if (low.any(axes, keepdims=True) & ~sure & ~closed).any():
+  low, maybe, reads, doubt = v.is_low, v.is_maybe_low, v.reads, v.doubt
+  along = lambda op, a: uniform.reduced(op, a, axes, keepdims=True)
+  sure = ~along(np.logical_and, maybe)
+  closed = along(np.logical_and, low)
+  if reads is not None and uniform.some(low):
+    reads = sets.without(reads, uniform.thin(low) & uniform.thin(sure))
+    unsure = uniform.over(lambda a, b, c: a & ~b & ~c, low, sure, closed)
+    if uniform.some(unsure):
+      reads = sets.weaken(reads, unsure)
+  if (along(np.logical_or, low) & ~sure & ~closed).any():
     doubt = doubt or Doubt(_MASKED, eqn)
   shape = tuple(n for a, n in enumerate(v.shape) if a not in axes)
   return reads, {
@@ -112,10 +119,10 @@ def cumulate(eqn: Any, operands: list[Value]) -> list[Value]:
 
   reads, known, value = v.reads, v.known, None
   if reads is not None:
-    reads = all_so_far(reads, axis + 2, np.logical_or)
+    reads = all_so_far(reads, axis + 2, np.bitwise_or)
   if known is not None:
     known = all_so_far(known, axis, np.logical_and)
-  if v.numeric or (known is not None and known.any()):
+  if v.numeric or (uniform.some(known)):
     value = np.asarray(eqn.primitive.bind(v.value, **eqn.params))
   aval = eqn.outvars[0].aval
   lo, hi = totals.of_running(eqn.primitive.name, v, axis, aval.dtype)
@@ -136,159 +143,36 @@ def cumulate(eqn: Any, operands: list[Value]) -> list[Value]:
 
 def _anywhere(v: Value, aval: Any) -> np.ndarray | None:
   """All entries, if any may be a masked score."""
-  if not v.real or not v.is_maybe_low().any():
+  if not v.real or not uniform.some(v.is_maybe_low):
     return None
-  return np.ones(aval.shape, bool)
-
-
-def dot_general(eqn: Any, operands: list[Value]) -> list[Value]:
-  """An entry reads the products that have no factor known to be zero."""
-  left, right = operands
-  aval = eqn.outvars[0].aval
-  (left_axes, right_axes), (left_batch, right_batch) = eqn.params[
-    'dimension_numbers'
-  ]
-
-  def matrix(
-    a: np.ndarray, rank: int, axes: Any, batch: Any, last: bool
-  ) -> np.ndarray:
-    """[..., *batch, rows, contracted], or the two exchanged."""
-    lead = a.ndim - rank
-    rows = [n for n in range(rank) if n not in (*axes, *batch)]
-    order = [*batch, *rows, *axes] if last else [*batch, *axes, *rows]
-    a = a.transpose(*range(lead), *(lead + n for n in order))
-    sizes = a.shape[lead : lead + len(batch)]
-    inner = a.shape[lead + len(batch) :]
-    first = len(rows) if last else len(axes)
-    return a.reshape(
-      *a.shape[:lead],
-      *sizes,
-      math.prod(inner[:first]),
-      math.prod(inner[first:]),
-    )
-
-  of_left = lambda a: matrix(a, len(left.shape), left_axes, left_batch, True)
-  of_right = lambda a: matrix(
-    a, len(right.shape), right_axes, right_batch, False
-  )
-
-  def combine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    found = of_left(a.astype(np.float32)) @ of_right(b.astype(np.float32))
-    lead = found.shape[
-      : max(a.ndim - len(left.shape), b.ndim - len(right.shape))
-    ]
-    return (found > 0.5).reshape(*lead, *aval.shape)
-
-  return [_product(eqn, operands, combine)]
-
-
-def convolve(eqn: Any, operands: list[Value]) -> list[Value]:
-  """As `dot_general`, over the taps that are not known to be zero."""
-  left, right = operands
-  params = dict(eqn.params) | {'preferred_element_type': None}
-
-  def combine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    a, b = a.astype(np.float32), b.astype(np.float32)
-    apply = lambda a, b: eqn.primitive.bind(a, b, **params)
-    over = a if a.ndim > len(left.shape) else b
-    rank = len(left.shape) if over is a else len(right.shape)
-    lead = over.shape[: over.ndim - rank]
-    if not lead:
-      return np.asarray(apply(a, b)) > 0.5
-    flat = over.reshape(-1, *over.shape[len(lead) :])
-    axes = (0, None) if over is a else (None, 0)
-    both = (flat, b) if over is a else (a, flat)
-    found = np.asarray(jax.jit(jax.vmap(apply, axes))(*both)) > 0.5
-    return found.reshape(*lead, *found.shape[1:])
-
-  return [_product(eqn, operands, combine)]
-
-
-def _product(
-  eqn: Any,
-  operands: list[Value],
-  combine: Callable[[np.ndarray, np.ndarray], np.ndarray],
-) -> Value:
-  """A sum of products: what it reads, where it is zero, and its bounds.
-
-  Args:
-    eqn: the operation.
-    operands: its two factors.
-    combine: of masks [..., left] and [..., right], one of them without leading
-      axes: whether any product of the sum has both.
-
-  Returns:
-    Its result. A product with a factor known to be zero reads nothing if the
-    other is finite; if it may not be finite, or the zero is in doubt, it may
-    read the other.
-  """
-  left, right = operands
-  aval = eqn.outvars[0].aval
-  reads, doubt = None, values.doubt_of(operands)
-  for v, other in ((left, right), (right, left)):
-    if v.reads is None:
-      continue
-    put = lambda a, b, v=v: combine(a, b) if v is left else combine(b, a)
-    surely = ~(other.is_zero() | other.is_faint())
-    found = put(v.reads, surely)
-    wild = ~v.is_finite()
-    for read, mask, why in (
-      (v.reads, other.is_faint(), None),
-      (v.reads & wild, other.is_zero(), _NOT_FINITE),
-    ):
-      if mask.any() and read.any():
-        more = sets.weaken(put(read, mask))
-        if why and doubt is None and (more & ~found).any():
-          doubt = Doubt(why, eqn)
-        found = found | more
-    reads = found if reads is None else reads | found
-  value, known = None, None
-  if all(v.numeric for v in operands):
-    value = eqn.primitive.bind(*(v.value for v in operands), **eqn.params)
-    known = np.full(aval.shape, all(v.constant for v in operands))
-  lo, hi = totals.of_product(left, right, aval)
-  faint = None
-  if left.faint is not None or right.faint is not None:
-    some = lambda v: ~v.is_zero()
-    sure = lambda v: ~(v.is_zero() | v.is_faint())
-    faint = combine(some(left), some(right)) & ~combine(sure(left), sure(right))
-  maybe = None
-  if any(v.real and v.is_maybe_low().any() for v in operands):
-    maybe = np.ones(aval.shape, bool)
-  return values.of_aval(
-    aval,
-    reads=reads,
-    known=known,
-    value=None if value is None else np.asarray(value),
-    sampled=value is not None,
-    exact=True,
-    lo=lo,
-    hi=hi,
-    faint=faint,
-    doubt=doubt,
-    maybe=maybe,
-  )
+  return uniform.wide(True, aval.shape)
 
 
 def window(eqn: Any, operands: list[Value]) -> list[Value]:
   """Sums and maxima over windows: an entry reads its window."""
   (v,) = operands
-  p = eqn.params
-  reads = None
-  if v.reads is not None:
-    sum_of = lambda a: jax.lax.reduce_window(
-      a,
-      0.0,
-      jax.lax.add,
+  p, shape = eqn.params, eqn.outvars[0].aval.shape
+  reads = None if v.reads is None else uniform.thin(v.reads)
+  ones = (1,) * len(v.shape)
+  for axis, one in enumerate(
+    zip(
+      v.shape,
+      shape,
       p['window_dimensions'],
       p['window_strides'],
       p['padding'],
-      p.get('base_dilation'),
-      p.get('window_dilation'),
+      p.get('base_dilation') or ones,
+      p.get('window_dilation') or ones,
+      strict=True,
     )
-    flat = v.reads.reshape(-1, *v.shape).astype(np.float32)
-    found = np.asarray(jax.jit(jax.vmap(sum_of))(flat)) > 0.5
-    reads = found.reshape(*v.reads.shape[:2], *found.shape[1:])
+  ):
+    if reads is not None:
+      taps = [
+        products.taken(reads, axis + 2, tap) for tap in products.taps(*one)
+      ]
+      reads = functools.reduce(np.bitwise_or, taps)
+  if v.reads is not None and reads is not None:
+    reads = uniform.wide(reads, (*v.reads.shape[:2], *shape))
   aval = eqn.outvars[0].aval
   lo, hi = totals.of_window(eqn.primitive.name, v, p, aval.dtype)
   return [
@@ -312,7 +196,9 @@ def sort(eqn: Any, operands: list[Value]) -> list[Value]:
     *_, order = eqn.primitive.bind(*heads, index, **params)
     order = np.asarray(order)
     return [
-      values.moved(var.aval, [v], lambda a: np.take_along_axis(a, order, axis))
+      movement.moved(
+        var.aval, [v], lambda a: np.take_along_axis(a, order, axis)
+      )
       for var, v in zip(eqn.outvars, operands, strict=True)
     ]
   keyed = sets.union([v.reads for v in operands[:keys]], operands[0].shape)
@@ -338,15 +224,15 @@ def _over(
   aval: Any, v: Value, reads: np.ndarray | None, axis: int, count: int
 ) -> Value:
   """Entries of an axis in an order that is not known."""
-  least, most = (np.asarray(b) for b in v.bounds())
+  least, most = (np.asarray(b) for b in v.bounds)
   if least.ndim or most.ndim:
     least, most = np.min(least), np.max(most)
   fields = {'lo': least, 'hi': most, 'maybe': _anywhere(v, aval)}
   if reads is None:
     return values.of_aval(aval, **fields)
-  whole = reads.any(axis + 2, keepdims=True)
-  whole = np.repeat(whole, count, axis + 2)
-  return values.of_aval(aval, reads=whole, **fields)
+  whole = sets.gathered(reads, axis, keepdims=True)
+  shape = [count if n == axis else size for n, size in enumerate(v.shape)]
+  return values.of_aval(aval, reads=sets.union([whole], shape), **fields)
 
 
 def of_keys(eqn: Any, operands: list[Value]) -> list[Value]:

@@ -1,15 +1,84 @@
-"""Rules of operations that move entries, and of those that look them up."""
+"""Rules of operations that move entries."""
 
 import dataclasses
+import functools
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from parallel_ar.analysis.static import ranges, sets, totals
+from parallel_ar.analysis.static import ranges, sets, uniform
 from parallel_ar.analysis.static import value as values
-from parallel_ar.analysis.static.sets import FIRM, MAY
 from parallel_ar.analysis.static.value import Value
+
+
+def moved(
+  aval: Any, operands: Sequence[Value], move: Callable[..., Any]
+) -> Value:
+  """The result of an operation that only moves entries.
+
+  Args:
+    aval: of the result.
+    operands: what is moved.
+    move: the operation, on arrays of NumPy of any type.
+
+  Returns:
+    The Value.
+  """
+
+  def of(own: Callable[[Value], Any]) -> np.ndarray:
+    each = [uniform.wide(own(v), v.shape) for v in operands]
+    few = [uniform.thin(a) for a in each]
+    if all(a.size == 1 for a in few) and len({a.tobytes() for a in few}) == 1:
+      return uniform.wide(few[0].reshape(()), aval.shape)  # all the same
+    return uniform.pressed(uniform.wide(move(*each), aval.shape))
+
+  fields: dict[str, Any] = {}
+  some = [v.reads for v in operands if v.reads is not None]
+  if some:
+    empty = np.zeros((), sets.items(some[0]).dtype)
+    fields['reads'] = sets.of_items(
+      of(lambda v: empty if v.reads is None else sets.items(v.reads))
+    )
+  complete = all(v.numeric for v in operands)
+  if complete or any(v.known is not None for v in operands):
+    fields['known'] = of(lambda v: v.is_known)
+    empty = np.zeros((), aval.dtype)
+    fields['value'] = of(
+      lambda v: (
+        empty if v.value is None else v.value.astype(aval.dtype, copy=False)
+      )
+    )
+  for name in ('low', 'maybe', 'faint'):
+    if any(getattr(v, name) is not None for v in operands):
+      fields[name] = of(operator.methodcaller('flags', name))
+  ends = [v.bounds for v in operands if v.size]
+  same = {tuple(b.tobytes() for b in pair) for pair in ends}
+  if len(same) == 1 and all(b.ndim == 0 for b in ends[0]):
+    fields['lo'], fields['hi'] = ends[0]
+  else:
+    fields['lo'] = of(lambda v: v.bounds[0])
+    fields['hi'] = of(lambda v: v.bounds[1])
+  fields['doubt'] = values.doubt_of(operands)
+  fields['attained'] = any(v.attained for v in operands) and all(
+    v.attained or v.constant for v in operands
+  )
+  return values.of_aval(aval, sampled=complete, exact=True, **fields)
+
+
+def numbered(
+  aval: Any, operands: Sequence[Value], move: Callable[..., Any]
+) -> Value:
+  """As `moved`, by an operation that JAX runs: on int32, entries by number."""
+  ids, start = [], 0
+  for v in operands:
+    count = np.arange(start, start + v.size, dtype=np.int32)
+    ids.append(count.reshape(v.shape))
+    start += v.size
+  where = np.asarray(move(*ids))
+  rows = lambda *a: np.concatenate([x.reshape(-1) for x in a])[where]
+  return moved(aval, operands, rows)
 
 
 def reshape(eqn: Any, operands: list[Value]) -> list[Value]:
@@ -36,7 +105,7 @@ def broadcast_in_dim(eqn: Any, operands: list[Value]) -> list[Value]:
     expanded = [1] * len(shape)
     for n, axis in zip(a.shape, axes, strict=True):
       expanded[axis] = n
-    return np.broadcast_to(a.reshape(expanded), shape)
+    return uniform.wide(a.reshape(expanded), shape)
 
   (out,) = _one(eqn, operands[:1], move)
   return [_keep_over(operands[0], out, tuple(axes))]
@@ -97,7 +166,7 @@ def unstack(eqn: Any, operands: list[Value]) -> list[Value]:
   """The parts of an axis, each without it."""
   axis = eqn.params.get('axis', 0)
   return [
-    values.moved(var.aval, operands, lambda a, n=n: a.take(n, axis))
+    moved(var.aval, operands, lambda a, n=n: a.take(n, axis))
     for n, var in enumerate(eqn.outvars)
   ]
 
@@ -112,7 +181,7 @@ def split(eqn: Any, operands: list[Value]) -> list[Value]:
   """An array cut in parts."""
   axis, ends = eqn.params['axis'], np.cumsum(eqn.params['sizes'])[:-1]
   return [
-    values.moved(var.aval, operands, lambda a, n=n: np.split(a, ends, axis)[n])
+    moved(var.aval, operands, lambda a, n=n: np.split(a, ends, axis)[n])
     for n, var in enumerate(eqn.outvars)
   ]
 
@@ -125,12 +194,14 @@ def pad(eqn: Any, operands: list[Value]) -> list[Value]:
       n = a.shape[axis]
       shape = list(a.shape)
       shape[axis] = n + inner * max(n - 1, 0)
-      wide = np.full(shape, fill)
+      wide = np.full(shape, fill, a.dtype)
       every = (slice(None),) * axis
       wide[(*every, slice(None, None, inner + 1))] = a
-      width = [(0, 0)] * a.ndim
-      width[axis] = max(low, 0), max(high, 0)
-      a = np.pad(wide, width, constant_values=fill)
+      ends = []
+      for width in (low, high):
+        shape[axis] = max(width, 0)
+        ends.append(np.full(shape, fill, a.dtype))
+      a = np.concatenate([ends[0], wide, ends[1]], axis)
       end = a.shape[axis] + min(high, 0)
       a = a[(*every, slice(max(-low, 0), end))]
     return a
@@ -142,16 +213,20 @@ def select_n(eqn: Any, operands: list[Value]) -> list[Value]:
   """Entry by entry one of the cases; where the choice is known, exactly it."""
   which, *cases = operands
   aval = eqn.outvars[0].aval
-  which_known = np.broadcast_to(which.is_known(), aval.shape)
-  if which.value is None:
-    index = np.zeros(aval.shape, int)
-  else:
-    index = np.broadcast_to(np.asarray(which.value).astype(int), aval.shape)
-  if which_known.all():
+  which_known = uniform.wide(which.is_known, aval.shape)
+  index: Any = np.zeros((), int)
+  if which.value is not None:
+    index = uniform.thin(which.value).astype(int)
+  index = uniform.wide(index, aval.shape)
+  choose = lambda *a: functools.reduce(
+    lambda chosen, n: np.where(index == n, a[n], chosen), range(len(a)), a[0]
+  )
+  if uniform.every(which_known):
     first = int(index.flat[0]) if index.size else 0
-    if (index == first).all() and cases[first].shape == aval.shape:
+    same = bool((uniform.thin(index) == first).all())
+    if same and cases[first].shape == aval.shape:
       return [dataclasses.replace(cases[first])]
-    return _one(eqn, cases, lambda *a: np.choose(index, a))
+    return _one(eqn, cases, choose)
   options = [_where(which, n, v) for n, v in enumerate(cases)]
   if all(v.reads is None for v in operands):
     # Contexts are valid: what they and parameters alone choose is no nan.
@@ -171,9 +246,9 @@ def select_n(eqn: Any, operands: list[Value]) -> list[Value]:
     doubt=either.doubt,
   )
   if all(v.numeric for v in operands):
-    number = np.choose(index, [v.value for v in cases])
-    at = np.choose(index, [v.is_known() for v in cases])
-    known = which_known & at | either.is_known()
+    number = choose(*(v.value for v in cases))
+    at = choose(*(v.is_known for v in cases))
+    known = which_known & at | either.is_known
     return [
       values.of_aval(
         aval,
@@ -186,12 +261,11 @@ def select_n(eqn: Any, operands: list[Value]) -> list[Value]:
         maybe=either.maybe,
       )
     ]
-  if not which_known.any():
+  if not uniform.some(which_known):
     return [either]
-  exact = values.moved(aval, cases, lambda *a: np.choose(index, a))
-  where = np.arange(1, exact.size + 1).reshape(aval.shape)
-  where = np.where(which_known, where, where + exact.size)
-  return [values.picked(aval, [exact, either], where)]
+  exact = moved(aval, cases, choose)
+  pick = lambda a, b: uniform.over(np.where, which_known, a, b)
+  return [moved(aval, [exact, either], pick)]
 
 
 def _is_nan(v: Value) -> bool:
@@ -207,191 +281,5 @@ def _where(which: Value, case: int, v: Value) -> Value:
   return dataclasses.replace(v, lo=lo, hi=hi, known=v.known)
 
 
-def gather(eqn: Any, operands: list[Value]) -> list[Value]:
-  """A look-up: exact where the indices are known.
-
-  With unknown indices an entry may read every place along the axes that are
-  looked up; firmly it reads what all of these places read, and its index.
-  """
-  source, index = operands
-  aval, params = eqn.outvars[0].aval, dict(eqn.params)
-  params['fill_value'] = 0
-  fills = 'FILL' in str(params.get('mode'))
-  if index.constant:
-    move = _bind(eqn, params, index.value)
-    if fills and (move(np.ones(source.shape, np.int32)) == 0).any():
-      raise values.UnknownForm('a look-up outside, which is filled')
-    return _one(eqn, [source], move)
-  axes = params['dimension_numbers'].start_index_map
-  wide = _along(source, axes)
-  zeros = np.zeros(index.shape, index.dtype)
-  found = values.moved(aval, [wide], _bind(eqn, params, zeros))
-  reads = _of_index(index, params['dimension_numbers'].offset_dims, aval)
-  value = None
-  if sampled := index.numeric and source.numeric:
-    numbers = eqn.primitive.bind(source.value, index.value, **eqn.params)
-    value = np.asarray(numbers)
-  reads = sets.union([found.reads, reads], aval.shape)
-  inside = not fills or _inside(index, params, source)
-  fields = totals.bounds_of(found) if inside else {}
-  return [
-    values.of_aval(aval, reads=reads, value=value, sampled=sampled, **fields)
-  ]
-
-
-def _inside(index: Value, params: Any, source: Value) -> bool:
-  """Whether every look-up is inside of the source, for sure."""
-  axes = params['dimension_numbers'].start_index_map
-  most = np.array([source.shape[a] - params['slice_sizes'][a] for a in axes])
-  lo, hi = index.bounds()
-  return bool(
-    np.all(lo >= 0) and np.all(np.broadcast_to(hi, index.shape) <= most)
-  )
-
-
-def _of_index(
-  index: Value, offsets: tuple[int, ...], aval: Any
-) -> np.ndarray | None:
-  """What the index of each looked-up entry reads."""
-  if index.reads is None:
-    return None
-  rows = index.reads.any(-1)  # the last axis holds one index
-  shape = list(rows.shape[:2])
-  lead = iter(rows.shape[2:])
-  for axis in range(len(aval.shape)):
-    shape.append(1 if axis in offsets else next(lead))
-  return np.broadcast_to(rows.reshape(shape), (*rows.shape[:2], *aval.shape))
-
-
-def dynamic_slice(eqn: Any, operands: list[Value]) -> list[Value]:
-  """A part that begins where other values say."""
-  source, *starts = operands
-  sizes = eqn.params['slice_sizes']
-  open_axes = [
-    n
-    for n, v in enumerate(starts)
-    if not v.constant and sizes[n] < source.shape[n]
-  ]
-  where = tuple(
-    slice(at, at + size)
-    for at, size in zip(_starts(starts, source, sizes), sizes, strict=True)
-  )
-  aval = eqn.outvars[0].aval
-  found = values.moved(aval, [_along(source, open_axes)], lambda a: a[where])
-  if not open_axes:
-    return [found]
-  extra = sets.spread([starts[n] for n in open_axes], firm=True)
-  reads = sets.union(
-    [found.reads, sets.everywhere(extra, aval.shape)], aval.shape
-  )
-  return [values.of_aval(aval, reads=reads, **totals.bounds_of(found))]
-
-
-def dynamic_update_slice(eqn: Any, operands: list[Value]) -> list[Value]:
-  """A part overwritten, at a place that other values say."""
-  target, update, *starts = operands
-  aval = eqn.outvars[0].aval
-  at = _starts(starts, target, update.shape)
-  if all(v.constant for v in starts):
-    where = tuple(
-      slice(a, a + n) for a, n in zip(at, update.shape, strict=True)
-    )
-
-    def move(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-      a = a.copy()
-      a[where] = b
-      return a
-
-    return _one(eqn, [target, update], move)
-  any_of = sets.everywhere(sets.spread([update], False), aval.shape)
-  index = sets.everywhere(sets.spread(starts, True), aval.shape)
-  reads = sets.union([target.reads, any_of, index], aval.shape)
-  fields = totals.either(aval, [target, update])
-  return [values.of_aval(aval, reads=reads, **fields)]
-
-
-def scatter(eqn: Any, operands: list[Value]) -> list[Value]:
-  """Entries overwritten, or added to, at indices."""
-  target, index, update = operands
-  aval = eqn.outvars[0].aval
-  replaces = eqn.primitive.name == 'scatter'
-  if index.constant and replaces:
-
-    def move(a: np.ndarray, b: np.ndarray) -> Any:
-      return eqn.primitive.bind(a, index.value, b, **eqn.params)
-
-    return _one(eqn, [target, update], move)
-  if index.constant:
-    added = None
-    if update.reads is not None:
-      zeros = np.zeros(target.shape, np.float32)
-      at = np.asarray(index.value)
-      put = lambda u: jax.lax.scatter_add(
-        zeros,
-        at,
-        u,
-        eqn.params['dimension_numbers'],
-        mode=eqn.params['mode'],
-      )
-      flat = update.reads.reshape(-1, *update.shape).astype(np.float32)
-      found = np.asarray(jax.vmap(put)(flat)) > 0
-      added = found.reshape(*update.reads.shape[:2], *target.shape)
-    reads = sets.union([target.reads, added], aval.shape)
-    return [values.of_aval(aval, reads=reads, **_added(eqn, aval, operands))]
-  any_of = sets.everywhere(sets.spread([update], False), aval.shape)
-  places = sets.everywhere(sets.spread([index], False), aval.shape)
-  reads = sets.union([target.reads, any_of, places], aval.shape)
-  return [values.of_aval(aval, reads=reads, **_added(eqn, aval, operands))]
-
-
-def _added(eqn: Any, aval: Any, operands: list[Value]) -> dict[str, Any]:
-  """What is known of the size of entries that were written or added to."""
-  target, _, update = operands
-  fields = totals.either(aval, [target, update])
-  if eqn.primitive.name in ('scatter', 'scatter-min', 'scatter-max'):
-    return fields
-  finite = np.all(target.is_finite()) and np.all(update.is_finite())
-  if values.kind(aval.dtype) in 'fc' and finite:
-    fields['lo'], fields['hi'] = values.finite()
-    return fields
-  return {}
-
-
 def _one(eqn: Any, operands: list[Value], move: Any) -> list[Value]:
-  return [values.moved(eqn.outvars[0].aval, operands, move)]
-
-
-def _bind(eqn: Any, params: Any, index: Any) -> Any:
-  return lambda a: np.asarray(eqn.primitive.bind(a, index, **params))
-
-
-def _starts(starts: list[Value], source: Value, sizes: Any) -> list[int]:
-  """Known starts as XLA clamps them; 0 where they are not known."""
-  out = []
-  for v, n, size in zip(starts, source.shape, sizes, strict=True):
-    at = int(v.value) if v.constant and v.value is not None else 0
-    out.append(min(max(at, 0), n - size))
-  return out
-
-
-def _along(source: Value, axes: Any) -> Value:
-  """Every entry as if it stood anywhere along the axes."""
-  axes = tuple(axes)
-  if not axes:
-    return source
-  lo, hi = source.bounds()
-  if lo.ndim or hi.ndim:
-    lo, hi = (np.broadcast_to(b, source.shape) for b in (lo, hi))
-    lo, hi = lo.min(axes, keepdims=True), hi.max(axes, keepdims=True)
-  fields: dict[str, Any] = {'lo': lo, 'hi': hi, 'reads': source.reads}
-  if source.real and source.size:
-    maybe = source.is_maybe_low().any(axes, keepdims=True)
-    fields['maybe'] = np.broadcast_to(maybe, source.shape)
-  if source.reads is None:
-    return Value(source.shape, source.dtype, **fields)
-  at = tuple(a + 1 for a in axes)
-  may = source.reads[MAY].any(at, keepdims=True)
-  firm = source.reads[FIRM].all(at, keepdims=True)
-  shape = source.reads.shape[1:]
-  fields['reads'] = np.stack([np.broadcast_to(s, shape) for s in (may, firm)])
-  return Value(source.shape, source.dtype, **fields)
+  return [moved(eqn.outvars[0].aval, operands, move)]

@@ -34,13 +34,29 @@ def of(eqn: Any, operands: Sequence[Value]) -> Bounds:
   rule = _RULES.get(eqn.primitive.name)
   if rule is None or kind == 'k':
     return values.of_dtype(dtype)
+  name, each = eqn.primitive.name, [v.bounds for v in operands]
+  twice = len(operands) == 2 and operands[0] is operands[1]
+  below = name == 'sub' and above(operands) is not None
+  key = None
+  if all(b.ndim == 0 for pair in each for b in pair):
+    numbers = b''.join(b.tobytes() for pair in each for b in pair)
+    kinds = tuple(str(v.dtype) for v in operands)
+    key = name, str(dtype), kinds, eqn.params.get('y'), numbers, twice, below
+    if key in _FOUND:
+      return _FOUND[key]
   with np.errstate(all='ignore'):
-    lo, hi = rule(eqn, [v.bounds() for v in operands])
-    if len(operands) == 2 and operands[0] is operands[1]:
-      lo, hi = _of_twice(eqn.primitive.name, operands[0], lo, hi)
-    if eqn.primitive.name == 'sub' and above(operands) is not None:
+    lo, hi = rule(eqn, each)
+    if twice:
+      lo, hi = _of_twice(name, operands[0], lo, hi)
+    if below:
       hi = np.minimum(hi, 0.0)  # nan stays nan
-    return fit(dtype, lo, hi)
+    found = fit(dtype, lo, hi)
+  if key is not None and len(_FOUND) < 1 << 16:
+    _FOUND[key] = found
+  return found
+
+
+_FOUND: dict[Any, Bounds] = {}  # what single numbers gave, by all it depends on
 
 
 def above(operands: Sequence[Value]) -> values.Over | None:
@@ -95,7 +111,7 @@ def _complex(eqn: Any, operands: Any, kind: str, dtype: Any) -> Bounds:
   name = eqn.primitive.name
   if name not in _COMPLEX:
     return values.of_dtype(dtype)
-  good = np.logical_and.reduce([np.all(v.is_finite()) for v in operands])
+  good = np.logical_and.reduce([v.finite for v in operands])
   if not good:
     return values.of_dtype(dtype)
   lo, hi = values.finite()
@@ -106,7 +122,7 @@ def _of_twice(name: str, v: Value, lo: Any, hi: Any) -> Bounds:
   """Of an array and itself."""
   if name == 'mul':
     return np.where(np.isnan(lo), lo, np.maximum(lo, 0.0)), hi
-  if name in _COMPARISONS and np.all(v.is_finite()):
+  if name in _COMPARISONS and v.finite:
     truth = np.float64(name in ('eq', 'ge', 'le'))
     return truth, truth
   return lo, hi
@@ -361,13 +377,13 @@ _RULES: dict[str, Callable[[Any, list[Bounds]], Bounds]] = {
 def under(test: Any, truth: bool, v: Value) -> Bounds:
   """The bounds of an entry where a comparison of it came out so."""
   name, left, right = test
-  lo, hi = v.bounds()
+  lo, hi = v.bounds
   if v is right and v is not left:
     turned = {'gt': 'lt', 'ge': 'le', 'lt': 'gt', 'le': 'ge'}
     name, other = turned.get(name, name), left
   else:
     other = right
-  below, above_ = other.bounds()
+  below, above_ = other.bounds
   if not truth:  # a nan compares false: it stays
     sure = np.isfinite(lo) & np.isfinite(hi)
     name = {'gt': 'le', 'ge': 'lt', 'lt': 'ge', 'le': 'gt', 'ne': 'eq'}.get(

@@ -17,7 +17,6 @@ import numpy as np
 
 from parallel_ar.analysis.static import sets
 from parallel_ar.analysis.static import value as values
-from parallel_ar.analysis.static.sets import MAY
 from parallel_ar.analysis.static.value import Value
 
 _LIMIT = 2**24  # coefficients of one array
@@ -32,7 +31,7 @@ _LEAVES = ('real', 'imag')
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Linear:
-  """An array as coefficients [S, *shape] of S entries that read [2, B, S]."""
+  """An array as coefficients [S, *shape] of S entries and their sets."""
 
   coefficients: np.ndarray
   sources: np.ndarray
@@ -46,7 +45,7 @@ def transform(eqn: Any, operands: list[Value]) -> list[Value]:
     numbers = None
     if v.numeric:
       numbers = np.asarray(eqn.primitive.bind(v.value, **eqn.params))
-    known = np.ones(aval.shape, bool) if v.constant else None
+    known = np.True_ if v.constant else None
     return [
       values.of_aval(
         aval, value=numbers, known=known, sampled=v.numeric, exact=True
@@ -55,7 +54,7 @@ def transform(eqn: Any, operands: list[Value]) -> list[Value]:
   start = v
   if v.linear is None and v.size * v.size <= _LIMIT:
     eye = np.eye(v.size, dtype=v.dtype).reshape(v.size, *v.shape)
-    sources = v.reads.reshape(*v.reads.shape[:2], v.size)
+    sources = v.reads.reshape(*v.reads.shape[:2], 1, v.size)
     start = dataclasses.replace(v, linear=Linear(eye, sources))
   real = not np.issubdtype(aval.dtype, np.complexfloating)
   return [_apply(eqn, [start], leaves=real)]
@@ -82,7 +81,7 @@ def _apply(eqn: Any, operands: list[Value], leaves: bool) -> Value:
   """The operation on the coefficients, and what its result reads."""
   aval = eqn.outvars[0].aval
   fields: dict[str, Any] = {}
-  if all(np.all(v.is_finite()) for v in operands):
+  if all(v.finite for v in operands):
     fields['lo'], fields['hi'] = values.finite()
   linear = next((v.linear for v in operands if v.linear is not None), None)
   if linear is None:
@@ -105,11 +104,9 @@ def _apply(eqn: Any, operands: list[Value], leaves: bool) -> Value:
   found = np.asarray(jax.jit(jax.vmap(apply))(*rows))
   size = np.abs(found)
   nonzero = size > _ROUNDING * max(float(size.max(initial=0)), 1e-30)
-  flat = nonzero.reshape(len(found), -1).astype(np.float32)
-  reads = linear.sources.astype(np.float32) @ flat > 0
-  reads = reads.reshape(*linear.sources.shape[:2], *aval.shape)
+  reads = sets.product(linear.sources, nonzero.reshape(len(found), -1))
+  reads = reads.reshape(*reads.shape[:2], *aval.shape)
   if leaves:
     return values.of_aval(aval, reads=reads, **fields)
-  reads = np.stack([reads[MAY], np.zeros_like(reads[MAY])])
-  out = values.of_aval(aval, reads=reads, **fields)
+  out = values.of_aval(aval, reads=sets.weaken(reads), **fields)
   return dataclasses.replace(out, linear=Linear(found, linear.sources))

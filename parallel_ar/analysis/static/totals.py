@@ -10,7 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from parallel_ar.analysis.static import functions, ranges
+from parallel_ar.analysis.static import functions, ranges, uniform
 from parallel_ar.analysis.static import value as values
 from parallel_ar.analysis.static.value import HUGE, SOME, Bounds, Value
 
@@ -23,16 +23,18 @@ def of_reduction(
   if name in ('argmax', 'argmin'):
     return np.float64(0), np.float64(max(v.shape[axes[0]] - 1, 0))
   if values.kind(dtype) == 'c':
-    return _of_finite(bool(np.all(v.is_finite())), dtype)
-  lo, hi = v.bounds()
+    return _of_finite(bool(v.finite), dtype)
+  lo, hi = v.bounds
   with np.errstate(all='ignore'):
     if name in ('reduce_max', 'reduce_or'):
-      least = _over_axes(lo, v, axes, np.max)
-      some = _over_axes(lo == -SOME, v, axes, np.any)
+      least = _over_axes(lo, v, axes, np.maximum)
+      some = _over_axes(lo == -SOME, v, axes, np.logical_or)
       least = np.where(some & (least <= -HUGE), -SOME, least)
-      return least, _over_axes(hi, v, axes, np.max)
+      return least, _over_axes(hi, v, axes, np.maximum)
     if name in ('reduce_min', 'reduce_and'):
-      return _over_axes(lo, v, axes, np.min), _over_axes(hi, v, axes, np.min)
+      return _over_axes(lo, v, axes, np.minimum), _over_axes(
+        hi, v, axes, np.minimum
+      )
     if name == 'reduce_sum' and count:
       return _sum(lo, hi, v, axes, count, dtype)
   if name == 'reduce_prod':
@@ -43,19 +45,24 @@ def of_reduction(
 def _over_axes(a: np.ndarray, v: Value, axes: Any, op: Callable) -> np.ndarray:
   if a.ndim == 0:
     return a
-  return op(np.broadcast_to(a, v.shape), axis=axes)
+  return uniform.thin(uniform.reduced(op, uniform.wide(a, v.shape), axes))
 
 
 def _sum(
   lo: Any, hi: Any, v: Value, axes: Any, count: int, dtype: Any
 ) -> Bounds:
   if lo.ndim or hi.ndim:
-    whole = [np.broadcast_to(b, v.shape) for b in (lo, hi)]
-    least, most = (b.sum(axis=axes) for b in whole)
-    size = np.maximum(*map(np.abs, whole)).sum(axis=axes)
-    mixed = np.isneginf(whole[0]).any(axes) & np.isposinf(whole[1]).any(axes)
-    nothing = (whole[0] >= 0).all(axes)
-    all_below = (whole[1] <= 0).all(axes)
+    whole = [uniform.wide(b, v.shape) for b in (lo, hi)]
+    lo, hi = map(uniform.thin, np.broadcast_arrays(*whole))
+    total = lambda a: uniform.total(uniform.wide(a, v.shape), axes)
+    least, most = total(lo), total(hi)
+    size = total(np.maximum(np.abs(lo), np.abs(hi)))
+    each = lambda op, a: uniform.reduced(op, uniform.wide(a, v.shape), axes)
+    mixed = each(np.logical_or, np.isneginf(lo)) & each(
+      np.logical_or, np.isposinf(hi)
+    )
+    nothing = each(np.logical_and, lo >= 0)
+    all_below = each(np.logical_and, hi <= 0)
   else:
     least, most = functions.times(lo, count), functions.times(hi, count)
     size = np.maximum(np.abs(least), np.abs(most))
@@ -79,7 +86,7 @@ def _sum(
 
 def _repeated(v: Value, dtype: Any) -> Bounds:
   """A product of many: of unknown size, but not where none exceeds 1."""
-  lo, hi = v.bounds()
+  lo, hi = v.bounds
   if values.kind(dtype) not in 'f':
     return values.of_dtype(dtype)
   if np.all((lo >= -1) & (hi <= 1)):
@@ -94,8 +101,8 @@ def _of_finite(sure: bool, dtype: Any) -> Bounds:
 def of_running(name: str, v: Value, axis: int, dtype: Any) -> Bounds:
   """The bounds of a running sum, product, maximum or minimum."""
   if values.kind(dtype) == 'c' or name == 'cumlogsumexp':
-    return _of_finite(bool(np.all(v.is_finite())), dtype)
-  lo, hi = (np.asarray(b) for b in v.bounds())
+    return _of_finite(bool(v.finite), dtype)
+  lo, hi = (np.asarray(b) for b in v.bounds)
   if not v.size:
     return values.of_dtype(dtype)
   least, most = np.min(lo), np.max(hi)
@@ -112,13 +119,13 @@ def of_running(name: str, v: Value, axis: int, dtype: Any) -> Bounds:
 def of_product(left: Value, right: Value, aval: Any) -> Bounds:
   """The bounds of a sum of products, the same for all entries."""
   dtype = aval.dtype
-  if not (np.all(left.is_finite()) and np.all(right.is_finite())):
+  if not (left.finite and right.finite):
     return values.of_dtype(dtype)
   if any(values.kind(v.dtype) == 'c' for v in (left, right)):
     return values.finite()
   if not left.size or not right.size:
     return np.float64(0), np.float64(0)
-  (a, b), (c, d) = left.bounds(), right.bounds()
+  (a, b), (c, d) = left.bounds, right.bounds
   size = lambda lo, hi: max(
     float(np.max(np.abs(lo))), float(np.max(np.abs(hi)))
   )
@@ -134,7 +141,7 @@ def of_window(name: str, v: Value, params: Any, dtype: Any) -> Bounds:
   """The bounds of a sum or maximum over windows, the same for all."""
   if not v.size or values.kind(dtype) == 'c':
     return values.of_dtype(dtype)
-  lo, hi = v.bounds()
+  lo, hi = v.bounds
   least, most = np.min(lo), np.max(hi)
   padded = any(a or b for a, b in params['padding'])
   if name == 'reduce_window_sum':
@@ -150,17 +157,17 @@ def either(aval: Any, some: list[Value]) -> dict[str, Any]:
   """What is known of an array each of whose entries is one of any of these."""
   if not all(v.size for v in some):
     return {}
-  each = [v.bounds() for v in some]
+  each = [v.bounds for v in some]
   fields: dict[str, Any] = {
     'lo': np.min([np.min(lo) for lo, _ in each]),
     'hi': np.max([np.max(hi) for _, hi in each]),
   }
-  if any(v.real and v.is_maybe_low().any() for v in some):
-    fields['maybe'] = np.ones(aval.shape, bool)
+  if any(v.real and uniform.some(v.is_maybe_low) for v in some):
+    fields['maybe'] = uniform.wide(True, aval.shape)
   return fields
 
 
 def bounds_of(v: Value) -> dict[str, Any]:
   """What is known of the size of its entries."""
-  lo, hi = v.bounds()
+  lo, hi = v.bounds
   return {'lo': lo, 'hi': hi, 'maybe': v.maybe}

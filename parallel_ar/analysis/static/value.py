@@ -13,17 +13,20 @@ comes from an operation that reads one of many places and does not say which.
 
 Beside the sets stands what is known of the number itself: an interval, which
 also says whether it is finite, and whether it is a masked score for sure
-(`low`), for sure not, or perhaps (`maybe`).
+(`low`), for sure not, or perhaps (`maybe`). All of it is `uniform` where it can
+be.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import ml_dtypes  # noqa: F401  NumPy learns bfloat16
 import numpy as np
 
-from parallel_ar.analysis.static import sets
+from parallel_ar.analysis.static import sets, uniform
 
 HUGE = 1e8  # a score of -HUGE or less is masked: its exponential is zero
 SOME = 1e300  # bound of a finite number of unknown size
@@ -73,7 +76,7 @@ class Value:
     dtype: of the array.
     value: its numbers where they are known, and everywhere where `sampled`.
     known: bool[shape], entries whose numbers are the same for all parameters.
-    reads: bool[2, B, *shape], see the module; None where nothing is read.
+    reads: uint64[2, W, *shape], see `sets`; None where nothing is read.
     lo, hi: float64, broadcast to `shape`: the entry lies between them; SOME is
       a finite number of unknown size, nan says that it may be nan.
     low: bool[shape], entries that lie below -HUGE whatever they read.
@@ -108,30 +111,32 @@ class Value:
   peak: tuple[int, ...] | None = None
   test: Any = None
 
-  @property
+  @functools.cached_property
   def size(self) -> int:
     """Number of entries."""
-    return int(np.prod(self.shape))
+    return math.prod(self.shape)
 
-  @property
+  @functools.cached_property
   def constant(self) -> bool:
     """Whether every entry is known."""
-    return self.known is not None and bool(self.known.all())
+    return uniform.every(self.known)
 
   @property
   def numeric(self) -> bool:
     """Whether there is a number for every entry, known or a stand-in."""
     return self.sampled or self.constant
 
-  @property
+  @functools.cached_property
   def real(self) -> bool:
     """Whether it holds real floating-point numbers."""
     return kind(self.dtype) == 'f'
 
-  def is_known(self) -> np.ndarray:
-    """bool[shape]."""
-    return np.zeros(self.shape, bool) if self.known is None else self.known
+  def flags(self, name: str) -> np.ndarray:
+    """bool[shape]: `known`, `low`, `maybe` or `faint`, as it is given."""
+    given = getattr(self, name)
+    return uniform.flags(False, self.shape) if given is None else given
 
+  @functools.cached_property
   def bounds(self) -> Bounds:
     """(lo, hi), to be broadcast to the shape."""
     if self.lo is None or self.hi is None:
@@ -140,52 +145,74 @@ class Value:
       lo, hi = self.lo, self.hi
     if self.known is None or kind(self.dtype) not in 'fiub':
       return lo, hi
-    number = np.asarray(self.value).astype(np.float64)
+    number = uniform.thin(self.value).astype(np.float64)
+    known = uniform.thin(self.known)
     if self.constant:
       return number, number
-    return np.where(self.known, number, lo), np.where(self.known, number, hi)
+    each = lambda b: np.where(known, number, uniform.thin(b))
+    lo, hi = (uniform.thin(uniform.pressed(each(b))) for b in (lo, hi))
+    return lo, hi
 
+  @property
+  def is_known(self) -> np.ndarray:
+    """bool[shape]."""
+    return self.flags('known')
+
+  @functools.cached_property
+  def finite(self) -> bool:
+    """Whether all entries are neither infinite nor nan."""
+    return uniform.every(self.is_finite)
+
+  @functools.cached_property
   def is_finite(self) -> np.ndarray:
     """bool[shape], neither infinite nor nan."""
     if self.constant:
-      known = np.isfinite(np.asarray(self.value).astype(np.complex128))
-      return np.broadcast_to(known, self.shape)
-    lo, hi = self.bounds()
-    return np.broadcast_to(np.isfinite(lo) & np.isfinite(hi), self.shape)
+      number = uniform.thin(self.value)
+      if kind(self.dtype) not in 'fc':
+        number = np.zeros((), bool)
+      elif number.dtype.kind == 'V':
+        number = number.astype(np.float64)
+      return uniform.wide(np.isfinite(number), self.shape)
+    lo, hi = self.bounds
+    return uniform.wide(np.isfinite(lo) & np.isfinite(hi), self.shape)
 
+  @functools.cached_property
   def is_low(self) -> np.ndarray:
     """bool[shape], below -HUGE, known or not."""
-    low = np.zeros(self.shape, bool) if self.low is None else self.low
+    low = self.flags('low')
     if not self.real:
       return low
     with np.errstate(invalid='ignore'):
-      return low | (self.bounds()[1] <= -HUGE)
+      below = self.bounds[1] <= -HUGE
+      return uniform.over(np.logical_or, low, below)
 
+  @functools.cached_property
   def is_maybe_low(self) -> np.ndarray:
     """bool[shape], may be a masked score, or the negative of one."""
-    maybe = self.is_low()
-    if self.maybe is not None:
-      maybe = maybe | self.maybe
+    maybe = uniform.over(np.logical_or, self.is_low, self.flags('maybe'))
     if not self.real:
       return maybe
-    lo, hi = self.bounds()
-    huge = lambda a: (np.abs(a) >= HUGE) & (np.abs(a) < UNKNOWN)
+    lo, hi = self.bounds
     wild = ~(np.isfinite(lo) & np.isfinite(hi))
-    return maybe | huge(lo) | huge(hi) | wild
+    for bound in (lo, hi):
+      size = np.abs(bound)
+      wild = wild | ((size >= HUGE) & (size < UNKNOWN))
+    return uniform.over(np.logical_or, maybe, wild)
 
+  @functools.cached_property
   def is_zero(self) -> np.ndarray:
     """bool[shape], known to be zero."""
     if self.known is None:
-      return np.zeros(self.shape, bool)
-    return self.known & (np.asarray(self.value) == 0)
+      return uniform.flags(False, self.shape)
+    zero = uniform.over(
+      lambda known, number: known & (number == 0), self.known, self.value
+    )
+    return uniform.pressed(zero)
 
+  @property
   def is_faint(self) -> np.ndarray:
     """bool[shape]."""
-    return np.zeros(self.shape, bool) if self.faint is None else self.faint
-
-  def nonzero(self) -> np.ndarray:
-    """float32[shape], 0 where the entry is known to be zero, else 1."""
-    return (~self.is_zero()).astype(np.float32)
+    return self.flags('faint')
 
 
 def kind(dtype: Any) -> str:
@@ -216,7 +243,8 @@ def finite() -> Bounds:
 def of_constant(a: Any) -> Value:
   """A known array."""
   a = np.asarray(a)
-  return Value(a.shape, a.dtype, a, np.ones(a.shape, bool))
+  known = uniform.flags(True, a.shape)
+  return Value(a.shape, a.dtype, uniform.pressed(a), known)
 
 
 def of_aval(aval: Any, **fields: Any) -> Value:
@@ -227,15 +255,24 @@ def of_aval(aval: Any, **fields: Any) -> Value:
   """
   exact = fields.pop('exact', False)
   shape, dtype = tuple(aval.shape), getattr(aval, 'dtype', None)
-  for name in ('known', 'reads', 'low', 'maybe', 'faint'):
-    if fields.get(name) is not None and not fields[name].any():
-      fields[name] = None
+  for name in ('known', 'low', 'maybe', 'faint'):
+    given = fields.get(name)
+    if given is not None:
+      fields[name] = uniform.wide(given, shape) if uniform.some(given) else None
+  if not uniform.some(fields.get('reads')):
+    fields['reads'] = None
   lo, hi = fields.get('lo'), fields.get('hi')
-  if lo is None and fields.get('reads') is None and kind(dtype) in 'fc':
+  if lo is None and fields['reads'] is None and kind(dtype) in 'fc':
     fields['lo'], fields['hi'] = finite()
-  elif lo is not None and kind(dtype) in 'fiub':
-    _settle(shape, dtype, lo, hi, fields)
-  if fields.get('sampled') and not exact and not _whole(fields.get('known')):
+  elif lo is not None:
+    fields['lo'], fields['hi'] = uniform.thin(lo), uniform.thin(hi)
+    if kind(dtype) in 'fiub':
+      _settle(shape, dtype, fields)
+  if (
+    fields.get('sampled')
+    and not exact
+    and not uniform.every(fields.get('known'))
+  ):
     fields['value'] = stand_in(
       shape, dtype, fields.get('known'), fields.get('value')
     )
@@ -244,27 +281,24 @@ def of_aval(aval: Any, **fields: Any) -> Value:
   return Value(shape, dtype, **fields)
 
 
-def _whole(known: np.ndarray | None) -> bool:
-  return known is not None and bool(known.all())
-
-
-def _settle(shape: Any, dtype: Any, lo: Any, hi: Any, fields: dict) -> None:
+def _settle(shape: Any, dtype: Any, fields: dict) -> None:
   """An entry with equal bounds is known, and reads nothing."""
+  lo, hi = fields['lo'], fields['hi']
   one = (lo == hi) & np.isfinite(lo)
-  if not np.any(one):
+  if not one.any():
     return
-  one = np.broadcast_to(one, shape)
   known, value = fields.get('known'), fields.get('value')
   number = np.where(one, lo, 0).astype(dtype)
   if value is not None:
-    fresh = one if known is None else one & ~known
-    number = np.where(fresh, number, value).astype(dtype)
+    fresh = one if known is None else one & ~uniform.thin(known)
+    number = np.where(fresh, number, uniform.thin(value)).astype(dtype)
   if known is not None:
-    one = one | known
-  fields['known'], fields['value'] = one, number
+    one = one | uniform.thin(known)
+  fields['known'] = uniform.wide(one, shape)
+  fields['value'] = uniform.wide(number, shape)
   if fields.get('reads') is not None:
-    fields['reads'] = fields['reads'] & ~one
-    if not fields['reads'].any():
+    fields['reads'] = sets.without(fields['reads'], one)
+    if not uniform.some(fields['reads']):
       fields['reads'] = None
 
 
@@ -286,86 +320,14 @@ def stand_in(
   """
   if kind(dtype) not in 'fc':
     return value
-  draw = lambda: _DRAW.uniform(0.5, 1.5, shape) * _DRAW.choice([-1, 1], shape)
+
+  def draw() -> Any:
+    numbers = _DRAW.random(shape, np.float32) * 2 - 1
+    return numbers + np.copysign(np.float32(0.5), numbers)
+
   numbers = draw() + 1j * draw() if kind(dtype) == 'c' else draw()
   numbers = numbers.astype(dtype)
   return numbers if known is None else np.where(known, value, numbers)
-
-
-def moved(
-  aval: Any,
-  operands: Sequence[Value],
-  move: Callable[..., Any],
-) -> Value:
-  """The result of an operation that only moves entries.
-
-  Args:
-    aval: of the result.
-    operands: what is moved.
-    move: takes an int32 array of the shape of each operand, and returns the
-      result of the operation on them. Entries are numbered from 1; a result
-      of 0 or less is an entry of no operand.
-
-  Returns:
-    The Value.
-  """
-  ids, start = [], 1
-  for v in operands:
-    count = np.arange(start, start + v.size, dtype=np.int32)
-    ids.append(count.reshape(v.shape))
-    start += v.size
-  where = np.maximum(np.asarray(move(*ids)), 0)
-  return picked(aval, operands, where)
-
-
-def picked(aval: Any, operands: Sequence[Value], where: np.ndarray) -> Value:
-  """The entries `where` of the operands laid out in one row, from 1 on."""
-  fields: dict[str, Any] = {}
-  if any(v.reads is not None for v in operands):
-    like = next(v.reads for v in operands if v.reads is not None)
-    tracks = like.shape[:2]
-    flat = [np.zeros((*tracks, 1), bool)]
-    for v in operands:
-      empty = np.zeros((*tracks, v.size), bool)
-      flat.append(
-        empty if v.reads is None else v.reads.reshape(*tracks, v.size)
-      )
-    fields['reads'] = np.concatenate(flat, -1)[..., where]
-
-  def row(own: Callable[[Value], Any], first: Any) -> np.ndarray:
-    rows = [np.broadcast_to(own(v), v.shape).reshape(-1) for v in operands]
-    return np.concatenate([np.asarray([first]), *rows])[where]
-
-  complete = all(v.numeric for v in operands)
-  if complete or any(v.known is not None for v in operands):
-    fields['known'] = row(Value.is_known, False)
-    number = lambda v: (
-      np.zeros(v.shape, aval.dtype)
-      if v.value is None
-      else np.asarray(v.value).astype(aval.dtype)
-    )
-    fields['value'] = row(number, np.zeros((), aval.dtype))
-  for name in ('low', 'maybe', 'faint'):
-    each = [getattr(v, name) for v in operands]
-    if any(flags is not None for flags in each):
-      flat = [
-        np.zeros(v.size, bool) if flags is None else flags.reshape(-1)
-        for v, flags in zip(operands, each, strict=True)
-      ]
-      fields[name] = np.concatenate([np.zeros(1, bool), *flat])[where]
-  ends = [v.bounds() for v in operands]
-  same = np.array([[np.max(lo), np.max(hi)] for lo, hi in ends if lo.size])
-  alike = all(lo.ndim == 0 and hi.ndim == 0 for lo, hi in ends)
-  if alike and len(same) and (same == same[0]).all() and (where > 0).all():
-    fields['lo'], fields['hi'] = ends[0]
-  else:
-    fields['lo'] = row(lambda v: v.bounds()[0], 0.0)
-    fields['hi'] = row(lambda v: v.bounds()[1], 0.0)
-  fields['doubt'] = doubt_of(operands)
-  fields['attained'] = any(v.attained for v in operands) and all(
-    v.attained or v.constant for v in operands
-  )
-  return of_aval(aval, sampled=complete, exact=True, **fields)
 
 
 def doubt_of(values: Sequence[Value]) -> Doubt | None:
@@ -379,17 +341,20 @@ def join(aval: Any, values: Sequence[Value]) -> Value:
   fields: dict[str, Any] = {'reads': reads}
   if all(v.known is not None for v in values):
     first = values[0]
-    known = first.is_known().copy()
+    known = first.is_known
     for v in values[1:]:
-      known &= v.is_known() & (v.value == first.value)
-    fields |= {'known': known, 'value': first.value if known.any() else None}
-  fields['low'] = np.logical_and.reduce([v.is_low() for v in values])
-  fields['maybe'] = np.logical_or.reduce([v.is_maybe_low() for v in values])
-  fields['faint'] = np.logical_or.reduce([v.is_faint() for v in values])
+      same = uniform.over(np.equal, v.value, first.value)
+      known = uniform.over(np.logical_and, known, v.is_known)
+      known = uniform.over(np.logical_and, known, same)
+    fields |= {'known': known, 'value': first.value}
+  both = lambda op, each: functools.reduce(
+    lambda a, b: uniform.over(op, a, b), each
+  )
+  fields['low'] = both(np.logical_and, [v.is_low for v in values])
+  fields['maybe'] = both(np.logical_or, [v.is_maybe_low for v in values])
+  fields['faint'] = both(np.logical_or, [v.is_faint for v in values])
   fields['doubt'] = doubt_of(values)
-  each = [v.bounds() for v in values]
-  fields['lo'], fields['hi'] = each[0]
-  for lo, hi in each[1:]:
-    fields['lo'] = np.minimum(fields['lo'], lo)
-    fields['hi'] = np.maximum(fields['hi'], hi)
+  least, most = zip(*(v.bounds for v in values), strict=True)
+  fields['lo'] = both(np.minimum, least)
+  fields['hi'] = both(np.maximum, most)
   return of_aval(aval, **fields)
