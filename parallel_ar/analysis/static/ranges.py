@@ -292,23 +292,16 @@ def _compare(eqn: Any, each: list[Bounds]) -> Bounds:
 
 
 def _logic(eqn: Any, each: list[Bounds]) -> Bounds:
-  dtype = eqn.outvars[0].aval.dtype
-  if values.kind(dtype) != 'b':
-    (a, b), (c, d) = each
-    name = eqn.primitive.name
+  (a, b), (c, d) = each
+  dtype, name = eqn.outvars[0].aval.dtype, eqn.primitive.name
+  least, most = values.of_dtype(dtype)
+  if values.kind(dtype) == 'b' and name in ('and', 'or'):
+    return (_smaller if name == 'and' else _larger)(eqn, each)
+  if values.kind(dtype) != 'b' and name == 'and':
     plain = (a >= 0) & (c >= 0)
-    least, most = values.of_dtype(dtype)
-    if name == 'and':
-      return np.where(plain, 0.0, least), np.where(
-        plain, np.minimum(b, d), most
-      )
-    return values.of_dtype(dtype)
-  name = eqn.primitive.name
-  if name == 'and':
-    return _smaller(eqn, each)
-  if name == 'or':
-    return _larger(eqn, each)
-  return values.of_dtype(dtype)
+    most = np.where(plain, np.minimum(b, d), most)
+    return np.where(plain, 0.0, least), most
+  return least, most
 
 
 def _not(eqn: Any, each: list[Bounds]) -> Bounds:
