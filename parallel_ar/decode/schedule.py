@@ -99,15 +99,11 @@ class Readiness:
       if one and rules.loops.is_recurrence(op, ins):
         self._recurrence(rules.loops.with_states(op), ins)
         return
-      if (found := trace.unrolled(op, _UNROLLED)) is not None:
-        ops, outputs = found
-        for inner in ops:
-          self._run(inner)
-        self._alias.update(zip(op.outputs, outputs, strict=True))
-        return
-      else:
-        self._unknown(op)
-        return
+      self._inline(op, trace.unrolled(op, _UNROLLED))
+      return
+    if op.name == 'cond' and any(f.ready is not None for f in ins):
+      self._inline(op, trace.branched(op))
+      return
     rule = rules.RULES.get(op.name)
     if all(f.ready is None for f in ins):
       self._once(op, ins, rule)
@@ -138,6 +134,16 @@ class Readiness:
         pass
     self._facts.update(zip(op.outputs, found, strict=False))
     self.once.append(op)
+
+  def _inline(self, op: Op, found: tuple[list[Op], list[Array]] | None) -> None:
+    """Operations in place of one, where there are any."""
+    if found is None:
+      self._unknown(op)
+      return
+    ops, outputs = found
+    for inner in ops:
+      self._run(inner)
+    self._alias.update(zip(op.outputs, outputs, strict=True))
 
   def _recurrence(self, op: Op, ins: list[Facts]) -> None:
     """A scan over values; what a turn makes of the state alone comes first."""

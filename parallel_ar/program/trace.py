@@ -109,6 +109,20 @@ def inlined(
   return tape.ops, results
 
 
+def branched(op: Op) -> tuple[list[Op], list[Array]]:
+  """A `cond` as its branches, all of them, and a choice of each result."""
+  branches = [core.jaxpr_as_fun(b) for b in equations.branches(op.eqn)]
+
+  def choose(which: Any, *operands: Any) -> Any:
+    which = jax.numpy.clip(which, 0, len(branches) - 1)
+    each = zip(*(b(*operands) for b in branches), strict=True)
+    if len(branches) == 2:
+      which = which.astype(bool)
+    return [jax.lax.select_n(which, *options) for options in each]
+
+  return inlined(choose, op.inputs)
+
+
 def unrolled(op: Op, most: int) -> tuple[list[Op], list[Array]] | None:
   """A loop laid out step by step: its operations, and its results.
 
