@@ -3,18 +3,21 @@
   ./run.sh compress --workdir=runs/digits_gated_pixelcnn
   ./run.sh compress --workdir=runs/digits_gated_pixelcnn --file=test.par
   ./run.sh compress --workdir=runs/digits_gated_pixelcnn --decode=test.par
+  ./run.sh compress --workdir=runs/text_transformer --input=book --file=book.par
 
 For every --batch, 'lanes' (a fixed point over all positions) and 'stream' (rank
 after rank) encode and decode the same events, in turn, and every integer is
 compared; beside them the bits that the model promises and what zlib, bzip2, xz
 and PNG need. --file keeps the file of the first method and batch, once it has
 come back; --decode reads one, without the data, and writes its events to
-FILE.npy, or where --events says.
+FILE.npy, or where --events says. --input packs any file with a run of text, or
+a picture or a folder of them with a run of images; `decompress` gives it back.
 """
 
 import dataclasses
 import functools
 import io
+import lzma
 import pathlib
 import time
 from collections.abc import Callable
@@ -23,7 +26,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import entry, options
+from experiments import entry, options, packing
 from experiments.tables import report
 from parallel_ar import coding, describe
 from parallel_ar.analysis import timing
@@ -61,6 +64,9 @@ _PRECISION = flags.DEFINE_integer(
 )
 _ROUNDS = flags.DEFINE_integer('rounds', 1, 'Timed rounds.', lower_bound=1)
 _FILE = options.define_output('file', 'Keep the compressed file here.')
+_INPUT = flags.DEFINE_string(
+  'input', None, 'Pack this file or folder of pictures into --file.'
+)
 _DECODE = flags.DEFINE_string('decode', None, 'Only decode this file.')
 _EVENTS = options.define_output(
   'events', 'Where --decode writes; without it FILE.npy, if it is new.'
@@ -76,6 +82,9 @@ def main() -> None:
   started = time.monotonic()
   methods = _methods()
   target = _target()
+  if _INPUT.value:
+    _pack(target)
+    return
   run = trained.load(pathlib.Path(entry.require(_WORKDIR)))
   model = run.models[0]
   if len(run.models) > 1:
@@ -140,6 +149,24 @@ def main() -> None:
     events=len(x),
     params=run.params_name,
     precision=_PRECISION.value,
+  )
+
+
+def _pack(target: pathlib.Path | None) -> None:
+  """Packs --input into --file, and tells what xz makes of the same."""
+  source = pathlib.Path(entry.require(_INPUT))
+  if target is None or _DECODE.value:
+    raise ValueError('--input goes with --file=PACKED, and without --decode.')
+  if not source.exists():
+    raise ValueError(f'--input={source}: there is no such file or folder.')
+  run = trained.load(pathlib.Path(entry.require(_WORKDIR)))
+  packed = packing.pack(run, source)
+  run_directory.replace(target, packed)
+  files = [source] if source.is_file() else sorted(source.iterdir())
+  content = b''.join(f.read_bytes() for f in files if f.is_file())
+  print(
+    f'{len(content)} bytes -> {len(packed)} (xz '
+    f'{len(lzma.compress(content))}), proved by decoding: {target}'
   )
 
 

@@ -3,7 +3,11 @@
   ./run.sh sample --workdir=runs/digits_gated_pixelcnn --out=samples.png
   ./run.sh sample --workdir=runs/digits_gated_pixelcnn --sampler=ancestral
   ./run.sh sample --workdir=runs/digits_gated_pixelcnn --out=samples.npz
+  ./run.sh sample --workdir=runs/digits_gated_pixelcnn --given=image.png \
+      --known=mask.png
+  ./run.sh sample --workdir=runs/text_transformer --prompt='In the '
 
+Beside a picture or a text the numbers are written, to the same name with .npz.
 The same seed gives the same integers with every sampler and every forecaster;
 they differ in cost.
 """
@@ -18,9 +22,8 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from experiments import entry, options
+from experiments import entry, given, options
 from parallel_ar import describe, resolve, samplers, transform
-from parallel_ar.data import text
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.samplers import forecasters, learned, path
@@ -80,11 +83,27 @@ _MESH = flags.DEFINE_string(
   'Devices of each axis, such as data=4,fsdp=2 or data=-1 for all; without it '
   'the mesh of the run.',
 )
+_PROMPT = flags.DEFINE_string(
+  'prompt', None, 'The first symbols of every sample, for a run of text.'
+)
+_LABEL = flags.DEFINE_integer(
+  'label',
+  None,
+  'The label of every sample; without it those of the evaluation split.',
+  lower_bound=0,
+)
+_GIVEN = flags.DEFINE_string(
+  'given', None, 'A picture, of which --known says what every sample keeps.'
+)
+_KNOWN = flags.DEFINE_string(
+  'known', None, 'A picture, light where the pixels of --given are kept.'
+)
 _OUT = options.define_output(
   'out',
   'What to write, by its ending: .png of images, .txt of text; of any events '
-  '.npy, the integers, or .npz, with log_prob, passes, steps, seed and context '
-  'too. Without it samples.* in workdir, what is no default in its name.',
+  '.npy, the integers, or .npz, with log_prob, keys, passes, steps, seed, '
+  'context and what was known too; beside a picture or text that is written as '
+  'well. Without it samples.* in workdir, what is no default in its name.',
   ['.png', '.txt', '.npy', '.npz'],
 )
 
@@ -106,15 +125,17 @@ def _sample(workdir: pathlib.Path) -> None:
     model = transform.with_temperature(model, _TEMPERATURE.value)
   print(describe(model))
   print(f'parameters: {run.params_name}')
-  data = context = None
-  if model.context is not None or run.config.data.name in _TEXTS:
-    split = run.config.evaluate.split
-    data = run.load_split(split, _DATA_DIR.value)
-    context = datasets.contexts(model, data, _COUNT.value)
-  kind = _kind(model, data)
+  told = _told(run)
+  kind = _kind(model, _symbols(run))
   out = _out(workdir, kind)
+  context = None
+  if _LABEL.value is not None:
+    context = given.label(model, _LABEL.value, _COUNT.value)
+  elif model.context is not None:
+    data = run.load_split(run.config.evaluate.split, _DATA_DIR.value)
+    context = datasets.contexts(model, data, _COUNT.value)
   started = time.monotonic()
-  sample = _draw(model, run.params, context)
+  sample = _draw(model, run.params, context, told)
   seconds, info = time.monotonic() - started, sample.info
   print(
     f'{_SAMPLER.value}: {_COUNT.value} samples in {seconds:.2f} s with '
@@ -130,7 +151,31 @@ def _sample(workdir: pathlib.Path) -> None:
     f'cache: {path.KINDS[info.path.max()]}'
   )
   _refuse(model, info)
-  _write(out, kind, sample, context)
+  _write(out, kind, sample, context, told)
+
+
+def _symbols(run: trained.Trained) -> bytes | None:
+  """Those of a run of text; an old one, without identity, asks the data."""
+  if run.symbols is not None or run.config.data.name not in _TEXTS:
+    return run.symbols
+  split = run.config.evaluate.split
+  return run.load_split(split, _DATA_DIR.value).symbols
+
+
+def _told(run: trained.Trained) -> given.Given | None:
+  """What --prompt, or --given with --known, say of every sample."""
+  if (_GIVEN.value is None) != (_KNOWN.value is None):
+    raise ValueError(
+      '--given=image.png and --known=mask.png go together: the mask is light '
+      'where the pixels of the image are kept.'
+    )
+  if _PROMPT.value is not None and _GIVEN.value is not None:
+    raise ValueError('--prompt is for text, --given for images: give one.')
+  if _PROMPT.value is not None:
+    return given.prompt(run, _PROMPT.value, _COUNT.value)
+  if _GIVEN.value is None or _KNOWN.value is None:
+    return None
+  return given.image(run.models[0], _GIVEN.value, _KNOWN.value, _COUNT.value)
 
 
 def _refuse(model: AutoregressiveModel, info: samplers.SampleInfo) -> None:
@@ -148,7 +193,12 @@ def _refuse(model: AutoregressiveModel, info: samplers.SampleInfo) -> None:
     )
 
 
-def _draw(model: AutoregressiveModel, params: Any, context: Any) -> Any:
+def _draw(
+  model: AutoregressiveModel,
+  params: Any,
+  context: Any,
+  told: given.Given | None,
+) -> Any:
   """Draws --count samples in batches of --batch, with a bar on a terminal."""
   if _SAMPLER.value == 'fixed_point':
     draw = samplers.fixed_point(model, _forecaster(model))
@@ -161,7 +211,8 @@ def _draw(model: AutoregressiveModel, params: Any, context: Any) -> Any:
     name = _SAMPLER.value
     make = resolve.find(name, _SAMPLERS, 'sampler')
     draw = resolve.call(name, 'sampler', make, model)
-  keys = jax.random.split(jax.random.key(_SEED.value), _COUNT.value)
+  keys = _keys()
+  known = {} if told is None else told._asdict()
   size = _BATCH.value or _COUNT.value
   parts = []
   starts = range(0, _COUNT.value, size)
@@ -169,13 +220,19 @@ def _draw(model: AutoregressiveModel, params: Any, context: Any) -> Any:
     # Copies of the last one fill what the mesh would leave over.
     end = min(i + size, _COUNT.value)
     rows = np.minimum(np.arange(i, i + mesh_lib.round_up(end - i)), end - 1)
-    some = jax.tree.map(lambda c, b=rows: c[b], (keys, context))
-    drawn = jax.device_get(draw(params, *mesh_lib.place(some)))
+    some = jax.tree.map(lambda c, b=rows: c[b], (keys, context, known))
+    *args, some = mesh_lib.place(some)
+    drawn = jax.device_get(draw(params, *args, **some))
     cut = lambda v, n=end - i: v[:n] if v.ndim else v
     parts.append(jax.tree.map(cut, drawn))
   return jax.tree.map(
     lambda *a: np.concatenate([np.atleast_1d(v) for v in a]), *parts
   )
+
+
+def _keys() -> jax.Array:
+  """One for each sample."""
+  return jax.random.split(jax.random.key(_SEED.value), _COUNT.value)
 
 
 def _forecaster(model: AutoregressiveModel) -> forecasters.Forecaster:
@@ -204,14 +261,15 @@ class _Kind(NamedTuple):
   save: Callable[..., None]
 
 
-def _kind(model: AutoregressiveModel, data: Any) -> _Kind:
+def _kind(model: AutoregressiveModel, symbols: bytes | None) -> _Kind:
   """How samples of this event are best looked at."""
   if pictures.is_image(model.event.shape) and model.head.num_values:
     values = model.head.num_values
     save = lambda out, x: pictures.save_grid(x, out, num_values=values)
     return _Kind('.png', save)
-  if data is not None and data.symbols is not None:
-    texts = lambda x: (text.decode(data, row[None]) for row in x)
+  if symbols is not None:
+    table = np.frombuffer(symbols, np.uint8)
+    texts = lambda x: (table[np.asarray(row)].tobytes() for row in x)
     save = lambda out, x: run_directory.replace(out, b'\n\n'.join(texts(x)))
     return _Kind('.txt', save)
   return _Kind('.npy', _save_array)
@@ -229,7 +287,7 @@ def _out(workdir: pathlib.Path, kind: _Kind) -> pathlib.Path:
     ValueError: a name whose ending these events have no form for, or a
       directory where nothing can be written.
   """
-  named = ('count', 'seed', 'temperature', 'step', 'params')
+  named = ('count', 'seed', 'temperature', 'step', 'params', 'label')
   given = [(n, flags.FLAGS[n]) for n in named]
   parts = [f'_{n}{f.value}' for n, f in given if f.value != f.default]
   out = pathlib.Path(
@@ -246,15 +304,24 @@ def _out(workdir: pathlib.Path, kind: _Kind) -> pathlib.Path:
 
 
 def _write(
-  out: pathlib.Path, kind: _Kind, sample: samplers.Sample, context: Any
+  out: pathlib.Path,
+  kind: _Kind,
+  sample: samplers.Sample,
+  context: Any,
+  told: given.Given | None,
 ) -> None:
-  """Writes the picture or the text, the integers, or all numbers."""
+  """Writes the integers, or all numbers, and a picture or text beside them."""
   if out.suffix == '.npy':
     _save_array(out, np.asarray(sample.x))
-  elif out.suffix == '.npz':
+  else:
+    if out.suffix != '.npz':
+      kind.save(out, sample.x)
+      print(f'samples: {out}')
+      out = out.with_suffix('.npz')
     named: dict[str, Any] = {
       'x': sample.x,
       'log_prob': sample.log_prob,
+      'keys': jax.random.key_data(_keys()),
       'passes': sample.info.passes,
       'steps': sample.info.steps,
       'seed': np.uint32(_SEED.value),
@@ -262,10 +329,10 @@ def _write(
     }
     for i, leaf in enumerate(jax.tree.leaves(context)):
       named[f'context_{i}'] = np.asarray(leaf)
+    if told is not None:
+      named['known'] = told.known
     with run_directory.whole(out) as file:
       np.savez(file, **named)
-  else:
-    kind.save(out, sample.x)
   print(f'samples: {out}')
 
 

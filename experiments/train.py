@@ -46,6 +46,12 @@ _WORKDIR = flags.DEFINE_string(
   'Directory of the run; without it runs/<name of the config>, and what the '
   'flags change of it.',
 )
+_NAME = flags.DEFINE_string(
+  'name',
+  None,
+  'Without --workdir: the directory is runs/NAME, and what the flags change is '
+  'in it as a digest only.',
+)
 _CHANGES = flags.DEFINE_bool(
   'allow_changes',
   False,
@@ -137,10 +143,17 @@ def _default(config: ConfigDict) -> pathlib.Path:
   )
   lines = law + [line for line in free if line.startswith('data.path:')]
   place = pathlib.Path('runs') / pathlib.Path(path).stem / part
+  if _NAME.value is not None:
+    if _NAME.value in ('', '.', '..') or '/' in _NAME.value:
+      raise ValueError(
+        f'--name={_NAME.value}: expected a name of a directory below runs/; '
+        'another place is --workdir.'
+      )
+    place = pathlib.Path('runs') / _NAME.value
   if not lines:
     return place
   words = [place.name]
-  for line in lines:
+  for line in lines if _NAME.value is None else []:
     field, _, change = line.partition(': ')
     value = re.sub(r'[^\w.+-]+', '_', change.rpartition(' -> ')[2]).strip('_')
     words.append(f'{field.rpartition(".")[2]}={value}')

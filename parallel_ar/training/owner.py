@@ -212,6 +212,30 @@ def take(directory: str | os.PathLike[str]) -> Owner:
   return owner
 
 
+def state(directory: str | os.PathLike[str]) -> str:
+  """Whether somebody trains in a directory; takes no lock.
+
+  Returns:
+    'training'; 'died' where an owner left its line there; 'stopped'.
+  """
+  path = pathlib.Path(directory) / NAME
+  try:
+    fresh = time.time() - path.stat().st_mtime < SILENCE_SECONDS
+  except OSError:
+    return 'stopped'
+  record = _read(path)
+  if record is None:
+    return 'stopped'
+  lives = fresh  # of another machine: by its heartbeat
+  here, there = _process(record['pid']), str(record['process'])
+  if (
+    record['boot'] == _boot()
+    and here.partition(' ')[0] == there.partition(' ')[0]
+  ):
+    lives = here == there
+  return 'training' if lives else 'died'
+
+
 def _open(path: pathlib.Path) -> tuple[int, bool]:
   """(descriptor, whether this call made the file)."""
   while True:

@@ -80,6 +80,13 @@ class Trained:
       )
     return self.models[0]
 
+  @property
+  def symbols(self) -> bytes | None:
+    """Of a run of text: the byte that value v stands for is symbols[v]."""
+    data = ((self.identity or {}).get('data') or {}).get('train') or {}
+    text = data.get('symbols')
+    return None if text is None else bytes.fromhex(text)
+
   def log_prob(self, x: ArrayLike, context: Context = None) -> jax.Array:
     """log p(x), of a mixture log mean p(x); one pass a model, compiled once.
 

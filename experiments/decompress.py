@@ -1,0 +1,37 @@
+"""Unpacks a file that `compress --input` has made.
+
+  ./run.sh decompress --workdir=runs/text_transformer --file=book.par --out=book
+
+The run must be the one that packed it; a file of anyone is data
+(docs/trust.md). Several pictures go into a folder, as PNG.
+"""
+
+import pathlib
+
+from absl import flags
+
+from experiments import entry, packing
+from parallel_ar.training import trained
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
+_FILE = flags.DEFINE_string('file', None, 'The compressed file.')
+_OUT = flags.DEFINE_string(
+  'out', None, 'The file or, of several pictures, the folder; it must be new.'
+)
+
+
+def main() -> None:
+  """Runs the script."""
+  packed = pathlib.Path(entry.require(_FILE)).read_bytes()
+  out = pathlib.Path(entry.require(_OUT))
+  if out.exists():
+    raise ValueError(f'--out={out} exists. Name a new place.')
+  run = trained.load(entry.require(_WORKDIR))
+  files = packing.unpack(run, packed)
+  packing.write(files, out)
+  size = sum(map(len, files.values()))
+  print(f'{len(packed)} bytes -> {size}, in {len(files)} files: {out}')
+
+
+if __name__ == '__main__':
+  entry.run(main)
