@@ -10,13 +10,13 @@ import pathlib
 
 from absl import flags
 
-from experiments import entry, packing
+from experiments import entry, options, packing
 from parallel_ar.training import trained
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _FILE = flags.DEFINE_string('file', None, 'The compressed file.')
-_OUT = flags.DEFINE_string(
-  'out', None, 'The file or, of several pictures, the folder; it must be new.'
+_OUT = options.define_output(
+  'out', 'The file or, of several pictures, the folder; it must be new.'
 )
 
 
