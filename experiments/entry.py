@@ -4,6 +4,7 @@ A mistake in a flag, a config, a file or a checkpoint ends with one paragraph on
 stderr and exit code 1, and no traceback; `--traceback` shows where it arose.
 """
 
+import functools
 import os
 import signal
 import sys
@@ -49,34 +50,35 @@ def run(main: Callable[[], None]) -> None:
   Args:
     main: the script; takes no arguments, since flags are global.
   """
-
-  def guarded(argv: Sequence[str]) -> None:
-    if len(argv) > 1:
-      _fail(
-        ValueError(
-          f'Unexpected arguments {" ".join(argv[1:])}: every option is a flag, '
-          '--name=value. --help lists them.'
-        )
-      )
-    if not flags.FLAGS['verbosity'].present:
-      logging.set_verbosity(logging.WARNING)  # orbax tells every file it moves
-    results.commit()  # of the code that starts now
-    try:
-      main()
-      sys.stdout.flush()
-    except interrupt.Interrupted as stop:
-      if stop.number == signal.SIGINT:
-        leaving.die(signal.SIGINT)
-      raise
-    except _TAUGHT as error:
-      if isinstance(error, BrokenPipeError) and leaving.nobody_reads():
-        leaving.die(signal.SIGPIPE)
-      if _TRACEBACK.value or isinstance(error, jax.errors.JaxRuntimeError):
-        raise
-      _fail(error)
-
   leaving.install()
-  app.run(guarded, flags_parser=_parse)
+  app.run(functools.partial(start, main), flags_parser=_parse)
+
+
+def start(main: Callable[[], None], argv: Sequence[str]) -> None:
+  """Calls `main` once the flags are parsed; a mistake ends the process."""
+  if len(argv) > 1:
+    _fail(
+      ValueError(
+        f'Unexpected arguments {" ".join(argv[1:])}: every option is a flag, '
+        '--name=value. --help lists them.'
+      )
+    )
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.WARNING)  # orbax tells every file it moves
+  results.commit()  # of the code that starts now
+  try:
+    main()
+    sys.stdout.flush()
+  except interrupt.Interrupted as stop:
+    if stop.number == signal.SIGINT:
+      leaving.die(signal.SIGINT)
+    raise
+  except _TAUGHT as error:
+    if isinstance(error, BrokenPipeError) and leaving.nobody_reads():
+      leaving.die(signal.SIGPIPE)
+    if _TRACEBACK.value or isinstance(error, jax.errors.JaxRuntimeError):
+      raise
+    _fail(error)
 
 
 def require(flag: flags.FlagHolder) -> Any:

@@ -326,10 +326,10 @@ CONTINUOUS = {
 # JAX 0.10 on a CPU drops the barrier of `frontier.advance` before it fuses, and
 # unoptimised code then rounds a value otherwise where it is kept and where it
 # is compared. CI tries this at full optimisation on those pins.
-DROPS_BARRIERS = (
-  jax.__version_info__ < (0, 11)
-  and '_optimization_level=0' in os.environ['XLA_FLAGS']
-)
+DROPS_BARRIERS = jax.__version_info__ < (
+  0,
+  11,
+) and '_optimization_level=0' in os.environ.get('XLA_FLAGS', '')
 
 
 @pytest.mark.skipif(DROPS_BARRIERS, reason='needs PARALLEL_AR_OPTIMIZED=1')
@@ -503,10 +503,11 @@ class TestKnownEntropy:
     model = made(event=(12,), num_values=4, direct=True, hidden=(24,))
     print(conformance.known_entropy(model, source, within=0.01))
 
-  def test_lattice_within_two_percent(self):
+  def test_lattice_within_half_a_percent(self):
     source = synthetic.Lattice(4, 4, coupling=0.4)
     model = gated(event=(4, 4, 1), features=12, head_features=12)
-    print(conformance.known_entropy(model, source, within=0.02))
+    law = conformance.known_entropy(model, source, within=0.005, steps=200)
+    print(law)
 
   def test_a_model_that_cannot_is_rejected(self):
     source = synthetic.MarkovChain.random(4, 12, seed=0)

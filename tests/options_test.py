@@ -56,6 +56,20 @@ def parse(script, words, look=None):
   return ' '.join(said.getvalue().split())
 
 
+def refusal(script, words):
+  """What a script says that starts, refuses and ends with exit code 1."""
+
+  def start(_):
+    main = sys.modules[f'experiments.{script.replace("/", ".")}'].main
+    try:
+      entry.start(main, sys.argv[:1])
+    except SystemExit as left:
+      assert left.code == 1
+      raise
+
+  return parse(script, words, start)
+
+
 def _is_script(module):
   return module.startswith('experiments.') and module not in _SHARED
 

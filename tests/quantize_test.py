@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from parallel_ar import likelihood, models, quantize
+from parallel_ar import models, quantize
 from parallel_ar.testing import case as cases
-from parallel_ar.testing import conformance
+from parallel_ar.testing import conformance, likelihood_laws
 from tests.training import tiny
 
 FAMILIES = {
@@ -32,8 +32,8 @@ def test_a_quantized_model_keeps_the_laws(name, kind):
   case = cases.make_case(model, params=params)
   for law in ('causality', 'same_integers', 'cached'):
     print(conformance.LAWS[law](case))
-  want = np.asarray(likelihood.log_prob(whole.model, whole.params, case.x))
-  got = np.asarray(likelihood.log_prob(model, params, case.x))
+  want = np.asarray(likelihood_laws.log_prob(whole.model, whole.params, case.x))
+  got = np.asarray(likelihood_laws.log_prob(model, params, case.x))
   error = np.abs(got - want).max()
   assert 0 < error < (0.5 if kind == 'int8' else 10)
 

@@ -316,7 +316,7 @@ class TestFrequencies:
     )
     params = cases.random_params(model, gain=0.3)
     x = jnp.asarray([[[0, 2], [1, 1]]])
-    dist = model.conditionals(params, x, None)
+    dist = jax.jit(model.conditionals)(params, x, None)
     chain = head.chain(dist, x)
     at = jnp.take_along_axis(chain, x[..., None], -1)[..., 0]
     np.testing.assert_allclose(chain.sum(-1), 1, rtol=1e-5)

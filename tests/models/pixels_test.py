@@ -72,7 +72,7 @@ class TestDropout:
 class TestInitFromData:
   """Salimans and Kingma 2016, section 3: every layer's outputs normalized."""
 
-  def outputs(self, model, params, x):
+  def outputs(self, model):
     """Mean and deviation of every `Shifted` layer on a batch, by name."""
     (cell,) = (
       c.cell_contents
@@ -83,30 +83,35 @@ class TestInitFromData:
       isinstance(module, gated.Shifted) and method == '__call__'
     )
 
-    def one(x):
+    def one(params, x):
       _, seen = cell.apply(
         {'params': params}, x, None, capture_intermediates=shifted
       )
       return seen['intermediates']
 
-    seen = jax.jit(jax.vmap(one))(x)
-    leaves = jax.tree_util.tree_leaves_with_path(seen)
-    return {
-      jax.tree_util.keystr(path): (y.mean((0, 1, 2)), y.std((0, 1, 2)))
-      for path, y in leaves
-    }
+    every = jax.jit(jax.vmap(one, in_axes=(None, 0)))
+
+    def found(params, x):
+      leaves = jax.tree_util.tree_leaves_with_path(every(params, x))
+      return {
+        jax.tree_util.keystr(path): (y.mean((0, 1, 2)), y.std((0, 1, 2)))
+        for path, y in leaves
+      }
+
+    return found
 
   def test_outputs_are_normalized(self, build):
     model = build(event=(5, 4, 1), weight_norm=True, remat='full')
     x = jax.random.randint(jax.random.key(1), (16, 5, 4, 1), 0, 3)
     params = jax.jit(model.init_from_data)(jax.random.key(0), x, None)
-    found = self.outputs(model, params, x)
+    outputs = self.outputs(model)
+    found = outputs(params, x)
     assert len(found) > 5
     for name, (mean, deviation) in found.items():
       want = 0.1 if 'second' in name else 1.0
       np.testing.assert_allclose(mean, 0, atol=1e-4, err_msg=name)
       np.testing.assert_allclose(deviation, want, rtol=1e-3, err_msg=name)
-    plain = self.outputs(model, model.init(jax.random.key(0)), x)
+    plain = outputs(model.init(jax.random.key(0)), x)
     far = [abs(float(d.mean()) - 1) for _, d in plain.values()]
     assert max(far) > 0.1
 
