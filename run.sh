@@ -11,6 +11,8 @@ ROOT="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)"
 VENV="${PARALLEL_AR_VENV:-$ROOT/.venv}"
 # Holds 'unfinished' from the first moment of .venv, and its key at the end.
 STAMP="$VENV/parallel_ar.stamp"
+# Extras of setup.py for an accelerator, such as tpu or cuda13.
+EXTRAS="${PARALLEL_AR_EXTRAS:-}"
 # Bytes of compiled programs that are kept, of all versions together.
 CACHE_BYTES=$((4 << 30))
 
@@ -62,6 +64,10 @@ changes. Paths in flags are relative to the repository. What is set on the way
 to make XLA fast on a CPU (the allocator's MALLOC_*, XLA_FLAGS,
 JAX_COMPILATION_CACHE_DIR and two more of JAX) never overrides your own
 environment, and PARALLEL_AR_SETTINGS=off leaves all of it out.
+
+PARALLEL_AR_EXTRAS=tpu, cuda12 or cuda13 installs JAX's plugin for it too, and
+\`--platform=tpu\` or \`cuda\` ends a script where there is none. The CPU's
+settings are then left out.
 EOF
 }
 
@@ -116,7 +122,7 @@ find_python() {
 # Prints what .venv depends on as one hash: the kind of Python, the place of
 # the repository, and what is to be installed.
 venv_key() {
-  "$1" -I - "$ROOT" <<'EOF'
+  "$1" -I - "$ROOT" ${EXTRAS:+"$EXTRAS"} <<'EOF'
 import hashlib
 import os
 import pathlib
@@ -168,6 +174,17 @@ die_of_pip() {
     "another: PYTHON=python3.12 ./run.sh ...; every call starts afresh."
 }
 
+# Refuses extras that are none, before anything is made.
+check_extras() {
+  local extra
+  for extra in ${EXTRAS//,/ }; do
+    case "$extra" in
+      tpu | cuda12 | cuda13) ;;
+      *) die "PARALLEL_AR_EXTRAS=$EXTRAS: expected tpu, cuda12 or cuda13." ;;
+    esac
+  done
+}
+
 make_venv() {
   local python="$1" log="$VENV/install.log"
   if [[ -d $VENV && -n $(ls -A -- "$VENV") && ! -f $STAMP ]]; then
@@ -196,6 +213,12 @@ make_venv() {
       --disable-pip-version-check)
     "${install[@]}" --require-hashes --only-binary :all: -r requirements.lock
     "${install[@]}" --no-deps --no-build-isolation --no-index -e .
+    # The plugin of an accelerator is as large as all else, and no part of the
+    # lock: it is of the version that the pinned JAX asks for.
+    if [[ -n $EXTRAS ]]; then
+      "${install[@]}" --only-binary :all: --no-build-isolation \
+        -c constraints.txt -e ".[$EXTRAS]"
+    fi
   ) >>"$log" 2>&1 || die_of_pip "$log"
   choose_kernels "$log"
   venv_key "$VENV/bin/python" >"$STAMP.new"
@@ -217,6 +240,7 @@ hold_venv() {
 # Makes .venv unless it is current. Calls at the same time wait in turn, and
 # none is removed while it is used.
 ensure_venv() {
+  check_extras
   mkdir -p -- "$(dirname -- "$VENV")"
   if venv_is_current && hold_venv && venv_is_current; then return; fi
   exec 8>&-
@@ -267,11 +291,25 @@ print(f'{base}/parallel_ar/jaxlib-{version}-cpu-{cpu}')
 EOF
 }
 
-# export_settings PYTHON: exports what makes XLA fast on a CPU.
+# on_cpu [FLAG...]: whether a script with these flags computes on the CPU, as
+# far as one can know before JAX starts.
+on_cpu() {
+  local word wanted="${JAX_PLATFORMS:-}"
+  for word in "$@"; do
+    case "$word" in --platform=*) wanted="${word#*=}" ;; esac
+  done
+  if [[ -z $wanted ]]; then wanted="${EXTRAS:-cpu}"; fi
+  [[ $wanted == cpu* ]]
+}
+
+# export_settings PYTHON [FLAG...]: exports what makes XLA fast on a CPU, and on
+# an accelerator only where compiled programs are kept.
 export_settings() {
-  local python="$1" cache flag
+  local python="$1" cache flag cpu=no
+  shift
   if [[ ${PARALLEL_AR_SETTINGS:-on} == off ]]; then return; fi
-  if getconf GNU_LIBC_VERSION >/dev/null 2>&1; then
+  if on_cpu "$@"; then cpu=yes; fi
+  if [[ $cpu == yes ]] && getconf GNU_LIBC_VERSION >/dev/null 2>&1; then
     # XLA takes one large block a step. By default glibc returns it to the
     # kernel, and every step faults its pages in again; this keeps it. The
     # price: the resident memory never shrinks, and can be several times larger.
@@ -292,7 +330,7 @@ export_settings() {
     set_default JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES -1
   fi
   flag="$(kernels_file "$python")"
-  if [[ -f $flag ]]; then
+  if [[ $cpu == yes && -f $flag ]]; then
     flag="$(head -n 1 -- "$flag")"
     if [[ -n $flag && ${XLA_FLAGS:-} != *"${flag%%=*}"* ]]; then
       export XLA_FLAGS="${XLA_FLAGS:+$XLA_FLAGS }$flag"
@@ -371,7 +409,7 @@ run_experiment() {
     exit 2
   fi
   ensure_venv
-  export_settings "$python"
+  export_settings "$python" "$@"
   say "python -m experiments.${name//\//.} $*"
   exec "$python" -m "experiments.${name//\//.}" "$@"
 }

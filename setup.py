@@ -61,6 +61,10 @@ setuptools.setup(
     # What from_equinox and from_haiku take.
     'equinox': ['equinox>=0.13'],
     'haiku': ['dm-haiku>=0.0.16'],
+    # Accelerators: JAX's plugin, of the same version as JAX itself.
+    'tpu': ['jax[tpu]>=0.10.2'],
+    'cuda12': ['jax[cuda12]>=0.10.2'],
+    'cuda13': ['jax[cuda13]>=0.10.2'],
     'test': ['chex>=0.1.92', 'pytest>=9.0', 'pytest-xdist>=3.8'],
     'dev': ['mypy>=2.0', 'ruff>=0.15'],
   },

@@ -26,6 +26,13 @@ _TRACEBACK = flags.DEFINE_bool(
   'traceback', False, 'Show where an error arose, and not only what it says.'
 )
 
+_PLATFORM = flags.DEFINE_enum(
+  'platform',
+  None,
+  ('cpu', 'cuda', 'tpu'),
+  'Compute on this and on nothing else; without it JAX takes what it finds.',
+)
+
 # What the library raises on purpose; anything else is a bug and shows itself.
 _TAUGHT = (
   ValueError,
@@ -44,17 +51,22 @@ _PLAIN = {
 }
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], None], *, connects: bool = False) -> None:
   """Parses the flags, calls `main` and ends the process.
 
   Args:
     main: the script; takes no arguments, since flags are global.
+    connects: it joins other processes before any JAX, and calls
+      `check_platform` after that.
   """
   leaving.install()
-  app.run(functools.partial(start, main), flags_parser=_parse)
+  begin = functools.partial(start, main, connects=connects)
+  app.run(begin, flags_parser=_parse)
 
 
-def start(main: Callable[[], None], argv: Sequence[str]) -> None:
+def start(
+  main: Callable[[], None], argv: Sequence[str], *, connects: bool = False
+) -> None:
   """Calls `main` once the flags are parsed; a mistake ends the process."""
   if len(argv) > 1:
     _fail(
@@ -66,7 +78,11 @@ def start(main: Callable[[], None], argv: Sequence[str]) -> None:
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)  # orbax tells every file it moves
   results.commit()  # of the code that starts now
+  if _PLATFORM.value:
+    jax.config.update('jax_platforms', _PLATFORM.value)
   try:
+    if not connects:
+      check_platform()
     main()
     sys.stdout.flush()
   except interrupt.Interrupted as stop:
@@ -79,6 +95,26 @@ def start(main: Callable[[], None], argv: Sequence[str]) -> None:
     if _TRACEBACK.value or isinstance(error, jax.errors.JaxRuntimeError):
       raise
     _fail(error)
+
+
+def check_platform() -> None:
+  """Finds the devices of --platform, where it is given.
+
+  Raises:
+    ValueError: there are none; JAX would say so later and elsewhere.
+  """
+  if not _PLATFORM.value:
+    return
+  try:
+    jax.devices()
+  except (RuntimeError, AssertionError) as error:
+    why = str(error).partition(' (set JAX_PLATFORMS')[0]
+    raise ValueError(
+      f'--platform={_PLATFORM.value}: JAX finds no such device here'
+      f'{f" ({why[:200]})" if why else ""}. Install its plugin '
+      '(PARALLEL_AR_EXTRAS=tpu, cuda12 or cuda13 for run.sh), and look whether '
+      'this host sees the accelerator; --platform=cpu computes on the CPU.'
+    ) from error
 
 
 def require(flag: flags.FlagHolder) -> Any:

@@ -92,6 +92,14 @@ _PATIENCE = flags.DEFINE_float(
   'How long to wait for the other processes to come.',
   lower_bound=0,
 )
+_STOP_CODE = flags.DEFINE_integer(
+  'stop_code',
+  interrupt.EXIT_CODE,
+  'Exit code of a run that SIGTERM or SIGUSR1 stopped, with all saved: for a '
+  'scheduler that takes 0 for the end of the work.',
+  lower_bound=0,
+  upper_bound=255,
+)
 _RESULT = options.define_output(
   'result', 'Also write the result here, e.g. results/bmnist_made.json.'
 )
@@ -105,6 +113,7 @@ _ONLY_TEST = (
 def main() -> None:
   """Runs the script."""
   config = entry.require(_CONFIG)
+  interrupt.leave_with(_STOP_CODE.value)
   multihost.initialize(
     _DISTRIBUTED.value,
     coordinator=_COORDINATOR.value,
@@ -113,6 +122,7 @@ def main() -> None:
     timeout=_PATIENCE.value,
     facts=results.versions(),
   )
+  entry.check_platform()
   default = _default(config)
   workdir = run_directory.resolve(_WORKDIR.value or default)
   if multihost.is_first():
@@ -194,4 +204,4 @@ def _evaluate(summary: outcome.Summary, workdir: pathlib.Path) -> None:
 
 
 if __name__ == '__main__':
-  entry.run(main)
+  entry.run(main, connects=True)

@@ -3,8 +3,10 @@
 import os
 import pathlib
 import shlex
+import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -20,7 +22,12 @@ CLOUD = {
     *('--name=pod', '--zone=z', '--accelerator_type=v5litepod-16', '--spot'),
     *('--setup=mount it', '--wait=0'),
   ],
-  'gke': ['--cluster=c', '--zone=z', '--tpu_type=v5litepod-16', '--image=i'],
+  'gke': [
+    '--cluster=c',
+    '--zone=us-west4-a',
+    '--tpu_type=v5litepod-16',
+    '--image=i',
+  ],
 }
 
 
@@ -84,7 +91,8 @@ class TestDryRun:
       '#SBATCH --signal=USR1@120',
       '#SBATCH --requeue',
       '#SBATCH --partition=long',
-      f'srun --kill-on-bad-exit=1 ./run.sh {cluster.training} --distributed=on',
+      f'srun --kill-on-bad-exit=1 ./run.sh {cluster.training} --distributed=on'
+      ' --platform=cuda',
     ):
       assert f'{line}\n' in done.stdout
     assert '\n+ sbatch ' in done.stdout
@@ -94,13 +102,11 @@ class TestDryRun:
     done = cluster.launch('tpu_pod', '--dry_run')
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line[0] == '+']
-    verbs = [shlex.split(line)[5] for line in lines]
-    assert verbs == ['describe', 'delete', 'create', *['ssh'] * 4]
-    assert '--accelerator-type=v5litepod-16' in lines[2]
-    assert lines[2].endswith('--spot')
-    assert 'mount it' in lines[3]
-    assert f'./run.sh {cluster.training} --distributed=on' in lines[5]
-    assert '--worker=all' in lines[5]
+    words = [shlex.split(line) for line in lines]
+    assert [w[5] for w in words] == ['describe', *['ssh'] * 4]
+    assert 'mount it' in lines[1]
+    assert f'./run.sh {cluster.training} --distributed=on' in words[3][-1]
+    assert '--platform=tpu' in words[3][-1] and '--worker=all' in words[3]
     assert cluster.calls() == []
 
   def test_gke(self, cluster):
@@ -130,10 +136,12 @@ class TestRefusals:
     assert word in ' '.join(done.stderr.split())
 
   def test_a_program_that_is_not_here(self, cluster):
-    (cluster.path / 'bin' / 'xpk').unlink()
-    done = cluster.launch('gke')
+    (cluster.path / 'bin' / 'gcloud').unlink()
+    if shutil.which('gcloud') is not None:
+      pytest.skip('gcloud is installed here')
+    done = cluster.launch('tpu_pod')
     assert done.returncode == 1
-    assert 'xpk is not installed here' in ' '.join(done.stderr.split())
+    assert 'gcloud is not installed here' in ' '.join(done.stderr.split())
 
 
 class TestSlurm:
@@ -159,52 +167,161 @@ class TestSlurm:
       )
       return done.returncode, cluster.calls()[1:]
 
-    assert start('exit 0', 0) == (0, ['scontrol requeue 17'])
-    assert start('exit 3', 1) == (3, [])
+    again = 0, ['scontrol requeue 17']
+    assert start('exit 0', 0) == again
+    assert start('exit 137', 1) == again  # kill -9
     assert start('exit 0', 2) == (1, [])
     assert start(f'touch {cluster.result}', 1) == (0, [])
 
+  def test_starts_that_fail_and_save_nothing_end_the_job(self, cluster):
+    job = self._script(cluster)
+
+    def start(srun):
+      cluster.script('srun', srun)
+      done = subprocess.run(
+        ['bash', job],
+        env=cluster.environment(SLURM_JOB_ID='17'),
+        capture_output=True,
+        text=True,
+      )
+      return done.returncode, done.stderr
+
+    def save(step):
+      return f'mkdir -p {cluster.workdir}/checkpoints/{step}; exit 134'
+
+    for step in (9, 10):  # in the order of numbers, not of text
+      assert start('exit 1')[0] == start('exit 1')[0] == 0
+      assert start(save(step))[0] == 0  # it went on
+    assert start('exit 1')[0] == start('exit 0')[0] == 0  # stopped and saved
+    assert start('exit 1')[0] == start(save(10))[0] == 0
+    code, said = start('exit 3')
+    assert code == 3 and '3 starts in a row failed and saved nothing' in said
+    assert start('exit 3')[0] == 0  # of a new job
+
+  def test_the_processes_of_a_start_have_a_token(self, cluster):
+    job = self._script(cluster)
+    cluster.script('srun', 'echo "$PARALLEL_AR_JOB_TOKEN" >>"$FAKE/tokens"')
+    for _ in range(2):
+      environment = cluster.environment(SLURM_JOB_ID='17')
+      subprocess.run(['bash', job], env=environment, capture_output=True)
+    one, two = (cluster.path / 'tokens').read_text().split()
+    assert one != two and len(one) == 32
+
+
+# Keeps two states and does what ssh is told, on one "worker".
+CLOUD_SCRIPT = """
+case "$*" in
+  *queued-resources" "describe*)
+    [[ -e $FAKE/queue ]] || { echo NOT_FOUND >&2; exit 1; }
+    cat "$FAKE/queue" ;;
+  *describe*)
+    [[ -e $FAKE/state ]] || { echo "${SAYS:-NOT_FOUND}" >&2; exit 1; }
+    cat "$FAKE/state" ;;
+  *delete*) rm -f "$FAKE/state" "$FAKE/queue" ;;
+  *create*) echo READY >"$FAKE/state"; echo ACTIVE >"$FAKE/queue" ;;
+  *ssh*)
+    export HOME="$FAKE/home"
+    mkdir -p "$HOME"
+    for word in "$@"; do text="${word#--command=}"; done
+    cd "$HOME" && bash -c "$text" ;;
+esac
+"""
+
 
 class TestTpuPod:
-  def _calls(self, cluster):
-    return [
-      'train' if './run.sh train' in call else call.split()[4]
-      for call in cluster.calls()
-      if 'pkill' not in call
-    ]
+  @pytest.fixture
+  def pod(self, cluster):
+    cluster.script('gcloud', CLOUD_SCRIPT)
+    cluster.flags = [f'--repository={cluster.path}', '--setup=true']
 
-  def test_makes_the_pod_again_until_there_is_a_result(self, cluster):
-    cluster.script(
-      'gcloud',
+    def launch(run, *flags):
+      script = cluster.path / 'run.sh'
+      script.write_text(f'#!/bin/bash\necho x >>"$FAKE/starts"\n{run}\n')
+      script.chmod(0o755)
+      return cluster.launch('tpu_pod', *cluster.flags, '--wait=1', *flags)
+
+    cluster.start = launch
+    return cluster
+
+  def _verbs(self, cluster):
+    words = [call.split() for call in cluster.calls()]
+    return [f'{w[3]} {w[4]}' for w in words if w[4] != 'ssh']
+
+  def _starts(self, cluster):
+    return len((cluster.path / 'starts').read_text().split())
+
+  def test_asks_for_the_pod_and_trains_until_there_is_a_result(self, pod):
+    done = pod.start(
       f"""
-case "$*" in
-  *describe*) cat "$FAKE/state" 2>/dev/null ;;
-  *create*) echo READY >"$FAKE/state" ;;
-  *'test -e'*) [[ -e {cluster.result} ]] ;;
-  *'run.sh train'*)
-    echo x >>"$FAKE/starts"
-    case $(wc -l <"$FAKE/starts") in
-      1) echo PREEMPTED >"$FAKE/state"; exit 255 ;;
-      2) exit 0 ;;
-      3) touch {cluster.result} ;;
-    esac ;;
-esac
-""",
+case $(wc -l <"$FAKE/starts") in
+  1) mkdir -p {pod.workdir}/checkpoints/1; exit 137 ;;
+  2) exit 0 ;;
+  3) [[ ${{#PARALLEL_AR_JOB_TOKEN}} == 32 ]] && touch {pod.result} ;;
+esac"""
     )
-    done = cluster.launch('tpu_pod')
     assert done.returncode == 0, done.stderr
-    new = ['describe', 'delete', 'create', 'ssh', 'train', 'ssh']
-    assert self._calls(cluster) == [*new, *new, 'describe', 'train', 'ssh']
-    assert f'the run is done: {cluster.result}' in done.stdout
+    assert f'the run is done: {pod.result}' in done.stdout
+    vm, queue = 'tpu-vm', 'queued-resources'
+    first = [f'{vm} describe', f'{queue} describe']
+    first += [f'{queue} delete', f'{queue} create', f'{vm} describe']
+    assert self._verbs(pod)[:5] == first
+    assert not set(self._verbs(pod)[5:]) - {f'{vm} describe'}
+    assert self._starts(pod) == 3
+    (log,) = pod.workdir.parent.glob('my_run.worker-*.log')
+    assert 'ended with exit code 137; failures in a row: 0' in log.read_text()
 
-  def test_a_wrong_command_does_not_start_for_ever(self, cluster):
-    cluster.script(
-      'gcloud',
-      'case "$*" in *describe*) echo READY ;; *ssh*) exit 1 ;; esac',
+  def test_outlives_the_launcher_and_is_started_once(self, pod):
+    (pod.path / 'state').write_text('READY\n')
+    run = 'while [[ ! -e $FAKE/go ]]; do sleep 0.1; done; touch "$FAKE/went"'
+    launcher = subprocess.Popen(
+      [
+        *(sys.executable, '-m', 'experiments.launch.tpu_pod'),
+        *(f'--run={pod.training}', *CLOUD['tpu_pod'], *pod.flags),
+      ],
+      cwd=ROOT,
+      env=pod.environment(),
+      stdout=subprocess.DEVNULL,
     )
-    done = cluster.launch('tpu_pod')
-    assert done.returncode == 1
-    assert 'after 3 starts' in ' '.join(done.stderr.split())
+    (pod.path / 'run.sh').write_text(
+      f'#!/bin/bash\necho x >>"$FAKE/starts"\n{run}\ntouch {pod.result}\n'
+    )
+    (pod.path / 'run.sh').chmod(0o755)
+    _wait_for(pod.path / 'starts')
+    launcher.kill()
+    launcher.wait()
+    assert self._starts(pod) == 1 and not pod.result.exists()
+    again = subprocess.Popen(
+      launcher.args, cwd=ROOT, env=pod.environment(), stdout=subprocess.PIPE
+    )
+    time.sleep(3)  # it looks, and starts nothing
+    (pod.path / 'go').touch()
+    said, _ = again.communicate(timeout=60)
+    assert b'the run is done' in said and self._starts(pod) == 1
+
+  def test_a_wrong_command_does_not_start_for_ever(self, pod):
+    (pod.path / 'state').write_text('READY\n')
+    done = pod.start('exit 1')
+    assert done.returncode == 1 and self._starts(pod) == 3
+    assert '3 starts in a row failed' in ' '.join(done.stderr.split())
+
+  def test_a_pod_is_not_deleted_while_nobody_knows(self, pod):
+    launcher = subprocess.Popen(
+      [
+        *(sys.executable, '-m', 'experiments.launch.tpu_pod'),
+        *(f'--run={pod.training}', *CLOUD['tpu_pod']),
+      ],
+      cwd=ROOT,
+      env=pod.environment(SAYS='no network'),
+      stdout=subprocess.DEVNULL,
+    )
+    (pod.path / 'queue').write_text('PROVISIONING\n')
+    end = time.monotonic() + 30
+    while len(pod.calls()) < 4 and time.monotonic() < end:
+      time.sleep(0.1)
+    launcher.kill()
+    launcher.wait()
+    verbs = set(self._verbs(pod))
+    assert verbs == {'tpu-vm describe', 'queued-resources describe'}
 
   def test_creates_nothing_without_a_type(self, cluster):
     done = cluster.launch('tpu_pod', '--accelerator_type=')
@@ -212,21 +329,95 @@ esac
     assert [c.split()[4] for c in cluster.calls()] == ['describe']
 
 
+def _wait_for(path):
+  end = time.monotonic() + 60
+  while not path.exists() and time.monotonic() < end:
+    time.sleep(0.05)
+  assert path.exists()
+
+
+# What xpk 1.16 makes of a command, in the manifest that `--dry-run` prints.
+XPK = """
+_sigterm() (kill -SIGTERM $! 2>/dev/null;);
+trap _sigterm SIGTERM;
+(COMMAND) & PID=$!;
+while kill -0 $PID 2>/dev/null;
+    do sleep 0.1;
+done;
+wait $PID;
+EXIT_CODE=$?;
+exit $EXIT_CODE
+"""
+RESTARTED = 42
+# A run.sh that hears SIGTERM as a training does.
+HEARS = """#!/bin/bash
+exec python3 -c '
+import os, signal, sys, time
+code = [word for word in sys.argv if word.startswith("--stop_code=")]
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(int(code[0][12:])))
+open(os.environ["FAKE"] + "/ready", "w").write(
+  os.environ["PARALLEL_AR_JOB_TOKEN"])
+time.sleep(60)
+' "$@"
+"""
+
+
 class TestGke:
-  def test_no_result_is_no_end(self, cluster):
+  def _command(self, cluster):
     done = cluster.launch('gke', f'--repository={cluster.path}')
     assert done.returncode == 0, done.stderr
     (call,) = cluster.calls()
-    text = call.partition('--command=')[2]
+    assert '--termination-grace-period-seconds=300' in call
+    return call.partition('--command=')[2]
+
+  def test_the_run_hears_sigterm_and_its_code_is_restarted(self, cluster):
+    script = XPK.replace('COMMAND', self._command(cluster))
     run = cluster.path / 'run.sh'
-    for script, code in [
-      ('exit 0', 75),
-      ('exit 9', 9),
-      (f'touch {cluster.result}', 0),
-    ]:
-      run.write_text(f'#!/bin/bash\n{script}\n')
-      run.chmod(0o755)
-      assert subprocess.run(['bash', '-c', text]).returncode == code
+    run.write_text(HEARS)
+    run.chmod(0o755)
+    pod = subprocess.Popen(['bash', '-c', script], env=cluster.environment())
+    ready = cluster.path / 'ready'
+    _wait_for(ready)
+    pod.terminate()
+    assert pod.wait(30) == RESTARTED
+    assert len(ready.read_text()) == 32
+
+  @pytest.mark.parametrize('code', [0, 1, 137])
+  def test_other_ends_keep_their_code(self, cluster, code):
+    script = XPK.replace('COMMAND', self._command(cluster))
+    run = cluster.path / 'run.sh'
+    run.write_text(f'#!/bin/bash\nexit {code}\n')
+    run.chmod(0o755)
+    assert subprocess.run(['bash', '-c', script]).returncode == code
+
+  def test_the_manifest_of_xpk_itself(self, cluster):
+    """Where xpk is installed: what is written above is what it makes."""
+    xpk = shutil.which('xpk')
+    if xpk is None:
+      pytest.skip('xpk is not installed (pip install xpk)')
+    text = cluster.launch('gke', '--dry_run', '--project=p').stdout
+    words = shlex.split(text)[2:]
+    manifest = cluster.path / 'jobset.yaml'
+    more = ['--dry-run', '--skip-validation']
+    more.append(f'--output-manifest-file={manifest}')
+    done = subprocess.run(
+      [xpk, *words, *more],
+      stdin=subprocess.DEVNULL,
+      capture_output=True,
+      text=True,
+      timeout=120,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    made = ' '.join(manifest.read_text().split())
+    command = words[-1].partition('--command=')[2]
+    for line in XPK.replace('COMMAND', command).splitlines():
+      line = line.replace('sleep 0.1', 'sleep 5')
+      assert ' '.join(line.split()) in made
+    assert 'terminationGracePeriodSeconds: 300' in made
+    # The codes that are no failure of the whole job.
+    codes = made.partition('operator: NotIn values: [')[2].partition(']')[0]
+    assert {str(RESTARTED), '137', '143'} <= set(codes.split(','))
+    assert not {'0', '1'} & set(codes.split(','))
 
 
 def test_the_commands_of_the_docs(cluster):

@@ -448,6 +448,36 @@ class TestSettings:
     self.settings(repository)
     assert not torn.exists()
 
+  @pytest.mark.parametrize(
+    ('flag', 'changes'),
+    [
+      ('--platform=tpu', {}),
+      ('', {'JAX_PLATFORMS': 'cuda'}),
+      ('', {'PARALLEL_AR_EXTRAS': 'cuda13'}),
+    ],
+  )
+  def test_an_accelerator_has_none_of_a_cpu(self, repository, flag, changes):
+    def environment(*words, **changes):
+      done = repository.run('hello', *words, **changes)
+      assert done.returncode == 0, done.stderr
+      return (repository.path / 'environment').read_text()
+
+    there = environment(*filter(None, [flag]), **changes)
+    assert 'MALLOC_' not in there and '--xla_cpu' not in there
+    assert 'JAX_COMPILATION_CACHE_DIR=' in there
+    cpu = environment('--platform=cpu', **changes)
+    assert '--xla_cpu' in cpu
+
+  def test_extras_are_installed_and_part_of_the_key(self, repository):
+    repository.run('hello')
+    done = repository.run('hello', PARALLEL_AR_EXTRAS='tpu')
+    assert 'changed; making' in done.stderr and done.returncode == 0
+    plugin = '--no-build-isolation -c constraints.txt -e .[tpu]'
+    assert [c for c in repository.calls() if c.endswith(plugin)]
+    done = repository.run('hello', PARALLEL_AR_EXTRAS='rocm')
+    assert done.returncode == 1
+    assert 'expected tpu, cuda12 or cuda13' in done.stderr
+
   def test_can_be_left_out(self, repository):
     assert self.settings(repository, PARALLEL_AR_SETTINGS='off') == {}
 

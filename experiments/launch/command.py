@@ -16,11 +16,16 @@ RUN = flags.DEFINE_string(
   "The experiment and its flags, such as --run='train --config=configs/a.py "
   "--workdir=/share/runs/a'. It is the same on every host and at every start.",
 )
-_OF_DISTRIBUTED = '--distributed'
+# What every process of a job knows and no stranger does (`roll_call`).
+TOKEN = 'PARALLEL_AR_JOB_TOKEN'
+TRIES = 3  # starts in a row that fail and save nothing new
 
 
-def experiment() -> list[str]:
+def experiment(*more: str) -> list[str]:
   """The words of --run, with --distributed=on.
+
+  Args:
+    *more: further flags, for where --run does not say them.
 
   Raises:
     ValueError: it is missing, is no `train`, or names no absolute --workdir.
@@ -32,9 +37,9 @@ def experiment() -> list[str]:
       "--config=configs/digits_made.py --workdir=/share/runs/made'."
     )
   workdir()
-  if not any(word.startswith(_OF_DISTRIBUTED) for word in words):
-    words.append(f'{_OF_DISTRIBUTED}=on')
-  return words
+  given = {word.partition('=')[0] for word in words}
+  flags_ = ('--distributed=on', *more)
+  return words + [w for w in flags_ if w.partition('=')[0] not in given]
 
 
 def workdir() -> pathlib.PurePosixPath:

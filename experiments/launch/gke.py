@@ -5,12 +5,15 @@
       --run='train --config=configs/digits_made.py --workdir=/share/runs/made'
 
 xpk makes a JobSet: one pod a host, restarted together up to --max_restarts
-times. A pod that Kubernetes evicts gets SIGTERM, and the run saves and ends
-with exit code 0, which Kubernetes would take for the end of the work; so the
-command ends with code 75 while there is no result.json. The working directory
-must be on a volume that every pod mounts, such as Filestore (`xpk storage`).
+times, but only where a container ended with code 42 or 127 and above: what a
+signal ended, and no error of the command. A pod that Kubernetes evicts gets
+SIGTERM, which xpk's script passes on to the command; so that is one `exec`, and
+the run itself hears it, saves within --grace seconds and ends with code 42. The
+working directory must be on a volume that every pod mounts, such as Filestore
+(`xpk storage`).
 """
 
+import secrets
 import shlex
 
 from absl import flags
@@ -30,19 +33,30 @@ _REPOSITORY = flags.DEFINE_string(
 _RESTARTS = flags.DEFINE_integer(
   'max_restarts', 100, 'Starts after the first.', lower_bound=0
 )
+_GRACE = flags.DEFINE_integer(
+  'grace', 300, 'Seconds between SIGTERM and the end of a pod.', lower_bound=1
+)
 _WORKLOAD = flags.DEFINE_string(
   'workload', None, 'Name of the workload; that of the working directory.'
 )
+
+RESTARTED = 42  # of the codes that xpk's manifest restarts, the one below 127
 
 
 def main() -> None:
   """Runs the script."""
   for flag in (_CLUSTER, _ZONE, _TPU, _IMAGE):
     entry.require(flag)
-  done = shlex.quote(command.result())
+  run = command.experiment(
+    '--platform=tpu',
+    f'--stop_code={RESTARTED}',
+    # Images are pulled at different times, and a missing pod is no restart.
+    '--wait_seconds=1800',
+  )
+  token = f'{command.TOKEN}={secrets.token_hex(16)}'
   training = (
-    f'cd {_REPOSITORY.value} && ./run.sh {shlex.join(command.experiment())}'
-    f' && {{ test -e {done} || exit 75; }}'
+    f'cd {shlex.quote(_REPOSITORY.value)} && '
+    f'exec env {token} ./run.sh {shlex.join(run)}'
   )
   name = _WORKLOAD.value or command.workdir().name
   words = ['xpk', 'workload', 'create', f'--workload={name.replace("_", "-")}']
@@ -54,6 +68,7 @@ def main() -> None:
     f'--num-slices={_SLICES.value}',
     f'--docker-image={_IMAGE.value}',
     f'--max-restarts={_RESTARTS.value}',
+    f'--termination-grace-period-seconds={_GRACE.value}',
     f'--command={training}',
   ]
   command.do(words)

@@ -6,8 +6,11 @@
 One task a node or, with GPUs, one a GPU; JAX finds the others from what Slurm
 sets. Two minutes before the time is up, or when the job is preempted, Slurm
 sends SIGUSR1 or SIGTERM: the run saves and ends, the batch script sees that
-there is no result.json yet, and queues the same job again. A node that fails is
-requeued by Slurm itself.
+there is no result.json yet, and queues the same job again. So it does when a
+process died, of whatever: memory errors, a lost link, kill -9. Only after three
+starts in a row that failed and saved nothing new, as a mistake in the command
+does, the job ends with the exit code. A node that fails is requeued by Slurm
+itself.
 """
 
 import pathlib
@@ -46,29 +49,41 @@ _SCRIPT = """#!/bin/bash
 {options}
 set -u
 cd -- {repository}
+export {token}="$(od -An -N16 -tx1 /dev/urandom | tr -d ' \\n')"
+newest() {{
+  ls -- {checkpoints} 2>/dev/null | grep -x '[0-9]*' | sort -n | tail -n 1
+}}
+before="$(newest)"
 # Each start of the job runs this file from its top.
 srun --kill-on-bad-exit=1 ./run.sh {experiment}
 code=$?
+failed=0
+if (( code != 0 )) && [[ "$(newest)" == "$before" ]]; then
+  failed=$(( $(cat -- {count} 2>/dev/null || echo 0) + 1 ))
+fi
+echo "$failed" >{count}
 if [[ -e {result} ]]; then
+  rm -f -- {count}
   echo 'the run is done'
   exit 0
+elif (( failed >= {tries} )); then
+  rm -f -- {count}
+  echo "srun ended with exit code $code; {tries} starts in a row failed and" \
+    'saved nothing new: look at the lines above' >&2
+  exit "$code"
 elif (( ${{SLURM_RESTART_COUNT:-0}} >= {restarts} )); then
   echo 'no result after {restarts} restarts: look at the log' >&2
   exit 1
-elif (( code == 0 )); then
-  echo 'stopped and saved; queueing the same job again'
-  scontrol requeue "$SLURM_JOB_ID"
-else
-  # An error of the run itself comes back at every start.
-  echo "srun ended with exit code $code" >&2
-  exit "$code"
 fi
+echo "srun ended with exit code $code; queueing the same job again"
+scontrol requeue "$SLURM_JOB_ID"
 """
 
 
 def script() -> str:
   """The batch script."""
-  experiment = shlex.join(command.experiment())
+  platform = ['--platform=cuda'] if _GPUS.value else []
+  experiment = shlex.join(command.experiment(*platform))
   options = {
     'job-name': f'par-{command.workdir().name}',
     'nodes': _NODES.value,
@@ -91,6 +106,10 @@ def script() -> str:
     repository=shlex.quote(str(repository)),
     experiment=experiment,
     result=shlex.quote(command.result()),
+    checkpoints=shlex.quote(f'{command.workdir()}/checkpoints'),
+    count=shlex.quote(f'{command.workdir()}.slurm.failed'),
+    token=command.TOKEN,
+    tries=command.TRIES,
     restarts=_RESTARTS.value,
   )
 

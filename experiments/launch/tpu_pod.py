@@ -4,13 +4,17 @@
       --accelerator_type=v5litepod-16 --version=v2-alpha-tpuv5-lite --spot \
       --run='train --config=configs/digits_made.py --workdir=/share/runs/made'
 
-A loop on your machine: is the pod there and READY? Else delete what is left
-and create it, and run --setup on every worker. Then run the command on all
-workers at once. It ends when the run is done, is preempted, or a worker dies,
-which ends the others; unless result.json is there by then, the loop begins
-anew. The working directory stays the same, so each start goes on where the last
-one saved. Three starts in a row that fail within two minutes end the loop: that
-is a mistake in the command, and no preemption.
+The training lives on the workers, not in a shell of yours: each runs a loop,
+cut loose from the connection, that starts the command again whenever it ends
+without a result.json, until three starts in a row failed and saved nothing new.
+One that dies ends the others, and all come to the next roll call. The loop
+writes WORKDIR.worker-HOST.log. So your machine may sleep or go: the same
+command attaches to what runs there, and starts nothing twice.
+
+Your machine looks every --wait seconds whether the pod is READY, else deletes
+what is left and asks for it again (a queued resource, by which spot and v6e
+capacity comes too). --setup runs once on each new worker. The working directory
+stays the same, so each start goes on where the last one saved.
 """
 
 import shlex
@@ -31,71 +35,143 @@ _TYPE = flags.DEFINE_string(
   'To create it, such as v5litepod-16; without it the pod must exist.',
 )
 _VERSION = flags.DEFINE_string(
-  'version', 'tpu-ubuntu2204-base', 'Its runtime version.'
+  'version', 'v2-alpha-tpuv5-lite', 'Its runtime version.'
 )
 _SPOT = flags.DEFINE_bool('spot', False, 'Create it as a spot VM.')
 _SETUP = flags.DEFINE_string(
   'setup',
   'true',
-  'Run on every worker after its creation: mount the share, clone this '
-  'repository, install jax[tpu].',
+  'Run once on every new worker: mount the share, clone this repository, '
+  'install a Python (the images have 3.10; "uv python install 3.13").',
 )
 _REPOSITORY = flags.DEFINE_string(
   'repository', 'parallel_ar', 'This repository on the workers.'
 )
 _RESTARTS = flags.DEFINE_integer(
-  'max_restarts', 100, 'Starts after the first.', lower_bound=0
+  'max_restarts', 100, 'Pods after the first.', lower_bound=0
 )
 _WAIT = flags.DEFINE_integer(
-  'wait', 60, 'Seconds between two starts.', lower_bound=0
+  'wait', 60, 'Seconds between two looks.', lower_bound=0
 )
 
-_QUICK, _TRIES = 120, 3  # seconds, and starts that end within them
-# What an interrupted start left running would hold the chips. The brackets keep
-# the pattern from matching the shell that holds it.
-_CLEAR = "pkill -TERM -f '[e]xperiments.train' && sleep 10; "
-_CLEAR += "pkill -KILL -f '[e]xperiments.train'; true"
-_TPU = ('gcloud', 'compute', 'tpus', 'tpu-vm')
+_TPUS = ('gcloud', 'compute', 'tpus')
+_COMING = ('ACCEPTED', 'WAITING_FOR_RESOURCES', 'PROVISIONING', 'ACTIVE')
+_GAVE_UP = 3  # exit code of a look at the worker
+
+# On each worker. The loop and its training hold the lock while they live.
+_LOOP = """
+exec 9>>"$HOME/.parallel_ar.lock"
+flock -n 9 || exit 0
+cd -- {repository} || exit 1
+export {token}="$(cat -- {token_file})" PARALLEL_AR_EXTRAS=tpu
+newest() {{
+  ls -- {checkpoints} 2>/dev/null | grep -x '[0-9]*' | sort -n | tail -n 1
+}}
+failed=0
+while (( failed < {tries} )); do
+  before="$(newest)"
+  ./run.sh {experiment}
+  code=$?
+  if [[ -e {result} ]]; then exit 0; fi
+  failed=$(( failed + 1 ))
+  if (( code == 0 )) || [[ "$(newest)" != "$before" ]]; then failed=0; fi
+  echo "ended with exit code $code; failures in a row: $failed"
+  sleep 5
+done
+touch -- {gave_up}
+"""
 
 
 def main() -> None:
   """Runs the script."""
   for flag in (_NAME, _ZONE):
     entry.require(flag)
-  training = f'cd {_REPOSITORY.value} && ./run.sh ' + shlex.join(
-    command.experiment()
-  )
-  quick = 0
-  for start in range(_RESTARTS.value + 1):
-    if start:
-      print(f'start {start + 1} in {_WAIT.value} s', flush=True)
-      time.sleep(_WAIT.value)
-    if not _ready():
-      if not _make():
-        continue
-      if _on('all', _SETUP.value):
-        continue
-    _on('all', _CLEAR)
-    began = time.monotonic()
-    failed = _on('all', training) != 0
-    quick = quick + 1 if failed and time.monotonic() - began < _QUICK else 0
-    if _on('0', f'test -e {shlex.quote(command.result())}') == 0:
-      print(f'the run is done: {command.result()}')
-      return
-    if quick == _TRIES:
-      break
-  raise RuntimeError(
-    f'No {command.result()} after {start + 1} starts: look at the '
-    'last lines of the workers above.'
+  asked, prepared = 0, False
+  while True:
+    if _state('tpu-vm', 'state') == 'READY' or command.DRY_RUN.value:
+      ready = _on('all', _setup()) == 0
+      prepared = prepared or (ready and _on('0', _prepare()) == 0)
+      if ready and prepared:
+        _on('all', _start())
+      code = _on('0', _look())
+      if command.DRY_RUN.value:
+        return
+      if code == 0:
+        print(f'the run is done: {command.result()}')
+        return
+      if prepared and code == _GAVE_UP:
+        raise RuntimeError(
+          f'No {command.result()}: {command.TRIES} starts in a row failed and '
+          f'saved nothing new. Look at {_beside("worker-HOST.log")}.'
+        )
+    elif _ask():
+      asked += 1
+      if asked > _RESTARTS.value:
+        raise RuntimeError(
+          f'No {command.result()} after {_RESTARTS.value} pods.'
+        )
+    print(f'looking again in {_WAIT.value} s', flush=True)
+    time.sleep(_WAIT.value)
+
+
+def _beside(name: str) -> str:
+  """A file beside the working directory, on the share."""
+  return f'{command.workdir()}.{name}'
+
+
+def _setup() -> str:
+  """--setup, once on every machine."""
+  mark = '"$HOME/.parallel_ar.setup"'
+  return f'test -e {mark} || {{ {_SETUP.value}; }} && touch {mark}'
+
+
+def _prepare() -> str:
+  """A token for the roll calls of this run, and no mark of an earlier end."""
+  token, mark = (shlex.quote(_beside(n)) for n in ('token', 'gave_up'))
+  return (
+    f'rm -f -- {mark}; test -s {token} || '
+    f"(umask 077; od -An -N16 -tx1 /dev/urandom | tr -d ' \\n' >{token})"
   )
 
 
-def _ready() -> bool:
-  """Whether the pod is there and READY; under --dry_run it is not."""
-  words = [*_TPU, 'describe', _name(), *_where(), '--format=value(state)']
+def _start() -> str:
+  """Starts the loop of a worker where none runs, cut loose from this shell."""
+  run = command.experiment('--platform=tpu', '--wait_seconds=1800')
+  text = _LOOP.format(
+    repository=shlex.quote(_REPOSITORY.value),
+    token=command.TOKEN,
+    token_file=shlex.quote(_beside('token')),
+    checkpoints=shlex.quote(f'{command.workdir()}/checkpoints'),
+    experiment=shlex.join(run),
+    result=shlex.quote(command.result()),
+    tries=command.TRIES,
+    gave_up=shlex.quote(_beside('gave_up')),
+  )
+  log = shlex.quote(_beside('worker-')) + '"$(hostname)".log'
+  loop = f'setsid nohup bash -c {shlex.quote(text)}'
+  return f'{loop} >>{log} 2>&1 </dev/null &'
+
+
+def _look() -> str:
+  """Exit code 0: done; `_GAVE_UP`: no more is tried; else it goes on."""
+  mark = shlex.quote(_beside('gave_up'))
+  return (
+    f'test -e {shlex.quote(command.result())} || '
+    f'{{ test ! -e {mark} || exit {_GAVE_UP}; exit 1; }}'
+  )
+
+
+def _state(kind: str, field: str) -> str:
+  """A state that gcloud tells; '' where there is no such thing.
+
+  Raises:
+    FileNotFoundError: gcloud is not here.
+  """
+  words = [*_TPUS, kind, 'describe', _name(), *_where()]
+  words.append(f'--format=value({field})')
   if command.DRY_RUN.value:
     command.do(words)
-    return not _TYPE.value
+    return ''
   print('+', shlex.join(words), flush=True)
   try:
     done = subprocess.run(words, capture_output=True, text=True)
@@ -104,27 +180,36 @@ def _ready() -> bool:
       'gcloud is not installed here. Install the Google Cloud SDK, or look at '
       'what would be done with --dry_run.'
     ) from error
-  return done.stdout.strip() == 'READY'
+  if done.returncode and 'NOT_FOUND' not in done.stderr:
+    print(done.stderr, end='', flush=True)
+    return 'UNKNOWN'  # no network, say: nothing is deleted for that
+  return done.stdout.strip()
 
 
-def _make() -> bool:
-  """Deletes what is left of the pod and creates it; False: try again later."""
+def _ask() -> bool:
+  """Asks for the pod, unless it is on its way; whether it asked."""
   if not _TYPE.value:
     raise ValueError(
       f'The TPU VM {_name()} is not READY in {_ZONE.value}, and without '
       '--accelerator_type nothing is created. Create it, or say of which type.'
     )
-  name = _name()
-  command.do([*_TPU, 'delete', name, *_where(), '--quiet'], check=False)
-  spot = ['--spot'] if _SPOT.value else []
-  create = [*_TPU, 'create', name, *_where()]
-  create += [f'--accelerator-type={_TYPE.value}', f'--version={_VERSION.value}']
-  return command.do(create + spot, check=False) == 0
+  state = _state('queued-resources', 'state.state')
+  if state in (*_COMING, 'UNKNOWN'):
+    print(f'the queued resource {_name()} is {state}', flush=True)
+    return False
+  queue = [*_TPUS, 'queued-resources']
+  gone = [*queue, 'delete', _name(), *_where(), '--force', '--quiet']
+  command.do(gone, check=False)
+  create = [*queue, 'create', _name(), f'--node-id={_name()}', *_where()]
+  create += [f'--accelerator-type={_TYPE.value}']
+  create += [f'--runtime-version={_VERSION.value}']
+  command.do(create + (['--spot'] if _SPOT.value else []), check=False)
+  return True
 
 
 def _on(worker: str, text: str) -> int:
   """Runs a shell command on workers; returns its exit code."""
-  words = [*_TPU, 'ssh', _name(), *_where(), f'--worker={worker}']
+  words = [*_TPUS, 'tpu-vm', 'ssh', _name(), *_where(), f'--worker={worker}']
   return command.do([*words, f'--command={text}'], check=False)
 
 

@@ -5,10 +5,20 @@ come it ends them all with a stack trace that names none. So process 0 first
 listens on the coordinator's port itself, the others tell it who they are, and
 each gets the same answer: all are here, or who is missing, or who differs.
 Then the port is free for JAX.
+
+Strangers are no harm. Process 0 listens at the coordinator's address only, and
+serves all connections side by side: what is silent, too long or no report of
+this job is dropped, and what makes it of this job is a token that all processes
+have from the launcher (PARALLEL_AR_JOB_TOKEN, or the job of Slurm).
 """
 
+import errno
+import hashlib
+import hmac
+import ipaddress
 import json
 import os
+import selectors
 import socket
 import sys
 import time
@@ -17,6 +27,10 @@ from typing import Any
 
 Facts = dict[str, str]
 REMIND_SECONDS = 20.0  # between two lines about who is still awaited
+_HELLO_SECONDS = 5.0  # from a connection to its report
+_HELLO_BYTES = 2**16
+_ANSWER_BYTES = 2**24  # of process 0, with the facts of all
+_STRANGERS = 256  # connections without a report at a time
 
 
 class RollCallError(RuntimeError):
@@ -55,9 +69,18 @@ def roll_call(
   deadline = time.monotonic() + timeout
   mine = facts | {'processes': str(num_processes)}
   if process_id == 0:
-    return _Desk(int(port), num_processes, deadline, timeout, say).hold(mine)
-  hello = {'process': process_id, 'facts': mine}
+    place = host.strip('[]'), int(port)
+    return _Desk(place, num_processes, deadline, timeout, say).hold(mine)
+  hello = {'process': process_id, 'facts': mine, 'token': _token()}
   return _report(host.strip('[]'), int(port), hello, deadline, timeout)
+
+
+def _token() -> str:
+  """A digest of what only the processes of this job know."""
+  env = os.environ
+  slurm = [env.get(f'SLURM_{name}', '') for name in ('JOB_ID', 'RESTART_COUNT')]
+  secret = env.get('PARALLEL_AR_JOB_TOKEN') or '/'.join(slurm)
+  return hashlib.sha256(f'parallel_ar roll call {secret}'.encode()).hexdigest()
 
 
 def expected(process_id: int) -> str:
@@ -71,28 +94,35 @@ def expected(process_id: int) -> str:
 class _Desk:
   """Process 0, which listens and answers."""
 
-  def __init__(self, port, num_processes, deadline, timeout, say):
-    self._port = port
+  def __init__(self, place, num_processes, deadline, timeout, say):
+    self._place = place
     self._count = num_processes
     self._deadline = deadline
     self._timeout = timeout
     self._say = say
+    self._token = _token()
     self._facts: dict[int, Facts] = {}
     self._open: dict[int, socket.socket] = {}
+    # Connections without a report: what came, and until when it may come.
+    self._new: dict[socket.socket, tuple[bytes, float]] = {}
+    self._events = selectors.DefaultSelector()
 
   def hold(self, mine: Facts) -> list[Facts]:
     self._facts[0] = mine
     problem = None
     try:
-      with _listener(self._port) as listener:
+      with _listener(*self._place, self._say) as listener:
+        self._events.register(listener, selectors.EVENT_READ)
         problem = self._wait(listener) or _difference(self._facts)
       answer: dict[str, Any] = {'problem': problem}
       if problem is None:
         answer['facts'] = [self._facts[i] for i in range(self._count)]
       for connection in self._open.values():
+        connection.settimeout(_HELLO_SECONDS)
         _send(connection, answer)
     finally:
-      for connection in self._open.values():
+      self._events.close()
+      for connection in (*self._open.values(), *self._new):
         connection.close()
     if problem is not None:
       raise RollCallError(problem)
@@ -108,19 +138,73 @@ class _Desk:
       if now > remind:
         self._say(f'Still waiting for {self._absent()}. Was it started?')
         remind = now + REMIND_SECONDS
-      listener.settimeout(max(0.01, min(self._deadline, remind) - now))
-      try:
-        connection, _ = listener.accept()
-      except OSError:
-        continue  # nobody yet
-      report = _report_of(connection)
-      if report is None:
-        connection.close()  # a stranger
-        continue
-      problem = self._enter(report['process'], report['facts'], connection)
-      if problem:
-        return problem
+      for late in [c for c, (_, until) in self._new.items() if now > until]:
+        self._drop(late)
+      ends = [until for _, until in self._new.values()]
+      end = min(self._deadline, remind, *ends)
+      for key, _ in self._events.select(max(0.01, end - now)):
+        if key.fileobj is listener:
+          self._accept(listener)
+        elif problem := self._hear(key.fileobj):  # type: ignore[arg-type]
+          return problem
     return None
+
+  def _accept(self, listener: socket.socket) -> None:
+    try:
+      connection, _ = listener.accept()
+    except OSError:
+      return  # it left before
+    if len(self._new) >= _STRANGERS:
+      self._drop(next(iter(self._new)))  # the oldest
+    connection.setblocking(False)
+    self._new[connection] = b'', time.monotonic() + _HELLO_SECONDS
+    self._events.register(connection, selectors.EVENT_READ)
+
+  def _hear(self, connection: socket.socket) -> str | None:
+    """Takes what a connection says; a whole report is entered."""
+    if connection not in self._new:
+      return None  # dropped by an event before this one
+    data, until = self._new[connection]
+    try:
+      part = connection.recv(65536)
+    except BlockingIOError:
+      return None
+    except OSError:
+      part = b''
+    data += part
+    if part and not data.endswith(b'\n') and len(data) <= _HELLO_BYTES:
+      self._new[connection] = data, until
+      return None
+    report = self._report_of(data)
+    if report is None:
+      self._drop(connection)  # a stranger
+      return None
+    del self._new[connection]
+    self._events.unregister(connection)
+    return self._enter(*report, connection)
+
+  def _report_of(self, data: bytes) -> tuple[int, Facts] | None:
+    """What a process tells of itself; None from one that is none of the job."""
+    try:
+      report = json.loads(data) if len(data) <= _HELLO_BYTES else None
+    except (ValueError, RecursionError):
+      return None
+    if not isinstance(report, dict):
+      return None
+    process, facts = report.get('process'), report.get('facts')
+    token = report.get('token')
+    if not isinstance(token, str) or not hmac.compare_digest(
+      token.encode(), self._token.encode()
+    ):
+      return None
+    if type(process) is not int or not _are_facts(facts):
+      return None
+    return process, facts
+
+  def _drop(self, connection: socket.socket) -> None:
+    del self._new[connection]
+    self._events.unregister(connection)
+    connection.close()
 
   def _forget_the_dead(self) -> bool:
     """Whether a process that came has ended; it may be started again."""
@@ -182,7 +266,7 @@ def _report(host, port, hello, deadline, timeout) -> list[Facts]:
       with socket.create_connection((host, port), min(left, 10)) as connection:
         _send(connection, hello)
         # Process 0 may have begun later; it always answers in the end.
-        answer = _receive(connection, time.monotonic() + timeout + 10)
+        answer = _answer(connection, time.monotonic() + timeout + 10)
     except OSError:
       time.sleep(min(0.2, max(left, 0)))
   if answer['problem'] is not None:
@@ -204,28 +288,57 @@ def _difference(facts: dict[int, Facts]) -> str | None:
   return None
 
 
-def _listener(port: int) -> socket.socket:
+def _listener(
+  host: str, port: int, say: Callable[[str], None]
+) -> socket.socket:
+  """Listens at the coordinator's address; everywhere, where it is not ours."""
   try:
-    if socket.has_dualstack_ipv6():
-      return socket.create_server(
-        ('', port), family=socket.AF_INET6, dualstack_ipv6=True
-      )
-    return socket.create_server(('', port))
-  except OSError as error:
-    raise RollCallError(
-      f'Process 0 cannot listen on port {port} ({error}). Is another job on '
-      'this host? Choose another port in --coordinator.'
-    ) from error
-
-
-def _report_of(connection: socket.socket) -> Any:
-  """What a process tells of itself; None from one that is none of the job."""
-  try:
-    report = _receive(connection, time.monotonic() + 5)
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
   except OSError:
-    return None
-  known = isinstance(report, dict) and report.keys() >= {'process', 'facts'}
-  return report if known else None
+    found = []
+  if host != 'localhost' and not _loopback(host):
+    # Debian calls a host 127.0.1.1 for itself, where no other host reaches it.
+    found = [one for one in found if not _loopback(str(one[4][0]))]
+  for family, _, _, _, place in found:
+    try:
+      return socket.create_server(place, family=family, backlog=_STRANGERS)
+    except OSError as error:
+      if error.errno == errno.EADDRINUSE:
+        raise _taken(port, error) from error
+  say(
+    f'{host} names no address of this host that others reach, as behind a '
+    f'forwarded port: process 0 listens on port {port} of all its addresses.'
+  )
+  family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+  try:
+    return socket.create_server(
+      ('', port),
+      family=family,
+      backlog=_STRANGERS,
+      dualstack_ipv6=family == socket.AF_INET6,
+    )
+  except OSError as error:
+    raise _taken(port, error) from error
+
+
+def _loopback(address: str) -> bool:
+  try:
+    return ipaddress.ip_address(address.partition('%')[0]).is_loopback
+  except ValueError:
+    return False  # a name
+
+
+def _taken(port: int, error: OSError) -> RollCallError:
+  return RollCallError(
+    f'Process 0 cannot listen on port {port} ({error}). Is another job on '
+    'this host? Choose another port in --coordinator.'
+  )
+
+
+def _are_facts(facts: Any) -> bool:
+  return isinstance(facts, dict) and all(
+    isinstance(value, str) for value in facts.values()
+  )
 
 
 def _closed(connection: socket.socket) -> bool:
@@ -248,20 +361,25 @@ def _send(connection: socket.socket, message: Any) -> None:
     pass  # it left; its own log says why
 
 
-def _receive(connection: socket.socket, deadline: float) -> Any:
-  """One line of JSON.
+def _answer(connection: socket.socket, deadline: float) -> dict[str, Any]:
+  """The answer of process 0, one line of JSON.
 
   Raises:
-    OSError: it did not come in time, or is no JSON.
+    OSError: it did not come in time, or is none.
   """
   data = b''
   while not data.endswith(b'\n'):
     connection.settimeout(max(0.01, deadline - time.monotonic()))
     part = connection.recv(65536)
-    if not part or len(data) > 2**24:
+    if not part or len(data) > _ANSWER_BYTES:
       raise OSError('closed')
     data += part
   try:
-    return json.loads(data)
+    answer = json.loads(data)
   except ValueError as error:
     raise OSError('not JSON') from error
+  facts = answer.get('facts', []) if isinstance(answer, dict) else None
+  fine = isinstance(facts, list) and all(map(_are_facts, facts))
+  if not fine or not isinstance(answer.get('problem', 0), str | None):
+    raise OSError('not the answer of process 0')
+  return answer

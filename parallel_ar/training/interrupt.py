@@ -6,7 +6,8 @@ after every step and before every batch of a validation. While it has nothing
 new to save, that is before its first step is done, it leaves at once, even in
 the middle of a compilation. The first two end with code 0, since a scheduler
 starts the same command again; a person's Ctrl-C ends with 130, so that no
-shell goes on with what comes next.
+shell goes on with what comes next. A scheduler that takes 0 for the end of the
+work gets another code instead of it, by `leave_with`.
 
 With several processes, JAX's coordinator takes SIGTERM itself and tells the
 hosts a step at which all of them stop; so SIGTERM is left alone there, and the
@@ -30,11 +31,20 @@ EXIT_CODE = 0  # the same command goes on; the run has a result.json when done
 _AGAIN_SECONDS = 1.0  # a second Ctrl-C so late is a person who insists
 
 
+_stop_code = EXIT_CODE
+
+
+def leave_with(code: int) -> None:
+  """Sets the exit code of a stop by SIGTERM or SIGUSR1, for this process."""
+  global _stop_code
+  _stop_code = code
+
+
 class Interrupted(SystemExit):
   """A signal stopped the run after its state was saved.
 
   A SystemExit, so that an uncaught one ends the process: with 130 after SIGINT,
-  else with EXIT_CODE.
+  else with that of `leave_with`, which is EXIT_CODE.
 
   Attributes:
     step: updates done, all of them saved.
@@ -140,7 +150,7 @@ class StopSignals:
 
 
 def end(number: int) -> None:
-  """Ends this process at once: by SIGINT itself, else with EXIT_CODE.
+  """Ends this process at once: by SIGINT itself, else as Interrupted.
 
   A shell leaves a loop for a command that died of SIGINT, and not for one that
   exits with 130; it shows 130 for both.
@@ -152,7 +162,7 @@ def end(number: int) -> None:
 
 
 def _exit_code(number: int) -> int:
-  return 128 + signal.SIGINT if number == signal.SIGINT else EXIT_CODE
+  return 128 + signal.SIGINT if number == signal.SIGINT else _stop_code
 
 
 def _pass_on(number: int, frame: FrameType | None) -> None:

@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import json
 import socket
+import time
 
 import pytest
 
@@ -93,6 +94,7 @@ def test_strangers_and_restarted_processes_are_no_harm():
     first = pool.submit(call, 0)
     lines = [b'GET / HTTP/1.0\r\n\r\n', b'[1]\n']
     died = {'process': 1, 'facts': FACTS | {'processes': '3', 'jax': 'old'}}
+    died |= {'token': roll_call._token()}
     for line in [*lines, json.dumps(died).encode() + b'\n']:
       while True:
         with contextlib.suppress(OSError):
@@ -103,6 +105,104 @@ def test_strangers_and_restarted_processes_are_no_harm():
     again = pool.submit(call, 1)
     assert call(2) == first.result() == again.result()
     assert first.result()[1]['jax'] == '1'
+
+
+def _connect(address):
+  host, port = address.rsplit(':', 1)
+  for _ in range(1000):
+    with contextlib.suppress(OSError):
+      return socket.create_connection((host, int(port)))
+    time.sleep(0.01)
+  raise AssertionError('nobody listens')
+
+
+def test_silent_strangers_do_not_stand_in_the_way():
+  """Each would take its five seconds if they were heard in turn."""
+  address, began = f'127.0.0.1:{_port()}', time.monotonic()
+  call = lambda process: roll_call.roll_call(
+    address, 2, process, FACTS, timeout=60, say=print
+  )
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    first = pool.submit(call, 0)
+    with contextlib.ExitStack() as stack:
+      for _ in range(300):  # more than are kept
+        stranger = stack.enter_context(_connect(address))
+        with contextlib.suppress(OSError):
+          stranger.sendall(b'{')
+      assert call(1) == first.result()
+  assert time.monotonic() - began < roll_call._HELLO_SECONDS
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'token': 'guessed'},
+    {'token': None},
+    {'token': 'schön'},
+    {'process': '1'},
+    {'process': True},
+    {'facts': ['a']},
+    {'facts': {'jax': 9}},
+    {'facts': {'jax': 'x' * 2**17}},
+  ],
+)
+def test_what_is_no_report_of_this_job_is_dropped(change):
+  address = f'127.0.0.1:{_port()}'
+  hello = {'process': 1, 'facts': FACTS, 'token': roll_call._token()}
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    call = lambda process: roll_call.roll_call(
+      address, 2, process, FACTS, timeout=60, say=print
+    )
+    first = pool.submit(call, 0)
+    with _connect(address) as stranger:
+      stranger.sendall(json.dumps(hello | change).encode() + b'\n')
+      with contextlib.suppress(ConnectionResetError):
+        assert stranger.recv(1) == b''  # hung up, and without an answer
+    assert call(1) == first.result()
+
+
+@pytest.mark.parametrize(
+  'environment',
+  [
+    {'PARALLEL_AR_JOB_TOKEN': 'a'},
+    {'SLURM_JOB_ID': '7', 'SLURM_RESTART_COUNT': '1'},
+    {'SLURM_JOB_ID': '7', 'SLURM_RESTART_COUNT': '2'},
+  ],
+)
+def test_jobs_and_their_starts_have_their_own_tokens(monkeypatch, environment):
+  plain = roll_call._token()
+  for name, value in environment.items():
+    monkeypatch.setenv(name, value)
+  mine = roll_call._token()
+  assert mine != plain and mine == roll_call._token()
+
+
+def test_it_listens_at_the_address_of_the_coordinator(monkeypatch):
+  said = []
+  with roll_call._listener('127.0.0.1', _port(), said.append) as listener:
+    assert listener.getsockname()[0] == '127.0.0.1' and not said
+  real = socket.getaddrinfo
+
+  def debian(host, *args, **options):
+    return real('127.0.1.1' if host == 'node0' else host, *args, **options)
+
+  monkeypatch.setattr(socket, 'getaddrinfo', debian)
+  for name in ('node0', 'nowhere.invalid'):
+    with roll_call._listener(name, _port(), said.append) as listener:
+      assert listener.getsockname()[0] in ('::', '0.0.0.0')
+    assert f'{name} names no address of this host' in said.pop()
+
+
+def test_a_stranger_in_place_of_process_0_is_no_answer():
+  with socket.create_server(('127.0.0.1', 0)) as server:
+    address = f'127.0.0.1:{server.getsockname()[1]}'
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+      call = pool.submit(roll_call.roll_call, address, 2, 1, FACTS, timeout=0.5)
+      connection, _ = server.accept()
+      with connection:
+        connection.sendall(b'{"problem": null, "facts": [1]}\n')
+      with pytest.raises(roll_call.RollCallError, match='did not answer'):
+        call.result()
 
 
 def test_a_port_in_use_is_named():
