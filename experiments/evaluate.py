@@ -16,9 +16,11 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import entry, options
+from experiments import entry, hosts, options
 from parallel_ar import describe, likelihood
 from parallel_ar.data import dataset
+from parallel_ar.distributed import mesh as mesh_lib
+from parallel_ar.distributed import multihost
 from parallel_ar.training import (
   datasets,
   evaluate,
@@ -73,6 +75,7 @@ _RESULT = options.define_output('result', 'Write the result here, as JSON.')
 
 def main() -> None:
   """Runs the script."""
+  hosts.connect()
   config = trained.read_config(entry.require(_WORKDIR))
   with jax.set_mesh(entry.mesh(_MESH.value, config)):
     _evaluate()
@@ -129,7 +132,9 @@ def _check_oracle(
   context = datasets.contexts(run.models[0], data, count)
   oracle = jax.jit(likelihood.sequential_log_prob, static_argnums=0)
   x = jax.numpy.asarray(head.x, run.models[0].event.dtype)
-  sequential = -np.asarray(oracle(run.models[0], run.params, x, context))
+  x, context = mesh_lib.place((x, context))
+  found = oracle(run.models[0], run.params, x, context)
+  sequential = -multihost.fetch(found)
   gap = np.abs(sequential - evaluation.per_example[:count]).max()
   print(
     f'sequential oracle, {run.models[0].depth} passes on {count} examples: '
@@ -138,4 +143,4 @@ def _check_oracle(
 
 
 if __name__ == '__main__':
-  entry.run(main)
+  entry.run(main, connects=True)

@@ -12,8 +12,9 @@ import pathlib
 
 from absl import flags
 
-from experiments import entry, options
+from experiments import entry, hosts, options
 from parallel_ar import describe
+from parallel_ar.distributed import multihost
 from parallel_ar.training import configuration, params_file, trained
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
@@ -33,6 +34,7 @@ _OUT = options.define_output(
 
 def main() -> None:
   """Runs the script."""
+  hosts.connect()
   workdir = pathlib.Path(entry.require(_WORKDIR))
   out = pathlib.Path(_OUT.value or workdir / 'params.npz')
   options.check_writable(out)
@@ -45,9 +47,11 @@ def main() -> None:
     which=run.params_name.split()[0],
     identity=run.identity,
   )
+  if not multihost.is_first():
+    return
   print(describe(run.models[0]))
   print(f'{run.params_name}, {out.stat().st_size} bytes: {out}')
 
 
 if __name__ == '__main__':
-  entry.run(main)
+  entry.run(main, connects=True)

@@ -22,9 +22,10 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from experiments import entry, given, options
+from experiments import entry, given, hosts, options
 from parallel_ar import describe, resolve, samplers, transform
 from parallel_ar.distributed import mesh as mesh_lib
+from parallel_ar.distributed import multihost
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.samplers import forecasters, learned, path
 from parallel_ar.training import datasets, pictures, run_directory, trained
@@ -110,6 +111,7 @@ _OUT = options.define_output(
 
 def main() -> None:
   """Runs the script."""
+  hosts.connect()
   workdir = pathlib.Path(entry.require(_WORKDIR))
   config = trained.read_config(workdir)
   with jax.set_mesh(entry.mesh(_MESH.value, config)):
@@ -222,7 +224,7 @@ def _draw(
     rows = np.minimum(np.arange(i, i + mesh_lib.round_up(end - i)), end - 1)
     some = jax.tree.map(lambda c, b=rows: c[b], (keys, context, known))
     *args, some = mesh_lib.place(some)
-    drawn = jax.device_get(draw(params, *args, **some))
+    drawn = multihost.fetch(draw(params, *args, **some))
     cut = lambda v, n=end - i: v[:n] if v.ndim else v
     parts.append(jax.tree.map(cut, drawn))
   return jax.tree.map(
@@ -337,4 +339,4 @@ def _write(
 
 
 if __name__ == '__main__':
-  entry.run(main)
+  entry.run(main, connects=True)

@@ -22,7 +22,7 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from experiments import entry, fitting, options
+from experiments import entry, fitting, hosts, options
 from parallel_ar import describe
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.distributed import multihost
@@ -63,35 +63,6 @@ _DATA_DIR = flags.DEFINE_string(
 _PROFILE = flags.DEFINE_integer(
   'profile', 0, 'Trace so many steps into profile/ of the run.', lower_bound=0
 )
-_DISTRIBUTED = flags.DEFINE_enum(
-  'distributed',
-  'auto',
-  multihost.MODES,
-  'Several processes as one job: auto where the environment tells of them '
-  '(Slurm, GKE, JAX_COORDINATOR_ADDRESS); on for whatever cluster JAX knows, '
-  'such as a TPU VM pod; off for one process.',
-)
-_COORDINATOR = flags.DEFINE_string(
-  'coordinator', None, 'HOST:PORT of process 0, where no cluster tells it.'
-)
-_PROCESSES = flags.DEFINE_integer(
-  'num_processes',
-  None,
-  'Processes of the job, where no cluster tells it.',
-  lower_bound=1,
-)
-_PROCESS = flags.DEFINE_integer(
-  'process_id',
-  None,
-  'Number of this process, where no cluster tells it.',
-  lower_bound=0,
-)
-_PATIENCE = flags.DEFINE_float(
-  'wait_seconds',
-  300,
-  'How long to wait for the other processes to come.',
-  lower_bound=0,
-)
 _STOP_CODE = flags.DEFINE_integer(
   'stop_code',
   interrupt.EXIT_CODE,
@@ -114,15 +85,7 @@ def main() -> None:
   """Runs the script."""
   config = entry.require(_CONFIG)
   interrupt.leave_with(_STOP_CODE.value)
-  multihost.initialize(
-    _DISTRIBUTED.value,
-    coordinator=_COORDINATOR.value,
-    num_processes=_PROCESSES.value,
-    process_id=_PROCESS.value,
-    timeout=_PATIENCE.value,
-    facts=results.versions(),
-  )
-  entry.check_platform()
+  hosts.connect()
   default = _default(config)
   workdir = run_directory.resolve(_WORKDIR.value or default)
   if multihost.is_first():

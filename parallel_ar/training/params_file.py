@@ -23,6 +23,7 @@ import jax
 import numpy as np
 
 from parallel_ar import npz
+from parallel_ar.distributed import multihost
 from parallel_ar.training import (
   checkpoint_meta,
   checksum,
@@ -72,7 +73,7 @@ def save(
   path = pathlib.Path(path)
   if path.suffix != '.npz':
     raise ValueError(f'{path}: the name of a file of parameters ends in .npz.')
-  params = jax.device_get(params)
+  params = multihost.fetch(params)
   meta = {
     'config': config,
     'step': step,

@@ -12,6 +12,7 @@ result.json       the evaluation on the test split, once all steps are done
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -19,6 +20,8 @@ import re
 import socket
 from collections.abc import Iterator
 from typing import Any, BinaryIO
+
+import jax
 
 from parallel_ar.distributed import multihost
 from parallel_ar.training import configuration, disk
@@ -92,6 +95,8 @@ def replace(path: PathLike, content: str | bytes) -> None:
 def whole(path: PathLike) -> Iterator[BinaryIO]:
   """A file to write that gets its name when all of it is on the disk.
 
+  Of several processes the first one writes, what all would write alike.
+
   Args:
     path: of the file; its folder is made, and what had the name is replaced.
 
@@ -103,6 +108,9 @@ def whole(path: PathLike) -> Iterator[BinaryIO]:
     OSError: names the file.
   """
   path = resolve(path)
+  if jax.distributed.is_initialized() and not multihost.is_first():
+    yield io.BytesIO()
+    return
   host = socket.gethostname().partition('.')[0]
   draft = path.with_name(f'{path.name}.{host}.{os.getpid()}{disk.DRAFT}')
   DRAFTS.add(draft)

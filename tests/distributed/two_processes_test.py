@@ -1,7 +1,10 @@
 """Two real processes as one job, over gloo."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -116,3 +119,55 @@ def test_a_broken_checkpoint_is_left_by_both(runs, tmp_path):
   for one, other in zip(processes.final(tmp_path), expected, strict=True):
     np.testing.assert_array_equal(one, other)
   assert _meta(tmp_path)['format'] == checkpoint_meta.FORMAT
+
+
+def _scripts(count, name, *flags):
+  """Runs a script in processes that are one job; what the first one says."""
+  port, jobs = processes.free_port(), []
+  for i in range(count):
+    words = [sys.executable, '-m', f'experiments.{name}', *flags]
+    if count > 1:
+      words += [f'--coordinator=127.0.0.1:{port}', f'--num_processes={count}']
+      words += [f'--process_id={i}']
+    jobs.append(
+      subprocess.Popen(
+        words,
+        cwd=processes.ROOT,
+        env=os.environ | {'JAX_NUM_CPU_DEVICES': '1'},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+      )
+    )
+  said = [job.communicate(timeout=processes.PATIENCE) for job in jobs]
+  for job, (_, error) in zip(jobs, said, strict=True):
+    assert job.returncode == 0, error
+  assert not any(out for out, _ in said[1:])  # they print nothing
+  return said[0][0]
+
+
+@pytest.mark.slow
+def test_scripts_give_what_one_process_gives(runs, tmp_path):
+  run = tmp_path / 'run'
+  processes.finish(runs.start(run, STEPS))
+  here = f'--workdir={run}'
+  for count in (1, 2):
+    out = tmp_path / str(count)
+    out.mkdir()
+    dump = f'--dump={out}/nats.csv'
+    assert 'nats' in _scripts(count, 'evaluate', here, dump, '--oracle=3')
+    _scripts(count, 'sample', here, '--count=6', f'--out={out}/x.npz')
+    _scripts(count, 'export_params', here, f'--out={out}/params.npz')
+    assert len(list(out.iterdir())) == 3  # and no drafts
+  one, two = tmp_path / '1', tmp_path / '2'
+  nats = [
+    np.loadtxt(out / 'nats.csv', delimiter=',', skiprows=1)
+    for out in (one, two)
+  ]
+  np.testing.assert_allclose(*nats, rtol=0, atol=1e-5)
+  with np.load(one / 'x.npz') as a, np.load(two / 'x.npz') as b:
+    np.testing.assert_array_equal(a['x'], b['x'])
+  with np.load(one / 'params.npz') as a, np.load(two / 'params.npz') as b:
+    assert set(a) == set(b)
+    for name in a:
+      np.testing.assert_array_equal(a[name], b[name])

@@ -353,6 +353,15 @@ class TestSignals:
     assert signal.getsignal(signal.SIGTERM) == before
     assert signal.set_wakeup_fd(-1) == -1
 
+  def test_a_scheduler_gets_the_code_that_it_takes_for_a_restart(self):
+    interrupt.leave_with(42)
+    try:
+      stop = lambda name: interrupt.Interrupted(name, 5, 'here').code
+      assert [stop('SIGTERM'), stop('SIGUSR1'), stop('SIGINT')] == [42, 42, 130]
+    finally:
+      interrupt.leave_with(interrupt.EXIT_CODE)
+    assert stop('SIGTERM') == 0
+
   @pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM', 'SIGUSR1'])
   def test_a_signal_in_a_validation_is_saved_and_repeated(
     self, tmp_path, monkeypatch, name
