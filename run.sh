@@ -208,16 +208,18 @@ make_venv() {
   # Only files whose sha256 is in the lock, and no code of theirs runs here:
   # wheels are unpacked, and what builds the project itself is pinned as well.
   (
-    cd -- "$ROOT"
+    # No `set -e` holds on the left of `||`, so each one is asked.
+    cd -- "$ROOT" || exit
     install=("$VENV/bin/python" -m pip install --no-input
       --disable-pip-version-check)
-    "${install[@]}" --require-hashes --only-binary :all: -r requirements.lock
-    "${install[@]}" --no-deps --no-build-isolation --no-index -e .
+    "${install[@]}" --require-hashes --only-binary :all: -r requirements.lock \
+      || exit
+    "${install[@]}" --no-deps --no-build-isolation --no-index -e . || exit
     # The plugin of an accelerator is as large as all else, and no part of the
     # lock: it is of the version that the pinned JAX asks for.
     if [[ -n $EXTRAS ]]; then
       "${install[@]}" --only-binary :all: --no-build-isolation \
-        -c constraints.txt -e ".[$EXTRAS]"
+        -c constraints.txt -e ".[$EXTRAS]" || exit
     fi
   ) >>"$log" 2>&1 || die_of_pip "$log"
   choose_kernels "$log"

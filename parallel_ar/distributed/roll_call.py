@@ -23,7 +23,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 Facts = dict[str, str]
 REMIND_SECONDS = 20.0  # between two lines about who is still awaited
@@ -111,7 +111,8 @@ class _Desk:
     self._facts[0] = mine
     problem = None
     try:
-      with _listener(*self._place, self._say) as listener:
+      host, port = self._place
+      with _listener(host, port, self._say) as listener:
         self._events.register(listener, selectors.EVENT_READ)
         problem = self._wait(listener) or _difference(self._facts)
       answer: dict[str, Any] = {'problem': problem}
@@ -335,7 +336,7 @@ def _taken(port: int, error: OSError) -> RollCallError:
   )
 
 
-def _are_facts(facts: Any) -> bool:
+def _are_facts(facts: Any) -> TypeGuard[Facts]:
   return isinstance(facts, dict) and all(
     isinstance(value, str) for value in facts.values()
   )
