@@ -101,12 +101,11 @@ class TestDryRun:
   def test_tpu_pod(self, cluster):
     done = cluster.launch('tpu_pod', '--dry_run')
     assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if line[0] == '+']
-    words = [shlex.split(line) for line in lines]
-    assert [w[5] for w in words] == ['describe', *['ssh'] * 4]
-    assert 'mount it' in lines[1]
-    assert f'./run.sh {cluster.training} --distributed=on' in words[3][-1]
-    assert '--platform=tpu' in words[3][-1] and '--worker=all' in words[3]
+    words = ' '.join(shlex.split(done.stdout)[1:]).split(' + ')
+    assert [w.split()[4] for w in words] == ['describe', *['ssh'] * 4]
+    assert 'mount it' in words[1]
+    assert f'./run.sh {cluster.training} --distributed=on' in words[3]
+    assert '--platform=tpu' in words[3] and '--worker=all' in words[3]
     assert cluster.calls() == []
 
   def test_gke(self, cluster):
@@ -210,16 +209,16 @@ class TestSlurm:
 
 # Keeps two states and does what ssh is told, on one "worker".
 CLOUD_SCRIPT = """
-case "$*" in
-  *queued-resources" "describe*)
+case "$3 $4" in
+  'queued-resources describe')
     [[ -e $FAKE/queue ]] || { echo NOT_FOUND >&2; exit 1; }
     cat "$FAKE/queue" ;;
-  *describe*)
+  'tpu-vm describe')
     [[ -e $FAKE/state ]] || { echo "${SAYS:-NOT_FOUND}" >&2; exit 1; }
     cat "$FAKE/state" ;;
-  *delete*) rm -f "$FAKE/state" "$FAKE/queue" ;;
-  *create*) echo READY >"$FAKE/state"; echo ACTIVE >"$FAKE/queue" ;;
-  *ssh*)
+  *delete) rm -f "$FAKE/state" "$FAKE/queue" ;;
+  *create) echo READY >"$FAKE/state"; echo ACTIVE >"$FAKE/queue" ;;
+  *ssh)
     export HOME="$FAKE/home"
     mkdir -p "$HOME"
     for word in "$@"; do text="${word#--command=}"; done
@@ -244,7 +243,9 @@ class TestTpuPod:
     return cluster
 
   def _verbs(self, cluster):
-    words = [call.split() for call in cluster.calls()]
+    begin = 'gcloud compute tpus '  # and not a further line of a command
+    calls = [call for call in cluster.calls() if call.startswith(begin)]
+    words = [call.split() for call in calls]
     return [f'{w[3]} {w[4]}' for w in words if w[4] != 'ssh']
 
   def _starts(self, cluster):
@@ -438,5 +439,5 @@ def test_the_commands_of_the_docs(cluster):
       text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert '/share/runs/made/result.json' in done.stdout
+    assert '--workdir=/share/runs/made' in done.stdout
   assert cluster.calls() == []
