@@ -101,8 +101,8 @@ class TestDryRun:
   def test_tpu_pod(self, cluster):
     done = cluster.launch('tpu_pod', '--dry_run')
     assert done.returncode == 0, done.stderr
-    words = ' '.join(shlex.split(done.stdout)[1:]).split(' + ')
-    assert [w.split()[4] for w in words] == ['describe', *['ssh'] * 4]
+    words = ' '.join(shlex.split(done.stdout)).split('+ gcloud ')[1:]
+    assert [w.split()[3] for w in words] == ['describe', *['ssh'] * 4]
     assert 'mount it' in words[1]
     assert f'./run.sh {cluster.training} --distributed=on' in words[3]
     assert '--platform=tpu' in words[3] and '--worker=all' in words[3]

@@ -62,6 +62,8 @@ _GAVE_UP = 3  # exit code of a look at the worker
 _LOOP = """
 exec 9>>"$HOME/.parallel_ar.lock"
 flock -n 9 || exit 0
+# It may have ended since the last look.
+if [[ -e {result} || -e {gave_up} ]]; then exit 0; fi
 cd -- {repository} || exit 1
 export {token}="$(cat -- {token_file})" PARALLEL_AR_EXTRAS=tpu
 newest() {{
