@@ -107,6 +107,9 @@ class Indices:
       where = np.arange(due.size) // inner % due.shape[axis] if others else 0
       present[flat, where] = True
       present[top] = False
+      if (high - low == 1).all():
+        cut[axis] = self.covering(present[low])
+        continue
       sums = np.concatenate(
         [np.zeros((1, due.shape[axis]), int), present.cumsum(0)]
       )
