@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from flax import nnx
+from jax.sharding import AxisType
 
 import parallel_ar as par
 from parallel_ar.analysis import causality, static
@@ -26,7 +27,9 @@ class Linen(nn.Module):
 
   @nn.compact
   def __call__(self, tokens, deterministic=True):
-    boxed = nn.with_partitioning(nn.initializers.normal(1.0), (None, 'data'))
+    boxed = nn.with_partitioning(
+      nn.initializers.normal(1.0), ('data', None, None)
+    )
     logical = nn.with_logical_partitioning(nn.initializers.normal(1.0), ('x',))
     h = nn.Embed(VALUES + 1, WIDTH, embedding_init=boxed)(tokens)
     if self.batch_norm:
@@ -198,6 +201,20 @@ class TestEveryFramework:
       np.testing.assert_allclose(
         other.conditionals(*args), right.conditionals(*args), rtol=1e-5
       )
+
+
+@pytest.mark.parametrize('made', FRAMEWORKS)
+def test_axis_names_of_others_are_none_of_the_mesh(made):
+  """'data' of their boxes is not the axis 'data' of the mesh in force."""
+  mesh = jax.make_mesh((1,), ('data',), axis_types=(AxisType.Auto,))
+  with jax.set_mesh(mesh):
+    model = made()
+    params = model.init(jax.random.key(0))
+    x = jnp.arange(LENGTH)[None] % VALUES
+    inside = par.log_prob(model, params, x)
+  np.testing.assert_allclose(
+    inside, par.log_prob(model, jax.device_get(params), x), rtol=1e-6
+  )
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import meta
 
-from parallel_ar import order
+from parallel_ar import order, partition
 from parallel_ar.adapters.cache import Cache, of_one
 from parallel_ar.adapters.network import (
   Fields,
@@ -87,7 +87,8 @@ def from_linen(
     )
 
   network = Network(
-    jax.jit(init),  # Linen's would compile each operation alone
+    # Linen's init would compile each operation alone, and shard boxes.
+    jax.jit(partition.alone(init)),
     apply,
     noisy if train else None,
   )
@@ -99,6 +100,7 @@ def from_linen(
     rank=rank,
     batched=batched,
     fields={'name': name, **fields},
+    seen=True,
   )
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parallel_ar import order
+from parallel_ar import order, partition
 from parallel_ar.decode import Decode
 from parallel_ar.head import Head, Logits, is_named, parts_of
 from parallel_ar.model import (
@@ -128,13 +128,30 @@ def make(
   rank: ArrayLike | None,
   batched: bool,
   fields: Fields,
+  seen: bool = False,
 ) -> AutoregressiveModel:
   """The record of a network; the arguments are those of `from_apply`.
+
+  Args:
+    network: the network.
+    event: as there, and so are the others.
+    head: family of the conditionals.
+    start: symbol before the first.
+    rank: int[E] or None.
+    batched: whether the network has a batch axis.
+    fields: of the record.
+    seen: whether the network sees the mesh in force, and names its axes.
+
+  Returns:
+    The record.
 
   Raises:
     ValueError: the parts do not fit, `train` and an objective are both given,
       or a start symbol in an order with ties.
   """
+  # Axis names of a network of others are none of the mesh in force.
+  hidden = [partition.alone(f) if f else None for f in network]
+  network = network if seen else Network(*hidden)  # type: ignore[arg-type]
   event = as_event(event)
   rank = order.raster(event.shape) if rank is None else np.asarray(rank)
   door = _Door(event, rank, head, start, batched)
