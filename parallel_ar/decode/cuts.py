@@ -39,7 +39,7 @@ class Index:
     first = self.table[:, 0].astype(np.int64)
     slope = int(first[1] - first[0])
     if (np.diff(first) == slope).all():
-      return (k * slope + int(first[0])).astype(jnp.int32)
+      return jnp.asarray(k * slope + int(first[0]), jnp.int32)
     return _entry(self.table[:, 0], k)
 
   def at(self, k: Any) -> Any:
