@@ -3,8 +3,8 @@
   h_k = sigmoid(c + sum_{j<k} W[i_j, x_{i_j}]),   logits of i_k = b + V[i_k] h_k
 
 for positions i_1, i_2, ... in the order they are drawn. The sums of all k are
-one cumulative sum, so all conditionals come from one pass; a decode step adds
-one row of W.
+one cumulative sum, so all conditionals come from one pass; the decode path that
+`derive_decode` finds in it adds one row of W a step.
 
 EoNADE shares W, V, b and c over K orders: training takes them in turn, and
 p(x) is the mean of the K probabilities (`likelihood.mixture_log_prob`). A mean
@@ -19,16 +19,14 @@ References:
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from parallel_ar import heads, model, order
 from parallel_ar.adapters import linen
-from parallel_ar.decode import Decode
 from parallel_ar.layers import embedding
-from parallel_ar.types import Array, ArrayLike, Context, Params
+from parallel_ar.types import Array, ArrayLike, Context
 
 
 class NADE(nn.Module):
@@ -39,28 +37,11 @@ class NADE(nn.Module):
   hidden: int
   num_classes: int
 
+  @nn.compact
   def __call__(self, x: Array, context: Context) -> Array:
     """One pass: logits float[E] for V = 2, else float[E, V]."""
     slots = np.asarray(self.slots)
-    previous = x.reshape(-1)[np.roll(slots, 1)]  # slot 0 reads none
-    start = jnp.zeros(self.hidden)
-    logits, _ = self.extend(previous, jnp.arange(slots.size), context, start)
-    logits = logits[np.argsort(slots)]
-    return logits.reshape(*x.shape, *logits.shape[1:])
-
-  @nn.compact
-  def extend(
-    self, previous_L: Array, slots_L: Array, context: Context, sums_H: Array
-  ) -> tuple[Array, Array]:
-    """Logits of the slots, and the sums before each of them, float[L, H].
-
-    Args:
-      previous_L: the symbol one slot before each.
-      slots_L: int[L].
-      context: label, vector or None.
-      sums_H: the sum before the slot that comes before the first.
-    """
-    num = len(self.slots)
+    num = slots.size
     outputs = 1 if self.num_values == 2 else self.num_values
     normal = nn.initializers.normal(1 / np.sqrt(num))
     shape = num, self.num_values - 1, self.hidden
@@ -71,18 +52,19 @@ class NADE(nn.Module):
     zeros = nn.initializers.zeros
     bias = self.param('bias', zeros, (num, outputs), jnp.float32)
     first = self.param('first', zeros, (self.hidden,), jnp.float32)
-    slots = jnp.asarray(self.slots)
     # The first symbol adds nothing, so that no direction of W is idle.
-    place = slots[jnp.maximum(slots_L - 1, 0)]
-    symbol = jnp.maximum(previous_L - 1, 0)
-    live = (slots_L > 0) & (previous_L > 0)
-    terms = jnp.where(live[:, None], read[place, symbol], 0)
-    sums_LH = sums_H[None] + jnp.cumsum(terms, 0)
+    place = np.roll(slots, 1)
+    previous_L = x.reshape(-1)[place]
+    live = (np.arange(num) > 0) & (previous_L > 0)  # slot 0 reads none
+    terms = jnp.where(
+      live[:, None], read[place, jnp.maximum(previous_L - 1, 0)], 0
+    )
+    sums_LH = jnp.cumsum(terms, 0)
     add = embedding.AddContext(self.num_classes, name='context')
     h_LH = nn.sigmoid(add(first[None] + sums_LH, context))
-    here = slots[slots_L]
-    logits = jnp.einsum('lvh,lh->lv', write[here], h_LH) + bias[here]
-    return logits[:, 0] if outputs == 1 else logits, sums_LH
+    logits = jnp.einsum('lvh,lh->lv', write[slots], h_LH) + bias[slots]
+    logits = order.to_positions(logits, slots)
+    return logits.reshape(x.shape if outputs == 1 else (*x.shape, outputs))
 
 
 def nade(
@@ -120,20 +102,6 @@ def nade(
     )
   module = NADE(order.slots(rank), num_values, hidden, num_classes)
 
-  def init(params: Params, context: Context) -> Any:
-    del params
-    return jnp.zeros((rank.size, hidden)), context
-
-  def extend(params: Params, cache: Any, k: Any, previous: Any) -> Any:
-    sums, context = cache
-    before = jnp.where(k > 0, sums[jnp.maximum(k - 1, 0)], 0)
-    slots = k + jnp.arange(previous.shape[0])
-    args = previous, slots, context, before
-    out: Any = module.apply({'params': params}, *args, method='extend')
-    logits, new = out
-    sums = jax.lax.dynamic_update_slice_in_dim(sums, new, k, 0)
-    return logits, (sums, context)
-
   return linen.from_linen(
     module,
     event=tuple(event),
@@ -142,8 +110,6 @@ def nade(
     if num_values == 2
     else heads.categorical(num_values),
     context=embedding.context_spec(num_classes, context_size),
-    # What stands beyond slot k is written again before it is read.
-    decode=Decode(init, extend, lambda cache, k: cache),
     name='nade',
   )
 
