@@ -155,7 +155,7 @@ def test_scripts_give_what_one_process_gives(runs, tmp_path):
     out = tmp_path / str(count)
     out.mkdir()
     dump = f'--dump={out}/nats.csv'
-    assert 'nats' in _scripts(count, 'evaluate', here, dump, '--oracle=3')
+    assert 'nats' in _scripts(count, 'evaluate', here, dump)
     _scripts(count, 'sample', here, '--count=6', f'--out={out}/x.npz')
     _scripts(count, 'export_params', here, f'--out={out}/params.npz')
     assert len(list(out.iterdir())) == 3  # and no drafts
