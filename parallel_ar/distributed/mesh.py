@@ -198,8 +198,12 @@ def place(batch: Any) -> Any:
   where = replicated(mesh) if whole else batch_sharding(mesh)
 
   def put(leaf: Any) -> jax.Array:
-    if jax.process_count() == 1 or not isinstance(leaf, np.ndarray):
+    if jax.process_count() == 1:
       return jax.device_put(leaf, where)
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+      words = put(np.asarray(jax.random.key_data(leaf)))
+      return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+    leaf = np.asarray(leaf)
     # Every process takes its rows, and need not ask the others for theirs.
     return jax.make_array_from_callback(leaf.shape, where, leaf.__getitem__)
 
