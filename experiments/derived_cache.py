@@ -2,7 +2,7 @@
 
   ./run.sh derived_cache
   ./run.sh derived_cache --full --out=results/derived_cache.json
-  ./run.sh derived_cache --parts=families --only=wavenet,nade
+  ./run.sh derived_cache --parts=families --only=ardm,two_stream
 
 Four parts, the programs of each row timed in turn in one process:
 
@@ -182,7 +182,6 @@ def families(
   make = functools.partial
   return {
     'made': make(models.made, event=large, hidden=(256, 256)),
-    'nade': make(models.nade, event=large, hidden=128),
     'pixelcnn': make(models.pixelcnn, event=large),
     'gated_pixelcnn': make(models.gated_pixelcnn, event=large),
     'pixelcnn_pp': make(models.pixelcnn_pp, event=small, num_values=17),
@@ -194,10 +193,6 @@ def families(
       models.transformer_xl, **text, segment=max(length // 8, 2)
     ),
     'two_stream': make(models.two_stream, **text),
-    'wavenet': make(models.wavenet, **text),
-    'min_gru': make(models.recurrent, **text, cell='min_gru'),
-    'rg_lru': make(models.recurrent, **text, cell='rg_lru'),
-    'gru': make(models.recurrent, **text, cell='gru'),
   }
 
 

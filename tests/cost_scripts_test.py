@@ -125,7 +125,7 @@ def test_mesh_sweep(tmp_path):
 def test_derived_cache(tmp_path):
   flags = (
     '--parts=own,families,derivation',
-    '--only=two con,nade,gru,Transformer',
+    '--only=two con,ardm,two_stream,Transformer',
     *('--length=8', '--side=3', '--samples=3', '--rounds=1', '--layers=1'),
   )
   text, got = run('derived_cache', *flags, tmp_path=tmp_path)
@@ -135,5 +135,5 @@ def test_derived_cache(tmp_path):
   own = 'own, two convolutions, batch 1'
   assert got[f'{own}, cached and ancestral: integers'] == 3 * 9
   assert got[f'{own}, ancestral / derived'] > 0
-  assert got['families, gru, batch 1, by hand / derived'] > 0
+  assert got['families, ardm, batch 1, by hand / derived'] > 0
   assert got['derivation, Transformer 16, batch 1: derivation'] > 0

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from parallel_ar import export, likelihood, models, order, samplers
+from parallel_ar.decode import recompute_decode
+from parallel_ar.samplers import path
 from parallel_ar.testing import case as cases
 
 MODELS = {
@@ -78,7 +80,9 @@ def test_samples(name, tmp_path):
   np.testing.assert_allclose(nats, want.log_prob, rtol=1e-5)
   two = jax.tree.map(lambda c: c[:2], (case.keys, case.context))
   np.testing.assert_array_equal(export.sample(bundle, *two)[0], want.x[:2])
-  by_slots = model.decode is not None and model.decode.groups is None
+  found = path.choose(model).decode
+  assert found is not recompute_decode(model)
+  by_slots = found.groups is None
   assert ('extend' in bundle.programs) == by_slots
   if not by_slots:
     return

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parallel_ar import order
+from parallel_ar import order, partition
 from parallel_ar.decode import cuts as cutting
 from parallel_ar.decode import rows, rules
 from parallel_ar.decode.facts import HUGE
@@ -48,7 +48,9 @@ def derived(model: Any) -> 'Derived | None':
 
   def make() -> Derived | None:
     try:
-      return Derived(model)
+      # It is kept, and may be asked for under one mesh and used under another.
+      found: Derived = partition.alone(Derived)(model)
+      return found
     except NotCausal:
       return None
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -12,8 +11,7 @@ from parallel_ar.types import Array
 class DilatedConv(nn.Module):
   """y[l] = b + sum_i W_i x[l - i d],  i = 0..size-1, zeros before slot 0.
 
-  The taps are one product of matrices. While sampling, a history keeps the
-  inputs of all slots, so that a rewind is free; the step reads `size` of them.
+  The taps are one product of matrices.
 
   Attributes:
     features: F.
@@ -32,23 +30,11 @@ class DilatedConv(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(
-    self, x_LN: Array, slots_L: Array, history: Array | None = None
-  ) -> tuple[Array, Array | None]:
-    """Maps all slots, or the next ones, whose inputs join the history[D, N]."""
+  def __call__(self, x_LN: Array) -> Array:
+    """Maps all slots."""
     steps = [i * self.dilation for i in range(self.size)]
-    if history is None:
-      length = x_LN.shape[0]
-      taps = [jnp.pad(x_LN, ((n, 0), (0, 0)))[:length] for n in steps]
-    else:
-      history = jax.lax.dynamic_update_slice_in_dim(
-        history, x_LN.astype(history.dtype), slots_L[0], 0
-      )
-      taps = []
-      for n in steps:
-        seen = history[jnp.maximum(slots_L - n, 0)]
-        taps.append(jnp.where((slots_L >= n)[:, None], seen, 0))
-    y_LF = nn.Dense(self.features, dtype=self.dtype, name='taps')(
-      jnp.concatenate(taps, -1)
-    )
-    return y_LF, history
+    length = x_LN.shape[0]
+    taps = [jnp.pad(x_LN, ((n, 0), (0, 0)))[:length] for n in steps]
+    dense = nn.Dense(self.features, dtype=self.dtype, name='taps')
+    y_LF: Array = dense(jnp.concatenate(taps, -1))
+    return y_LF

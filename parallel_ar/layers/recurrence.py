@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from parallel_ar import partition
-from parallel_ar.layers import deer, scan, sharded
+from parallel_ar.layers import deer, sharded
 from parallel_ar.types import Array
 
 Cell = Literal['min_gru', 'min_lstm', 'rg_lru', 'gru']
@@ -60,31 +60,21 @@ class Recurrence(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(
-    self, x_LN: Array, slots_L: Array, states: Array | None = None
-  ) -> tuple[Array, Array | None]:
-    """Maps all slots, or the next ones after states[D, N] of those before."""
+  def __call__(self, x_LN: Array) -> Array:
+    """Maps all slots."""
     width = self.size * (2 if self.cell == 'min_gru' else 3)
     gates = nn.Dense(width, dtype=self.dtype, name='gates')(x_LN)
     spread = None if self.cell == 'gru' else 'tensor'  # h U needs all of h
     gates = gates.astype(jnp.promote_types(gates.dtype, jnp.float32))
-    gates = partition.over_slots(gates, states, spread)
+    gates = partition.over_slots(gates, None, spread)
     start = jnp.zeros(self.size, gates.dtype)
-    if states is not None:
-      before = states[jnp.maximum(slots_L[0] - 1, 0)]
-      start = jnp.where(slots_L[0] > 0, before, start)
     if self.cell == 'gru':
-      h_LN = self._gru(gates, start, states is None)
+      h_LN = self._gru(gates, start)
     else:
-      a, b = self._linear(gates)
-      whole = states is None
-      method: Any = self.evaluation if whole else 'scan'
-      run = sharded.linear_recurrence if whole else scan.linear_recurrence
-      h_LN = run(a, b, start, method, self.chunk)
-    h_LN = partition.over_slots(h_LN, states, spread)
-    if states is not None:
-      states = jax.lax.dynamic_update_slice_in_dim(states, h_LN, slots_L[0], 0)
-    return h_LN.astype(self.dtype), states
+      method: Any = self.evaluation
+      run = sharded.linear_recurrence
+      h_LN = run(*self._linear(gates), start, method, self.chunk)
+    return partition.over_slots(h_LN, None, spread).astype(self.dtype)
 
   def _linear(self, gates: Array) -> tuple[Array, Array]:
     """Factors and terms of the cells that are linear in the state."""
@@ -103,17 +93,17 @@ class Recurrence(nn.Module):
     rest = jnp.maximum(-jnp.expm1(2 * log_a), _LEAST)
     return jnp.exp(log_a), jnp.sqrt(rest) * second * h
 
-  def _gru(self, gates: Array, start: Array, whole: bool) -> Array:
+  def _gru(self, gates: Array, start: Array) -> Array:
     orthogonal = nn.initializers.orthogonal()
     shape = 3, self.size, self.size
     kernel = self.param('state', orthogonal, shape, jnp.float32)
-    if whole and self.evaluation == 'scan' and sharded.parts(len(gates)) > 1:
+    if self.evaluation == 'scan' and sharded.parts(len(gates)) > 1:
       raise ValueError(
         "A GRU evaluated by 'scan' computes one slot after another, which no "
         "mesh makes parallel. Set config.model.evaluation to 'deer' or "
         "'quasi_deer', or config.mesh.sequence to 1."
       )
-    if not whole or self.evaluation == 'scan':
+    if self.evaluation == 'scan':
 
       def step(h: Array, u: Array) -> tuple[Array, Array]:
         h = gru_step(kernel, h, u)

@@ -5,11 +5,12 @@
 A recurrence is no reason to compute one slot after another: minGRU, minLSTM and
 RG-LRU are linear in their state and take one scan of depth O(log L); a GRU is
 the solution of an equation in all its states, which Newton's method solves in a
-few such scans. `layers.recurrence` has the equations and papers. A decode step
-costs the same at every slot, and a state a slot is kept, so that drafts can be
-rewound.
+few such scans. `layers.recurrence` has the equations and papers. A step of the
+derived decode path costs the same at every slot.
 """
 
+import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from parallel_ar import model, partition
+from parallel_ar.decode import Decode, derive_decode
 from parallel_ar.layers import recurrence
 from parallel_ar.layers import remat as remat_policies
 from parallel_ar.models.sequence import sequence_model
@@ -36,9 +38,7 @@ class Block(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(
-    self, y_LN: Array, slots_L: Array, states: Array | None
-  ) -> tuple[Array, Array | None]:
+  def __call__(self, y_LN: Array) -> Array:
     width = y_LN.shape[-1]
     layer = recurrence.Recurrence(
       self.cell,
@@ -51,15 +51,13 @@ class Block(nn.Module):
       name='recurrence',
     )
     z = nn.LayerNorm(dtype=self.dtype, name='norm_recurrence')(y_LN)
-    cache = states
-    z, states = layer(z, slots_L, states)
-    z = nn.Dense(width, dtype=self.dtype, name='out')(z)
-    y_LN = partition.over_slots(y_LN + z, cache)
+    z = nn.Dense(width, dtype=self.dtype, name='out')(layer(z))
+    y_LN = partition.over_slots(y_LN + z, None)
     z = nn.LayerNorm(dtype=self.dtype, name='norm_mlp')(y_LN)
     z = nn.Dense(self.mlp_features, dtype=self.dtype, name='up')(z)
-    z = partition.over_slots(z, cache, 'tensor')
+    z = partition.over_slots(z, None, 'tensor')
     z = nn.Dense(width, dtype=self.dtype, name='down')(nn.gelu(z))
-    return partition.over_slots(y_LN + z, cache), states
+    return partition.over_slots(y_LN + z, None)
 
 
 class Recurrent(nn.Module):
@@ -77,13 +75,11 @@ class Recurrent(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(
-    self, y_LN: Array, slots_L: Array, context: Context, cache: Any
-  ) -> tuple[Array, Any]:
+  def __call__(self, y_LN: Array, context: Context) -> Array:
     del context  # joined y_0
-    block, kept = remat_policies.remat(Block, self.remat), []
+    block = remat_policies.remat(Block, self.remat)
     for l in range(self.layers):
-      y_LN, states = block(
+      y_LN = block(
         self.cell,
         self.state_features,
         self.mlp_features,
@@ -93,13 +89,8 @@ class Recurrent(nn.Module):
         self.tolerance,
         self.dtype,
         name=f'block_{l}',
-      )(y_LN, slots_L, None if cache is None else cache[l])
-      kept.append(states)
-    return nn.LayerNorm(dtype=self.dtype, name='norm')(y_LN), tuple(kept)
-
-  def empty(self, length: int) -> tuple[Array, ...]:
-    """States before slot 0."""
-    return (jnp.zeros((length, self.state_features)),) * self.layers
+      )(y_LN)
+    return nn.LayerNorm(dtype=self.dtype, name='norm')(y_LN)
 
 
 def recurrent(
@@ -152,28 +143,48 @@ def recurrent(
     ValueError: a cell or an evaluation that does not fit, or a rank with ties.
   """
   recurrence.check(cell, evaluation)
-  body = Recurrent(
-    cell,
-    layers,
-    state_features or features,
-    mlp_features or 2 * features,
-    evaluation,
-    chunk,
-    damping,
-    tolerance,
-    remat,
-    dtype,
-  )
-  newton = evaluation in ('deer', 'quasi_deer')
-  return sequence_model(
-    body,
-    event=event,
-    num_values=num_values,
-    rank=rank,
-    features=features,
-    num_classes=num_classes,
-    context_size=context_size,
-    dtype=dtype,
-    name='recurrent',
-    causality='rounding' if newton else 'exact',
+
+  def record(evaluation: recurrence.Evaluation) -> model.AutoregressiveModel:
+    body = Recurrent(
+      cell,
+      layers,
+      state_features or features,
+      mlp_features or 2 * features,
+      evaluation,
+      chunk,
+      damping,
+      tolerance,
+      remat,
+      dtype,
+    )
+    newton = evaluation in ('deer', 'quasi_deer')
+    return sequence_model(
+      body,
+      event=event,
+      num_values=num_values,
+      rank=rank,
+      features=features,
+      num_classes=num_classes,
+      context_size=context_size,
+      dtype=dtype,
+      name='recurrent',
+      causality='rounding' if newton else 'exact',
+    )
+
+  made = record(evaluation)
+  if evaluation == 'scan':
+    return made
+  return dataclasses.replace(made, decode=_step_by_step(record('scan')))
+
+
+def _step_by_step(plain: model.AutoregressiveModel) -> Decode:
+  """The derived path of the plain loop, for a pass that is evaluated otherwise.
+
+  Of Newton's method nothing can be cut, and of a tree less than of a loop.
+  """
+  path = functools.partial(derive_decode, plain)
+  return Decode(
+    init=lambda params, context: path().init(params, context),
+    extend=lambda params, *args: path().extend(params, *args),
+    rewind=lambda cache, k: path().rewind(cache, k),
   )

@@ -4,13 +4,8 @@
   logits[k] = W' body(y_0)[k]
 
 where h is the context, if there is one, and row k of the body's output reads
-rows <= k. A body is a Linen module
-
-  body(y_LN, slots_L, context, cache) -> (y_LN, cache)
-
-called on all slots with cache None, or on the next slots with a cache, and
-`body.empty(D)` is the cache before slot 0. One code serves the pass and the
-decode path.
+rows <= k. A body is a Linen module, body(y_LN, context) -> y_LN, of all slots.
+The decode path is derived from that pass.
 """
 
 from collections.abc import Sequence
@@ -22,9 +17,8 @@ from flax import linen as nn
 
 from parallel_ar import heads, model, order, partition
 from parallel_ar.adapters import linen
-from parallel_ar.decode import Decode
 from parallel_ar.layers import embedding
-from parallel_ar.types import Array, ArrayLike, Context, Params
+from parallel_ar.types import Array, ArrayLike, Context
 
 
 class SequenceModel(nn.Module):
@@ -37,32 +31,25 @@ class SequenceModel(nn.Module):
   body: Any
   dtype: Any
 
+  @nn.compact
   def __call__(self, x: Array, context: Context) -> Array:
     """One pass: float[E, V]."""
     slots = np.asarray(self.slots)
-    previous = x.reshape(-1)[np.roll(slots, 1)]  # slot 0 reads none
-    every = jnp.arange(slots.size)
-    logits, _ = self.extend(previous, every, context, None)
-    logits = order.to_positions(logits, slots)
-    return logits.reshape(*x.shape, self.num_values)
-
-  @nn.compact
-  def extend(
-    self, previous_L: Array, slots_L: Array, context: Context, cache: Any
-  ) -> tuple[Array, Any]:
-    """Logits of the slots, whose inputs are the symbols one slot before."""
+    previous_L = x.reshape(-1)[np.roll(slots, 1)]  # slot 0 reads none
     embed = nn.Embed(
       self.num_values, self.features, dtype=self.dtype, name='embed'
     )
     normal = nn.initializers.normal(0.02)
     start = self.param('start', normal, (self.features,), jnp.float32)
     first = start.astype(self.dtype)
-    y_LN = jnp.where((slots_L == 0)[:, None], first, embed(previous_L))
+    is_first = np.arange(slots.size) == 0
+    y_LN = jnp.where(is_first[:, None], first, embed(previous_L))
     add = embedding.AddContext(self.num_classes, self.dtype, name='context')
-    y_LN = partition.over_slots(add(y_LN, context), cache)
-    y_LN, cache = self.body(y_LN, slots_L, context, cache)
+    y_LN = partition.over_slots(add(y_LN, context), None)
+    y_LN = self.body(y_LN, context)
     logits = nn.Dense(self.num_values, dtype=self.dtype, name='logits')(y_LN)
-    return logits.astype(jnp.float32), cache
+    logits = order.to_positions(logits.astype(jnp.float32), slots)
+    return logits.reshape(*x.shape, self.num_values)
 
 
 def sequence_model(
@@ -93,7 +80,7 @@ def sequence_model(
     causality: of the body's pass.
 
   Returns:
-    The model, of depth D, with a decode path.
+    The model, of depth D.
 
   Raises:
     ValueError: a rank with ties.
@@ -114,27 +101,12 @@ def sequence_model(
     dtype=dtype,
   )
 
-  def init(params: Params, context: Context) -> Any:
-    del params
-    return body.empty(rank.size), context
-
-  def extend(params: Params, cache: Any, k: Any, previous: Any) -> Any:
-    kept, context = cache
-    slots = k + jnp.arange(previous.shape[0])
-    logits, kept = module.apply(
-      {'params': params}, previous, slots, context, kept, method='extend'
-    )
-    return logits, (kept, context)
-
-  made = linen.from_linen(
+  return linen.from_linen(
     module,
     event=tuple(event),
     rank=rank,
     head=heads.categorical(num_values),
     context=embedding.context_spec(num_classes, context_size),
-    # What stands beyond slot k is written again before it is read.
-    decode=Decode(init, extend, lambda cache, k: cache),
     causality=causality,
     name=name,
   )
-  return made

@@ -6,7 +6,8 @@
 
 With dilations 1, 2, 4, ..., 2^(L-1) a stack of kernel size 2 reads 2^L slots.
 Sound is quantized by the mu-law of `data.audio`; any sequence of symbols will
-do. A decode step costs one slot of every layer, whatever the length.
+do. A step of the derived decode path costs one slot of every layer, at any
+length.
 
 References:
   van den Oord et al.: WaveNet: a generative model for raw audio. 2016, eq. 1 to
@@ -28,7 +29,7 @@ from parallel_ar.types import Array, ArrayLike, Context
 
 
 class Layer(nn.Module):
-  """One gated layer: (y', its share of the skips, history)."""
+  """One gated layer: (y', its share of the skips)."""
 
   features: int
   skip_features: int
@@ -39,19 +40,16 @@ class Layer(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(
-    self, y_LN: Array, slots_L: Array, context: Context, history: Array | None
-  ) -> tuple[Array, Array, Array | None]:
+  def __call__(self, y_LN: Array, context: Context) -> tuple[Array, Array]:
     conv = dilated.DilatedConv(
       2 * self.features, self.size, self.dilation, self.dtype, name='conv'
     )
-    z_LN, history = conv(y_LN, slots_L, history)
     add = embedding.AddContext(self.num_classes, self.dtype, name='context')
-    z_LN = gate(add(z_LN, context))
+    z_LN = gate(add(conv(y_LN), context))
     skip = nn.Dense(self.skip_features, dtype=self.dtype, name='skip')(z_LN)
     if not self.last:  # after the last layer only the skips are read
       y_LN = y_LN + nn.Dense(self.features, dtype=self.dtype, name='out')(z_LN)
-    return y_LN, skip, history
+    return y_LN, skip
 
 
 class WaveNet(nn.Module):
@@ -67,14 +65,12 @@ class WaveNet(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(
-    self, y_LN: Array, slots_L: Array, context: Context, cache: Any
-  ) -> tuple[Array, Any]:
+  def __call__(self, y_LN: Array, context: Context) -> Array:
     layer = remat_policies.remat(Layer, self.remat)
     count = self.layers * self.stacks
-    total, kept = jnp.zeros((), self.dtype), []
+    total = jnp.zeros((), self.dtype)
     for l in range(count):
-      y_LN, skip, history = layer(
+      y_LN, skip = layer(
         self.features,
         self.skip_features,
         self.size,
@@ -83,16 +79,10 @@ class WaveNet(nn.Module):
         l == count - 1,
         self.dtype,
         name=f'layer_{l}',
-      )(y_LN, slots_L, context, None if cache is None else cache[l])
+      )(y_LN, context)
       total = total + skip
-      kept.append(history)
     out = nn.Dense(self.skip_features, dtype=self.dtype, name='head')
-    return nn.relu(out(nn.relu(total))), tuple(kept)
-
-  def empty(self, length: int) -> tuple[Array, ...]:
-    """Histories before slot 0."""
-    history = jnp.zeros((length, self.features), self.dtype)
-    return (history,) * (self.layers * self.stacks)
+    return nn.relu(out(nn.relu(total)))
 
 
 def wavenet(
