@@ -137,6 +137,7 @@ class TestBits:
     indexed = head._replace(
       log_prob=lambda dist, x: head.log_prob(dist['logits'], x),
       pick=lambda dist, noise: head.pick(dist['logits'], noise),
+      parts=None,  # its functions take the dist as it is
     )
 
     def fn(params, x, context):
