@@ -152,8 +152,15 @@ class Derived:
     return self._classes[n, room]
 
   def environment(self, params: Params, context: Context) -> dict[Array, Any]:
-    """Parameters and context, by the array they are."""
-    known = dict(zip(self.params, jax.tree.leaves(params), strict=True))
+    """Parameters and context, by the array they are.
+
+    They may come in another precision than `model.init` gives, bfloat16 say.
+    The operations are those of the precision that was traced.
+    """
+    known = {
+      v: jnp.asarray(leaf, v.dtype)
+      for v, leaf in zip(self.params, jax.tree.leaves(params), strict=True)
+    }
     known.update(zip(self.context, jax.tree.leaves(context), strict=True))
     return known
 

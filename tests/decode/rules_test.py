@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from parallel_ar import heads, model, order
+from parallel_ar import heads, model, models, order, samplers
 from parallel_ar.analysis import explain
 from parallel_ar.decode import derive
 from parallel_ar.decode.schedule import NotCausal
@@ -272,3 +272,17 @@ def test_other_orders(order_of):
     init=made.init,
   )
   assert max(_differences(made, (1, 2))) < 1e-5
+
+
+@pytest.mark.parametrize('evaluation', ['scan', 'chunked'])
+def test_parameters_in_another_precision(evaluation):
+  net = models.recurrent(
+    event=(5,), num_values=3, features=8, evaluation=evaluation
+  )
+  params = jax.tree.map(
+    lambda p: p.astype('bfloat16'), net.init(jax.random.key(0))
+  )
+  keys = jax.random.split(jax.random.key(1), 4)
+  got = samplers.cached(net)(params, keys)
+  want = samplers.ancestral(net)(params, keys)
+  np.testing.assert_array_equal(got.x, want.x)
