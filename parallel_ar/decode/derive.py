@@ -5,6 +5,7 @@ The pass is traced; `schedule` says when each entry can and must be computed,
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from parallel_ar.decode import cuts as cutting
 from parallel_ar.decode import rows, rules
 from parallel_ar.decode.facts import HUGE
 from parallel_ar.decode.plan import Border, Class, Layouts, border
-from parallel_ar.decode.record import Decode, recompute_decode
+from parallel_ar.decode.record import Blocks, Decode, recompute_decode
 from parallel_ar.decode.run import Run
 from parallel_ar.decode.schedule import NotCausal, Readiness, Schedule
 from parallel_ar.memo import once
@@ -36,25 +37,67 @@ def derive_decode(model: Any) -> Decode:
     yet, as far as can be seen, it is `recompute_decode`: right, and one full
     pass for each block.
   """
-  found = derived(model)
-  if found is None:
-    return recompute_decode(model)
-  path: Decode = once(model, 'derive_decode', found.decode)
+  path: Decode = once(model, 'derive_decode', lambda: _path(model))
   return path
 
 
-def derived(model: Any) -> 'Derived | None':
-  """The plan behind `derive_decode`, the same one at every call."""
+def _path(model: Any) -> Decode:
+  """Takes the plan of the precision that the parameters come in."""
+  own = derived(model)
+  if own is None:
+    return recompute_decode(model)
+  of = lambda params: derived(model, params) or own
+  blocks = None
+  if own.blocks is not None:
+
+    def rows(params: Params) -> Blocks:
+      found = of(params).blocks
+      assert found is not None
+      return found
+
+    blocks = Blocks(
+      own.blocks.size,
+      lambda params, context: rows(params).init(params, context),
+      lambda params, *rest: rows(params).begin(params, *rest),
+      lambda params, *rest: rows(params).conditionals(params, *rest),
+      lambda params, given: rows(params).start(params, given),
+      lambda params, *rest: rows(params).extend(params, *rest),
+    )
+  return Decode(
+    lambda params, context: of(params).init(params, context),
+    lambda params, *rest: of(params).extend(params, *rest),
+    rewind=lambda cache, k: cache,
+    blocks=blocks,
+  )
+
+
+def derived(model: Any, params: Params = None) -> 'Derived | None':
+  """The plan behind `derive_decode`, the same one at every call.
+
+  Args:
+    model: an `AutoregressiveModel`.
+    params: its parameters, for their dtypes; those of `model.init` by default.
+
+  Returns:
+    The plan; None where the pass seems to read what is not known yet.
+  """
+  init = jax.eval_shape(model.init, jax.random.key(0))
+  leaves = jax.tree.leaves(init if params is None else params)
+  dtypes = tuple(leaf.dtype for leaf in leaves)
 
   def make() -> Derived | None:
+    given = zip(jax.tree.leaves(init), dtypes, strict=True)
+    specs = [jax.ShapeDtypeStruct(s.shape, dtype) for s, dtype in given]
+    tree = jax.tree.unflatten(jax.tree.structure(init), specs)
     try:
       # It is kept, and may be asked for under one mesh and used under another.
-      found: Derived = partition.alone(Derived)(model)
+      found: Derived = partition.alone(Derived)(model, tree)
       return found
     except NotCausal:
       return None
 
-  plan: Derived | None = once(model, 'derived', make)
+  wide = jax.config.jax_enable_x64  # type: ignore[attr-defined]
+  plan: Derived | None = once(model, ('derived', dtypes, wide), make)
   return plan
 
 
@@ -79,12 +122,13 @@ class Cache:
 class Derived:
   """A model's pass, its schedule, and the programs of its steps."""
 
-  def __init__(self, model: Any):
-    """Traces the pass and plans the steps."""
+  def __init__(self, model: Any, params: Any = None):
+    """Traces the pass and plans the steps; `params` has shapes and dtypes."""
     self.model = model
     self.slots = order.slots(model.rank)
     self.num = len(self.slots)
-    params = jax.eval_shape(model.init, jax.random.key(0))
+    if params is None:
+      params = jax.eval_shape(model.init, jax.random.key(0))
     self.tree = jax.tree.structure(
       jax.eval_shape(model.conditionals, params, model.event, model.context)
     )
@@ -152,15 +196,8 @@ class Derived:
     return self._classes[n, room]
 
   def environment(self, params: Params, context: Context) -> dict[Array, Any]:
-    """Parameters and context, by the array they are.
-
-    They may come in another precision than `model.init` gives, bfloat16 say.
-    The operations are those of the precision that was traced.
-    """
-    known = {
-      v: jnp.asarray(leaf, v.dtype)
-      for v, leaf in zip(self.params, jax.tree.leaves(params), strict=True)
-    }
+    """Parameters and context, by the array they are."""
+    known = dict(zip(self.params, jax.tree.leaves(params), strict=True))
     known.update(zip(self.context, jax.tree.leaves(context), strict=True))
     return known
 
@@ -259,11 +296,10 @@ class Derived:
     (cache, _), dist = jax.lax.scan(step, (cache, k), previous)
     return dist, cache
 
-  def decode(self) -> Decode:
-    """The record."""
-    blocks = None
+  @functools.cached_property
+  def blocks(self) -> Blocks | None:
+    """The path by rows, where the slots come in rows."""
     size = rows.size_of(self.slots, self.model.rank.shape)
-    if size and not self.schedule.full and not self.schedule.items:
-      blocks = rows.Rows(self, size).blocks()
-    keep = lambda cache, k: cache
-    return Decode(self.init, self.extend, rewind=keep, blocks=blocks)
+    if not size or self.schedule.full or self.schedule.items:
+      return None
+    return rows.Rows(self, size).blocks()

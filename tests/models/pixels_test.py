@@ -74,17 +74,13 @@ class TestInitFromData:
 
   def outputs(self, model):
     """Mean and deviation of every `Shifted` layer on a batch, by name."""
-    (cell,) = (
-      c.cell_contents
-      for c in model.conditionals.__closure__
-      if hasattr(c.cell_contents, 'apply')
-    )
+    _, network = model.init_from_data.args
     shifted = lambda module, method: (
       isinstance(module, gated.Shifted) and method == '__call__'
     )
 
     def one(params, x):
-      _, seen = cell.apply(
+      _, seen = network.apply(
         {'params': params}, x, None, capture_intermediates=shifted
       )
       return seen['intermediates']
