@@ -167,6 +167,14 @@ class TestJson:
     ]
     assert configuration.differences(old, old) == []
 
+  def test_an_empty_section_is_an_absent_one(self):
+    """A record that is older than a section is no other config."""
+    old, new = {'a': 1}, {'a': 1, 'options': {}}
+    assert configuration.differences(old, new) == []
+    assert configuration.differences(new, old) == []
+    (line,) = configuration.differences(old, {'a': 1, 'options': {'b': 2}})
+    assert line == 'options: absent -> {"b": 2}'
+
 
 class TestRunDirectory:
   def test_replace_leaves_no_draft(self, tmp_path):
