@@ -11,17 +11,12 @@ the runs differ; nats of the best validation and of the test split. States:
 
 import csv
 import io
-import json
 import math
-import os
-import pathlib
-from collections.abc import Iterator
-from typing import Any, NamedTuple
 
 from absl import flags
 
-from experiments import entry, options
-from parallel_ar.training import configuration, identity, owner, run_directory
+from experiments import entry, listing, options
+from parallel_ar.training import run_directory
 
 _UNDER = flags.DEFINE_string('under', 'runs', 'Where the runs lie.')
 _SORT = flags.DEFINE_enum(
@@ -30,28 +25,6 @@ _SORT = flags.DEFINE_enum(
 _OUT = options.define_output(
   'out', 'Also write all fields that differ, as CSV.', ['.csv']
 )
-_MOST_FIELDS = 8  # that a line on the terminal shows
-_MOST_BYTES = 1 << 28  # of a metrics.jsonl
-
-
-class Run(NamedTuple):
-  """One line.
-
-  Attributes:
-    name: its path below --under.
-    fields: path -> value, of its config.
-    step: of its last record.
-    valid: least nats on validation; nan where there is none.
-    test: nats of its result; nan where there is none.
-    state: see the module.
-  """
-
-  name: str
-  fields: dict[str, Any]
-  step: int
-  valid: float
-  test: float
-  state: str
 
 
 def main() -> None:
@@ -59,7 +32,7 @@ def main() -> None:
   under = run_directory.resolve(_UNDER.value)
   if not under.is_dir():
     raise ValueError(f'--under={under}: there is no such directory.')
-  runs = [read(path, under) for path in _found(under)]
+  runs = [listing.read(path, under) for path in listing.found(under)]
   if not runs:
     raise ValueError(
       f'No run lies below {under}: a run is a directory with a config.json, as '
@@ -70,8 +43,8 @@ def main() -> None:
     for kind in ('valid', 'test')
   }
   runs.sort(key=key[_SORT.value])
-  differing = differences(runs)
-  for line in table(runs, differing):
+  differing = listing.differences(runs)
+  for line in listing.table(runs, differing):
     print(line)
   if _OUT.value:
     text = io.StringIO(newline='')
@@ -82,100 +55,6 @@ def main() -> None:
       writer.writerow([run.name, run.state, *run[2:5], *own])
     run_directory.replace(_OUT.value, text.getvalue())
     print(f'all fields: {_OUT.value}')
-
-
-def _found(under: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Directories with a config.json, none inside another."""
-  for folder, inner, files in os.walk(under):
-    inner.sort()
-    if 'config.json' in files:
-      inner.clear()
-      yield pathlib.Path(folder)
-
-
-def read(path: pathlib.Path, under: pathlib.Path) -> Run:
-  """What the files of a run say; nothing is imported, locked or changed."""
-  name = str(path.relative_to(under)) if path != under else path.name
-  try:
-    config = configuration.from_json(configuration.read(path / 'config.json'))
-    fields = dict(_flat(configuration.to_json(config)))
-  except (ValueError, OSError):
-    return Run(name, {}, 0, math.nan, math.nan, 'unreadable')
-  step, valid = _progress(path / 'metrics.jsonl')
-  test = _result(path / 'result.json')
-  if test is not None:
-    return Run(name, fields, step, valid, test, 'done')
-  return Run(name, fields, step, valid, math.nan, owner.state(path))
-
-
-def differences(runs: list[Run]) -> list[str]:
-  """The fields that not all runs agree on, but for those that change nothing.
-
-  Steps and the choice of a checkpoint are among them.
-  """
-  readable = [run.fields for run in runs if run.fields]
-  paths = dict.fromkeys(path for fields in readable for path in fields)
-  return [
-    path
-    for path in paths
-    if path not in identity.FREE
-    and len({json.dumps(fields.get(path)) for fields in readable}) > 1
-  ]
-
-
-def table(runs: list[Run], differing: list[str]) -> Iterator[str]:
-  """The lines of the table."""
-  rows = [('run', 'state', 'step', 'valid', 'test', 'what differs')]
-  for run in runs:
-    of = run.fields.get('train.steps')
-    words = [f'{p}={run.fields[p]}' for p in differing if p in run.fields]
-    if len(words) > _MOST_FIELDS:
-      more = f'and {len(words) - _MOST_FIELDS} more: --out=x.csv'
-      words = [*words[:_MOST_FIELDS], more]
-    step = f'{run.step}/{of}' if of else '-'
-    nats = [f'{n:.4f}' if n == n else '-' for n in (run.valid, run.test)]
-    valid, test = nats
-    rows.append((run.name, run.state, step, valid, test, ' '.join(words)))
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  for row in rows:
-    cells = [cell.ljust(w) for cell, w in zip(row, widths, strict=True)]
-    yield '  '.join(cells).rstrip()
-
-
-def _flat(data: Any, path: str = '') -> Iterator[tuple[str, Any]]:
-  if not isinstance(data, dict):
-    yield path, data
-    return
-  for key, value in data.items():
-    yield from _flat(value, f'{path}.{key}' if path else key)
-
-
-def _progress(path: pathlib.Path) -> tuple[int, float]:
-  """The last step and the least nats on validation."""
-  step, valid = 0, math.nan
-  try:
-    if path.stat().st_size > _MOST_BYTES:
-      return step, valid
-    lines = path.read_bytes().splitlines()
-  except OSError:
-    return step, valid
-  for line in lines:
-    try:
-      record = json.loads(line)
-      step = max(step, int(record['step']))
-      if record['kind'] == 'valid':
-        nats = float(record['nats'])
-        valid = nats if math.isnan(valid) else min(valid, nats)
-    except (ValueError, KeyError, TypeError):
-      continue  # the end of a line that is being written
-  return step, valid
-
-
-def _result(path: pathlib.Path) -> float | None:
-  try:
-    return float(configuration.read(path)['numbers']['nats']['value'])
-  except (OSError, ValueError, KeyError, TypeError):
-    return None
 
 
 if __name__ == '__main__':

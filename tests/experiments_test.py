@@ -127,6 +127,7 @@ def test_a_refusal_is_one_paragraph_and_exit_code_1():
   assert 'Traceback' not in done.stderr and not done.stdout
 
 
+@pytest.mark.slow
 def test_table_of_samplers(tmp_path):
   """A tiny run, then the table: every sampler, equal integers."""
   run = functools.partial(

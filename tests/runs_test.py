@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments import runs
+from experiments import listing
 from parallel_ar.training import configuration, owner
 from tests import options_test
 
@@ -37,7 +37,7 @@ def folder(tmp_path):
 
 
 def states(folder):
-  found = [runs.read(path, folder) for path in runs._found(folder)]
+  found = [listing.read(path, folder) for path in listing.found(folder)]
   return {run.name: run for run in found}
 
 
@@ -51,9 +51,9 @@ def test_what_the_files_say(folder):
   }
   assert found['a'][2:5] == (10, 2.5, 2.25)
   assert found['sweep/b'].valid == 2.0
-  fields = runs.differences(list(found.values()))
+  fields = listing.differences(list(found.values()))
   assert fields == ['model.name', 'optimizer.learning_rate']
-  head, a, *_ = runs.table(list(found.values()), fields)
+  head, a, *_ = listing.table(list(found.values()), fields)
   assert head.split() == 'run state step valid test what differs'.split()
   assert (
     a.split()

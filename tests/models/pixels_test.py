@@ -27,6 +27,7 @@ def build(request):
   return BUILDERS[request.param]
 
 
+@pytest.mark.slow
 def test_three_resolutions_of_odd_sizes_decode_as_the_pass_does():
   """A row of the coarsest level stands for four, and the last is cut."""
   model = BUILDERS['pixelcnn_pp'](event=(5, 3, 1), resolutions=3)
