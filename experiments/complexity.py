@@ -31,6 +31,7 @@ from experiments.tables import report
 from parallel_ar import likelihood, models, samplers
 from parallel_ar.analysis import complexity, timing
 from parallel_ar.model import AutoregressiveModel
+from parallel_ar.samplers import path
 from parallel_ar.testing import case as cases
 
 _FAMILIES = flags.DEFINE_list(
@@ -167,7 +168,7 @@ def measure(family: str, model: AutoregressiveModel, n: int, b: int) -> Row:
   passes = functools.partial(_passes, model, few)
   programs['full'] = report.compile_program(passes, case.params, x)[0]
   draw = None
-  if model.decode is not None:
+  if path.KINDS[path.choose(model).kind] != 'recomputed':
     keys = jax.random.split(jax.random.key(1), b)
     sampler = samplers.cached(model, verify=False)
     draw = lambda params, keys: sampler(params, keys).x

@@ -352,8 +352,8 @@ def maf(length=6, hidden=10):
   degrees = np.arange(hidden) % (length - 1)
   into = degrees[:, None] >= np.arange(length)[None]
   out = np.arange(length)[:, None] > degrees[None]
-  shapes = {'a': (hidden, length), 'm': (length, hidden)}
-  shapes |= {'s': (length, hidden), 'b': (hidden,)}
+  out_of = (length, hidden)
+  shapes = {'m': out_of, 's': out_of, 'a': (hidden, length), 'b': (hidden,)}
 
   def conditionals(params, x, context):
     y = jax.nn.relu((params['a'] * into) @ x + params['b'])
@@ -373,8 +373,11 @@ def maf(length=6, hidden=10):
 
 def pixelcnn(side=3, values=3, channels=4):
   """Masked 3x3 convolutions of an image, type A and then type B."""
-  shapes = {'a': (3, 3, 1, channels), 'b': (3, 3, channels, channels)}
-  shapes |= {'o': (channels, values)}
+  shapes = {
+    'a': (3, 3, 1, channels),
+    'b': (3, 3, channels, channels),
+    'o': (channels, values),
+  }
 
   def conv(x, kernel, own):
     taps = np.ones((3, 3, 1, 1), np.float32)

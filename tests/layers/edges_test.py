@@ -27,8 +27,8 @@ def test_gates_that_are_shut_or_open(cell, evaluation):
 
   def run(dtype):
     layer = Recurrence(cell, 1, evaluation, dtype=dtype)
-    x, slots = jnp.ones((3, 1), dtype), jnp.arange(3)
-    params = layer.init(jax.random.key(0), x, slots)
+    x = jnp.ones((3, 1), dtype)
+    params = layer.init(jax.random.key(0), x)
     params = jax.tree.map(lambda a: a.astype(dtype), params)
     bias = params['params']['gates']['bias']
     count = bias.size - 1  # all but the last are gates
@@ -38,9 +38,7 @@ def test_gates_that_are_shut_or_open(cell, evaluation):
       params['params']['gates']['kernel'] = (
         jnp.zeros((1, bias.size), dtype) + 0.3
       )
-      return (
-        layer.apply(params, x, slots)[0] * jnp.arange(1, 4)[:, None]
-      ).sum()
+      return (layer.apply(params, x) * jnp.arange(1, 4)[:, None]).sum()
 
     both = jax.jit(jax.vmap(jax.value_and_grad(loss, (0, 1)), (None, 0)))
     return jax.device_get(both(params, jnp.asarray(pairs, dtype)))
@@ -56,11 +54,11 @@ def test_gates_that_are_shut_or_open(cell, evaluation):
 def test_min_lstm_divides_by_the_sum_of_its_gates():
   """By hand: both shut alike is half and half, whatever they are."""
   layer = Recurrence('min_lstm', 1)
-  x, slots = jnp.zeros((1, 1)), jnp.arange(1)
-  params = layer.init(jax.random.key(0), x, slots)
+  x = jnp.zeros((1, 1))
+  params = layer.init(jax.random.key(0), x)
   for gate in (-1e4, -100.0, 0.0, 100.0):
     params['params']['gates']['bias'] = jnp.array([gate, gate, 3.0])
-    state = layer.apply(params, x, slots)[0]
+    state = layer.apply(params, x)
     np.testing.assert_allclose(state, 1.5, rtol=1e-6)
 
 
