@@ -122,6 +122,23 @@ class Indices:
       return index.table
     return np.broadcast_to(np.arange(size, dtype=np.int32), (self.steps, size))
 
+  def numbers(self, cut: Sequence[Any], dims: Sequence[int]) -> np.ndarray:
+    """The entries of a box in row-major order of `dims`, int[K, M]."""
+    flat = np.zeros((self.steps, 1), np.int64)
+    for index, n in zip(cut, dims, strict=True):
+      table = self.places(index, n)
+      flat = (flat[:, :, None] * n + table[:, None]).reshape(self.steps, -1)
+    return flat
+
+  def positions(self, index: Index | None, size: int) -> np.ndarray:
+    """Where each place of an axis stands among the places, int[K, size]."""
+    table = self.places(index, size)
+    found = np.zeros((self.steps, size), np.int64)
+    rows = np.arange(self.steps)[:, None]
+    # The first of equal places: later assignments win.
+    found[rows, table[:, ::-1]] = np.arange(table.shape[1])[::-1]
+    return found
+
   def project(
     self, flat: np.ndarray, dims: Sequence[int]
   ) -> tuple[list[Any], np.ndarray | None]:
@@ -144,16 +161,10 @@ class Indices:
       present = np.zeros((self.steps, n), bool)
       present[rows, at] = True
       index = self.covering(present)
-      table = self.places(index, n)
-      position = np.zeros((self.steps, n), np.int64)
-      position[rows, table[:, ::-1]] = np.arange(table.shape[1])[::-1]
-      where = where * table.shape[1] + position[rows, at]
+      size = n if index is None else index.size
+      where = where * size + self.positions(index, n)[rows, at]
       axes.append(index)
-    box = int(
-      np.prod(
-        [self.places(i, n).shape[1] for i, n in zip(axes, dims, strict=True)]
-      )
-    )
+    box = int(np.prod(sizes(tuple(axes), tuple(dims))))
     if flat.shape[1] == box and (where == np.arange(box)).all():
       return axes, None
     return axes, where

@@ -1,7 +1,8 @@
 """The incremental program of any model, derived from its one pass.
 
 The pass is traced; `schedule` says when each entry can and must be computed,
-`step` what a step computes and keeps. See docs/derived_cache.md.
+`plan` what a step computes and keeps; `run` runs it, and `rows` does so row by
+row. See docs/derived_cache.md.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import numpy as np
 from parallel_ar import order, partition
 from parallel_ar.decode import cuts as cutting
 from parallel_ar.decode import rows, rules
+from parallel_ar.decode.cuts import Cut
 from parallel_ar.decode.facts import HUGE
 from parallel_ar.decode.plan import Border, Class, Layouts, border
 from parallel_ar.decode.record import Blocks, Decode, recompute_decode
@@ -81,22 +83,23 @@ def derived(model: Any, params: Params = None) -> 'Derived | None':
   Returns:
     The plan; None where the pass seems to read what is not known yet.
   """
-  init = jax.eval_shape(model.init, jax.random.key(0))
-  leaves = jax.tree.leaves(init if params is None else params)
-  dtypes = tuple(leaf.dtype for leaf in leaves)
+  wide = jax.config.jax_enable_x64  # type: ignore[attr-defined]
+  if params is None:
+    init = lambda: jax.eval_shape(model.init, jax.random.key(0))
+    params = once(model, ('parameters', wide), init)
+  dtypes = tuple(leaf.dtype for leaf in jax.tree.leaves(params))
 
   def make() -> Derived | None:
-    given = zip(jax.tree.leaves(init), dtypes, strict=True)
-    specs = [jax.ShapeDtypeStruct(s.shape, dtype) for s, dtype in given]
-    tree = jax.tree.unflatten(jax.tree.structure(init), specs)
+    spec = lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype)
     try:
       # It is kept, and may be asked for under one mesh and used under another.
-      found: Derived = partition.alone(Derived)(model, tree)
+      found: Derived = partition.alone(Derived)(
+        model, jax.tree.map(spec, params)
+      )
       return found
     except NotCausal:
       return None
 
-  wide = jax.config.jax_enable_x64  # type: ignore[attr-defined]
   plan: Derived | None = once(model, ('derived', dtypes, wide), make)
   return plan
 
@@ -110,25 +113,21 @@ class Cache:
     kept: arrays of the pass, the event first, in the order of the plan.
     fixed: arrays that read no value.
     context: of the example.
-    room: slots that there is room for; 0 for all.
   """
 
   kept: tuple[Any, ...]
   fixed: tuple[Any, ...]
   context: Any
-  room: int = dataclasses.field(default=0, metadata={'static': True})
 
 
 class Derived:
   """A model's pass, its schedule, and the programs of its steps."""
 
-  def __init__(self, model: Any, params: Any = None):
+  def __init__(self, model: Any, params: Any):
     """Traces the pass and plans the steps; `params` has shapes and dtypes."""
     self.model = model
     self.slots = order.slots(model.rank)
     self.num = len(self.slots)
-    if params is None:
-      params = jax.eval_shape(model.init, jax.random.key(0))
     self.tree = jax.tree.structure(
       jax.eval_shape(model.conditionals, params, model.event, model.context)
     )
@@ -152,48 +151,39 @@ class Derived:
     self.due = due(self.ready)
     self.x = x
     self.kept: list[Array] = []
-    self._classes: dict[Any, tuple[Class, list[Any]]] = {}
-    self.plan, self.leaves = self._slots(1, self.num)
+    self._classes: dict[int, tuple[Class, list[Any]]] = {}
+    self.plan, _ = self._slots(1)
     kept = [v for v in self.plan.kept if v is not x]
     self.plan.layouts.pop(x, None)
     self.kept = [x, *kept]
     self.borders = {v: border(v, self.plan.kept.get(v, ())) for v in self.kept}
     self.layouts = self.plan.layouts
-    self.fixed = self._fixed()
+    self.fixed = list(dict.fromkeys(self.plan.reads_once(self.ready.once)))
 
   def _wide(self, step: np.ndarray, v: Array) -> np.ndarray:
     """Of the positions, for an array that leads with them."""
     lead = step.ndim
     return step.reshape(step.shape + (1,) * (len(v.shape) - lead))
 
-  def _fixed(self) -> list[Array]:
-    """What `init` computes once."""
-    made = {v for op in self.ready.once for v in op.outputs}
-    read = [
-      v for i in self.plan.instructions for v, _ in i.needs if v in made
-    ] + [v for v in self.ready.outputs if v in made]
-    return list(dict.fromkeys(read))
-
-  def _slots(self, n: int, room: int) -> tuple[Class, list[Any]]:
+  def _slots(self, n: int) -> tuple[Class, list[Any]]:
     """The class of blocks of n slots, and how its conditionals are read."""
-    if (n, room) in self._classes:
-      return self._classes[n, room]
-    first = np.arange(room - n + 1)
-    low, high = first, first + n
-    probe = Class(self.schedule, low, high)
-    flat = self.slots[first[:, None] + np.arange(n)]
-    shape = self.model.rank.shape
-    axes, where = probe.project(flat, shape)
-    leaves = [
-      (v, (*axes, *(None,) * (len(v.shape) - len(axes))))
-      for v in self.ready.outputs
-    ]
-    for v, cut in leaves:
-      probe.want(v, cut)
-    if self.kept:
-      probe.also.update(self.kept)
-    self._classes[n, room] = probe, [leaves, where]
-    return self._classes[n, room]
+    if n not in self._classes:
+      first = np.arange(self.num - n + 1)
+      plan = Class(self.schedule, first, first + n)
+      flat = self.slots[first[:, None] + np.arange(n)]
+      axes, where = plan.project(flat, self.model.rank.shape)
+      plan.also.update(self.kept)
+      self._classes[n] = plan, [self.leaves(plan, axes), where]
+    return self._classes[n]
+
+  def leaves(self, plan: Class, axes: list[Any]) -> list[tuple[Array, Cut]]:
+    """The conditionals of a box of positions, to be read after a step."""
+    found = []
+    for v in self.ready.outputs:
+      cut = (*axes, *(None,) * (len(v.shape) - len(axes)))
+      plan.want(v, cut)
+      found.append((v, cut))
+    return found
 
   def environment(self, params: Params, context: Context) -> dict[Array, Any]:
     """Parameters and context, by the array they are."""
@@ -233,7 +223,7 @@ class Derived:
   ) -> tuple[Dist, Cache]:
     """Conditionals of slots k..k+n-1, see `Decode`."""
     n = previous.shape[0]
-    plan, (leaves, where) = self._slots(n, cache.room or self.num)
+    plan, (leaves, where) = self._slots(n)
     k = jnp.asarray(k, jnp.int32)
     fixed = self.environment(params, cache.context)
     fixed.update(zip(self.fixed, cache.fixed, strict=True))

@@ -6,10 +6,13 @@ costs L numbers. Everything here is NumPy.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+
+from parallel_ar.program import uniform
 
 NEVER = np.int32(1 << 29)  # a due time: no output needs the entry
 UNKNOWN = NEVER  # a ready time: the operation has no rule
@@ -42,12 +45,7 @@ class Facts:
 
 def thin(a: np.ndarray) -> np.ndarray:
   """The array with every axis along which it is the same cut to length 1."""
-  for axis, n in enumerate(a.shape):
-    if n > 1:
-      first = a.take([0], axis)
-      if (a == first).all():
-        a = first
-  return a
+  return uniform.thin(uniform.pressed(a))
 
 
 def some(flags: Any) -> Any:
@@ -71,32 +69,26 @@ def of_constant(value: Any) -> Facts:
   return Facts(None, some(thin(zero)), some(thin(~zero)), low)
 
 
+def _all_of(join: np.ufunc, arrays: Iterable[Any]) -> Any:
+  there = [a for a in arrays if a is not None]
+  return functools.reduce(join, there) if there else None
+
+
 def most(arrays: Iterable[Any]) -> Any:
   """The maximum of those that are there."""
-  found: Any = None
-  for a in arrays:
-    if a is not None:
-      found = a if found is None else np.maximum(found, a)
-  return found
+  return _all_of(np.maximum, arrays)
 
 
 def least(arrays: Iterable[Any]) -> Any:
   """The minimum of those that are there."""
-  found: Any = None
-  for a in arrays:
-    if a is not None:
-      found = a if found is None else np.minimum(found, a)
-  return found
+  return _all_of(np.minimum, arrays)
 
 
 def every(flags: Sequence[Any]) -> Any:
   """Where all flags are set; None is nowhere."""
   if any(f is None for f in flags):
     return None
-  found = flags[0]
-  for f in flags[1:]:
-    found = found & f
-  return some(found)
+  return some(functools.reduce(np.logical_and, flags))
 
 
 def either(flags: Sequence[Any]) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 from parallel_ar.decode import cuts as cutting
 from parallel_ar.decode import rules
 from parallel_ar.decode.cuts import Cut, Index, Indices
-from parallel_ar.decode.facts import NEVER, Facts
+from parallel_ar.decode.facts import Facts
 from parallel_ar.decode.schedule import Schedule
 from parallel_ar.program.trace import Array, Op
 
@@ -69,11 +69,10 @@ class Group:
   exports: tuple[tuple[Array, Cut], ...]
 
 
-class Class:
+class Class(Indices):
   """Steps that run one program with other numbers.
 
   Attributes:
-    steps: how many there are.
     instructions: what each of them runs, in order.
     kept: arrays that are read from what earlier steps have left.
     also: further arrays that are kept, for other classes.
@@ -84,7 +83,6 @@ class Class:
     schedule: Schedule,
     low: np.ndarray,
     high: np.ndarray,
-    wanted: Iterable[tuple[Array, Cut]] = (),
   ):
     """Plans the steps at which what is due in [low[k], high[k]) is computed.
 
@@ -92,10 +90,8 @@ class Class:
       schedule: due times.
       low: int[K], of each step.
       high: int[K].
-      wanted: what is read after the step.
     """
-    self.steps = len(low)
-    self.places_of = Indices(len(low))
+    super().__init__(len(low))
     self._schedule, self._low, self._high = schedule, low, high
     self._cuts: dict[Any, Any] = {}
     self._activity: dict[int, np.ndarray] = {}
@@ -110,31 +106,11 @@ class Class:
     self._masks = self._idle()
     for op in schedule.ready.ops:
       self._plan(op)
-    for v, cut in wanted:
-      self.want(v, cut)
 
   def want(self, v: Array, cut: Cut) -> None:
     """Sees to it that a box can be read after the step."""
     self._wanted.append((v, cut))
     self.fetch(v, cut)
-
-  # What rules ask for.
-
-  def of(self, table: np.ndarray, size: int | None) -> Index | None:
-    """See `Indices.of`."""
-    return self.places_of.of(table, size)
-
-  def covering(self, present: np.ndarray) -> Index | None:
-    """See `Indices.covering`."""
-    return self.places_of.covering(present)
-
-  def places(self, index: Index | None, size: int) -> np.ndarray:
-    """See `Indices.places`."""
-    return self.places_of.places(index, size)
-
-  def project(self, flat: np.ndarray, dims: Any) -> Any:
-    """See `Indices.project`."""
-    return self.places_of.project(flat, dims)
 
   def facts(self, v: Array) -> Facts:
     """See `Readiness.facts`."""
@@ -143,7 +119,7 @@ class Class:
   def iterations(self, op: Op) -> Index | None:
     """The iterations of a recurrence that are due."""
     due = self._schedule.items[op]
-    cut = self.places_of.due(due, due.shape, self._low, self._high)
+    cut = self.due(due, due.shape, self._low, self._high)
     assert cut is not None
     return cut[0]
 
@@ -154,7 +130,7 @@ class Class:
     # Many arrays are due alike: what is found for one serves them all.
     key = due.shape, hashlib.blake2b(due.tobytes()).digest(), v.shape
     if key not in self._cuts:
-      self._cuts[key] = self.places_of.due(due, v.shape, self._low, self._high)
+      self._cuts[key] = self.due(due, v.shape, self._low, self._high)
     return self._cuts[key]
 
   def _plan(self, op: Op) -> None:
@@ -313,6 +289,14 @@ class Class:
     ]
     return dataclasses.replace(group, exports=tuple(exports))
 
+  def reads_once(self, made: Iterable[Op]) -> Iterable[Array]:
+    """What the steps read of the results of operations that are run once."""
+    once = {v for op in made for v in op.outputs}
+    for i in self.instructions:
+      yield from (v for v in self.reads(i) if v in once)
+    for v, cut in self._wanted:
+      yield from (w for w in self._through(v, cut, None) if w in once)
+
   def live(self, wanted: Iterable[Array]) -> list[Instruction]:
     """The instructions that make what is wanted."""
     needed, chosen = set(wanted), []
@@ -378,8 +362,3 @@ def border(v: Array, cuts: Iterable[Cut]) -> Border:
           max(high, int(index.table.max()) - v.shape[axis] + 1),
         )
   return tuple(found)
-
-
-def never(due: Any) -> bool:
-  """Whether nothing of an array is due."""
-  return due is None or bool((due >= NEVER).all())

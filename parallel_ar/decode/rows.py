@@ -60,32 +60,28 @@ class Rows:
     self.opening = Class(self.schedule, begins, begins + 1)
     last = begins[np.maximum(b - 1, 0)]
     self.closing = Class(self.schedule, last + 1, last + 2 * size)
-    self.slot_leaves = self._leaves(self.slot, k[:, None])
     of_rows = b[:, None] * size + np.arange(size)
-    self.row_leaves = self._leaves(self.row, of_rows)
-    x, shape = derived.x, derived.model.rank.shape
+    at_slot = self._box(self.slot, k[:, None])
+    at_row = self._box(self.row, of_rows)
+    self.slot_leaves = derived.leaves(self.slot, at_slot)
+    self.row_leaves = derived.leaves(self.row, at_row)
     before = np.where(k % size == 0, k, k - 1)
-    ends = (None,) * (len(x.shape) - len(shape))
-    self.previous = (*self._box(self.slot, before[:, None], shape), *ends)
-    self.own = (*self._box(self.row, of_rows, shape), *ends)
+    # Values: of a slot before, of a row, and of the row before.
+    ends = (None,) * (len(derived.x.shape) - derived.model.rank.ndim)
+    self.previous = (*self._box(self.slot, before[:, None]), *ends)
+    self.own = (*at_row, *ends)
     closed = of_rows[np.maximum(b - 1, 0)]
-    self.last = (*self._box(self.closing, closed, shape), *ends)
+    self.last = (*self._box(self.closing, closed), *ends)
     self._keep()
+    self._places = {
+      plan: self._at(plan) for plan in (self.slot, self.row, self.opening)
+    }
 
-  def _box(self, plan: Class, k: np.ndarray, shape: Any) -> list[Any]:
+  def _box(self, plan: Class, k: np.ndarray) -> list[Any]:
+    shape = self.derived.model.rank.shape
     axes, where = plan.project(self.derived.slots[k], shape)
     assert where is None, 'rows are boxes'
     return axes
-
-  def _leaves(self, plan: Class, k: np.ndarray) -> list[tuple[Array, Cut]]:
-    shape = self.derived.model.rank.shape
-    axes = self._box(plan, k, shape)
-    leaves = []
-    for v in self.derived.ready.outputs:
-      cut = (*axes, *(None,) * (len(v.shape) - len(axes)))
-      plan.want(v, cut)
-      leaves.append((v, cut))
-    return leaves
 
   def _keep(self) -> None:
     """What is kept between blocks, and the windows of it that a block uses."""
@@ -132,14 +128,10 @@ class Rows:
     self.shared = [v for v in needs if v not in ours]
     for plan in outer:
       plan.also.update((*self.kept, *self.windows))
-    fixed = {v for op in self.derived.ready.once for v in op.outputs}
+    once = self.derived.ready.once
     constant = [
-      v
-      for plan in (self.slot, self.row, *outer)
-      for i in plan.instructions
-      for v in plan.reads(i)
-      if v in fixed
-    ] + [v for v in self.derived.ready.outputs if v in fixed]
+      v for plan in (self.slot, self.row, *outer) for v in plan.reads_once(once)
+    ]
     self.fixed = list(dict.fromkeys(constant))
 
   def _window(self, v: Array, needs: list[tuple[Class, Cut]]) -> Cut:
@@ -192,19 +184,17 @@ class Rows:
         key = id(index), id(window), n, low
         if key not in known:
           whole = low + n + high
-          table = self.indices.places(window, whole)
-          position = np.zeros((self.count, whole), np.int64)
-          rows = np.arange(self.count)[:, None]
-          position[rows, table[:, ::-1]] = np.arange(table.shape[1])[::-1]
+          position = self.indices.positions(window, whole)
           b = np.repeat(np.arange(self.count), per)[:, None]
           places = plan.places(index, n) + low
-          known[key] = plan.of(position[b, places], table.shape[1]), index
+          size = whole if window is None else window.size
+          known[key] = plan.of(position[b, places], size), index
         found.append(known[key][0])
       return tuple(found)
 
     return place
 
-  def _open(self, v: Array, run: Run, b: Any, at: Any) -> Any:
+  def _open(self, v: Array, run: Run, b: Any) -> Any:
     """The window of an array as a block begins."""
     window, axes = self.windows[v], tuple(range(len(v.shape)))
     axes = self.layouts.get(v, axes)
@@ -216,129 +206,97 @@ class Rows:
     if (made := run.made(v)) is None:
       return a
     cut, value = made
-    own = at(v, cut)
+    own = self._places[self.opening](v, cut)
     none = [(0, 0)] * len(axes)
     value = value.transpose(axes)
     return cutting.write(a, value, tuple(own[n] for n in axes), b, none)
 
   def blocks(self) -> Blocks:
     """The record."""
-    at_slot, at_row = self._at(self.slot), self._at(self.row)
-    at_open = self._at(self.opening)
-    derived, none = (
-      self.derived,
-      {v: ((0, 0),) * len(v.shape) for v in self.windows},
-    )
-    lead = derived.model.rank.ndim
-
-    def init(params: Params, context: Context) -> _Outer:
-      known = derived.once(params, context)
-      kept = tuple(
-        derived.blank(v, self.borders[v], self.layouts) for v in self.kept
-      )
-      return _Outer(kept, tuple(known[v] for v in self.fixed), context)
-
-    def environment(params: Params, outer: Any) -> dict[Array, Any]:
-      fixed = derived.environment(params, outer.context)
-      fixed.update(zip(self.fixed, outer.fixed, strict=True))
-      return fixed
-
-    def begin(
-      params: Params, cache: _Outer, b: Any, previous: Any
-    ) -> tuple[_Outer, _Given]:
-      b = jnp.asarray(b, jnp.int32)
-      fixed = environment(params, cache)
-      kept = dict(zip(self.kept, cache.kept, strict=True))
-      x = derived.x
-      box = cutting.sizes(self.last, x.shape)
-      kept[x] = cutting.write(
-        kept[x], previous.reshape(box), self.last, b, self.borders[x]
-      )
-      close = Run(self.closing, b, fixed, kept, self.borders, self.layouts)
-      close.all(self.to_close)
-      start = Run(
-        self.opening, b, fixed, close.kept, self.borders, self.layouts
-      )
-      start.all()
-      windows = {v: self._open(v, start, b, at_open) for v in self.windows}
-      given = _Given(
-        b,
-        tuple(windows[v] for v in self.shared),
-        tuple(windows[v] for v in self.inner),
-        cache.fixed,
-        cache.context,
-      )
-      kept_now = tuple(start.kept[v] for v in self.kept)
-      return dataclasses.replace(cache, kept=kept_now), given
-
-    def values(run: Run, leaves: Any) -> Dist:
-      dist = []
-      for v, cut in leaves:
-        d = run.read(v, cut)
-        dist.append(d.reshape(-1, *v.shape[lead:]))
-      return jax.tree.unflatten(derived.tree, dist)
-
-    def at_work(given: _Given, inner: Any) -> dict[Array, Any]:
-      kept = dict(zip(self.shared, given.shared, strict=True))
-      kept.update(zip(self.inner, inner, strict=True))
-      return kept
-
-    def conditionals(params: Params, given: _Given, x: Any) -> Dist:
-      kept, event = at_work(given, given.inner), derived.x
-      box = cutting.sizes(self.own, event.shape)
-      kept[event] = cutting.write(
-        kept[event],
-        x.reshape(box),
-        at_row(event, self.own),
-        given.b,
-        none[event],
-      )
-      run = Run(
-        self.row,
-        given.b,
-        environment(params, given),
-        kept,
-        none,
-        self.layouts,
-        at_row,
-      )
-      run.all()
-      return values(run, self.row_leaves)
-
-    def extend(
-      params: Params, given: _Given, inner: Any, j: Any, previous: Any
-    ) -> tuple[Dist, Any]:
-      k = given.b * self.size + j
-      kept, event = at_work(given, inner), derived.x
-      box = cutting.sizes(self.previous, event.shape)
-      kept[event] = cutting.write(
-        kept[event],
-        previous.reshape(box),
-        at_slot(event, self.previous),
-        k,
-        none[event],
-      )
-      run = Run(
-        self.slot,
-        k,
-        environment(params, given),
-        kept,
-        none,
-        self.layouts,
-        at_slot,
-      )
-      run.all()
-      dist = jax.tree.map(lambda d: d[0], values(run, self.slot_leaves))
-      return dist, tuple(run.kept[v] for v in self.inner)
-
+    start = lambda params, given: given.inner
     return Blocks(
-      self.size,
-      init,
-      begin,
-      conditionals,
-      lambda params, given: given.inner,
-      extend,
+      self.size, self.init, self.begin, self.conditionals, start, self.extend
     )
+
+  def init(self, params: Params, context: Context) -> '_Outer':
+    """Before the first block."""
+    known = self.derived.once(params, context)
+    kept = tuple(
+      self.derived.blank(v, self.borders[v], self.layouts) for v in self.kept
+    )
+    return _Outer(kept, tuple(known[v] for v in self.fixed), context)
+
+  def begin(
+    self, params: Params, cache: '_Outer', b: Any, previous: Any
+  ) -> tuple['_Outer', '_Given']:
+    """Closes the block before, and opens block b."""
+    b = jnp.asarray(b, jnp.int32)
+    x, fixed = self.derived.x, self._fixed(params, cache)
+    kept = dict(zip(self.kept, cache.kept, strict=True))
+    value = previous.reshape(cutting.sizes(self.last, x.shape))
+    kept[x] = cutting.write(kept[x], value, self.last, b, self.borders[x])
+    close = Run(self.closing, b, fixed, kept, self.borders, self.layouts)
+    close.all(self.to_close)
+    kept = close.kept
+    start = Run(self.opening, b, fixed, kept, self.borders, self.layouts)
+    start.all()
+    windows = {v: self._open(v, start, b) for v in self.windows}
+    given = _Given(
+      b,
+      tuple(windows[v] for v in self.shared),
+      tuple(windows[v] for v in self.inner),
+      cache.fixed,
+      cache.context,
+    )
+    kept_now = tuple(start.kept[v] for v in self.kept)
+    return dataclasses.replace(cache, kept=kept_now), given
+
+  def conditionals(self, params: Params, given: '_Given', x: Any) -> Dist:
+    """Of all slots of the block, given its values."""
+    row = self.row, given.b, self.own, x
+    run = self._step(params, given, given.inner, *row)
+    return self._values(run, self.row_leaves)
+
+  def extend(
+    self, params: Params, given: '_Given', inner: Any, j: Any, previous: Any
+  ) -> tuple[Dist, Any]:
+    """Of slot j of the block, given the value before it."""
+    slot = self.slot, given.b * self.size + j, self.previous, previous
+    run = self._step(params, given, inner, *slot)
+    dist = jax.tree.map(lambda d: d[0], self._values(run, self.slot_leaves))
+    return dist, tuple(run.kept[v] for v in self.inner)
+
+  def _fixed(self, params: Params, cache: Any) -> dict[Array, Any]:
+    fixed = self.derived.environment(params, cache.context)
+    fixed.update(zip(self.fixed, cache.fixed, strict=True))
+    return fixed
+
+  def _step(
+    self,
+    params: Params,
+    given: '_Given',
+    inner: Any,
+    plan: Class,
+    k: Any,
+    cut: Cut,
+    value: Any,
+  ) -> Run:
+    """A step inside a block: values are put into the window, and it is run."""
+    x, at = self.derived.x, self._places[plan]
+    kept = dict(zip(self.shared, given.shared, strict=True))
+    kept.update(zip(self.inner, inner, strict=True))
+    none = {v: ((0, 0),) * len(v.shape) for v in self.windows}
+    value = value.reshape(cutting.sizes(cut, x.shape))
+    kept[x] = cutting.write(kept[x], value, at(x, cut), k, none[x])
+    fixed = self._fixed(params, given)
+    run = Run(plan, k, fixed, kept, none, self.layouts, at)
+    run.all()
+    return run
+
+  def _values(self, run: Run, leaves: Any) -> Dist:
+    lead = self.derived.model.rank.ndim
+    dist = [run.read(v, cut).reshape(-1, *v.shape[lead:]) for v, cut in leaves]
+    return jax.tree.unflatten(self.derived.tree, dist)
 
 
 @jax.tree_util.register_dataclass

@@ -7,7 +7,8 @@ import pytest
 
 from parallel_ar import heads, model, order
 from parallel_ar.analysis import static
-from parallel_ar.analysis.static import products, sets, uniform
+from parallel_ar.analysis.static import products, sets
+from parallel_ar.program import uniform
 
 LENGTH = 12
 

@@ -211,7 +211,7 @@ def test_a_derived_path_is_the_pass(name):
 def test_a_pass_that_reads_its_future_is_recomputed():
   made = _model(lambda h, p: h + h.sum(0, keepdims=True))
   with pytest.raises(NotCausal):
-    derive.Derived(made)
+    derive.Derived(made, jax.eval_shape(made.init, jax.random.key(0)))
   found = explain.explain_decode(made)
   assert found.recomputed and 'one full pass' in str(found)
 

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from parallel_ar.analysis.static import domain, frames, sets, uniform
+from parallel_ar.analysis.static import domain, frames, sets
 from parallel_ar.analysis.static import value as values
 from parallel_ar.analysis.static.sets import FIRM, MAY
 from parallel_ar.analysis.static.value import Value
+from parallel_ar.program import uniform
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from parallel_ar.analysis.static import blame, domain, sets, uniform
+from parallel_ar.analysis.static import blame, domain, sets
 from parallel_ar.analysis.static import value as values
 from parallel_ar.analysis.static.sets import FIRM, MAY
 from parallel_ar.analysis.static.value import Value
 from parallel_ar.model import AutoregressiveModel, position_noise
-from parallel_ar.program import walk
+from parallel_ar.program import uniform, walk
 
 Pair = tuple[int, int]  # (output, input), positions in row-major order
 

@@ -18,11 +18,10 @@ from parallel_ar.analysis.static import (
   products,
   sets,
   spectral,
-  uniform,
 )
 from parallel_ar.analysis.static import value as values
 from parallel_ar.analysis.static.value import Value
-from parallel_ar.program import equations, walk
+from parallel_ar.program import equations, uniform, walk
 
 _STEPS = 20_000  # operations of a loop that is laid out step by step
 

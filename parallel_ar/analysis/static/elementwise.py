@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from parallel_ar.analysis.static import ranges, sets, uniform
+from parallel_ar.analysis.static import ranges, sets
 from parallel_ar.analysis.static import value as values
 from parallel_ar.analysis.static.value import HUGE, SOME, Doubt, Over, Value
+from parallel_ar.program import uniform
 
 COMPARISONS = frozenset(('eq', 'ge', 'gt', 'le', 'lt', 'ne'))
 _EXPONENTIALS = frozenset(('exp', 'exp2', 'logistic'))

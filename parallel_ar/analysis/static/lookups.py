@@ -5,10 +5,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from parallel_ar.analysis.static import movement, sets, totals, uniform
+from parallel_ar.analysis.static import movement, sets, totals
 from parallel_ar.analysis.static import value as values
 from parallel_ar.analysis.static.sets import FIRM, MAY
 from parallel_ar.analysis.static.value import Value
+from parallel_ar.program import uniform
 
 
 def gather(eqn: Any, operands: list[Value]) -> list[Value]:

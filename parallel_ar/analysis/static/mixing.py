@@ -6,15 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from parallel_ar.analysis.static import (
-  movement,
-  products,
-  sets,
-  totals,
-  uniform,
-)
+from parallel_ar.analysis.static import movement, products, sets, totals
 from parallel_ar.analysis.static import value as values
 from parallel_ar.analysis.static.value import Doubt, Over, Value
+from parallel_ar.program import uniform
 
 _SUMS = {
   'reduce_and': np.logical_and,

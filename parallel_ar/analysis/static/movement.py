@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from parallel_ar.analysis.static import ranges, sets, uniform
+from parallel_ar.analysis.static import ranges, sets
 from parallel_ar.analysis.static import value as values
 from parallel_ar.analysis.static.value import Value
+from parallel_ar.program import uniform
 
 
 def moved(

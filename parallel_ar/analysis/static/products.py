@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from parallel_ar.analysis.static import sets, totals, uniform
+from parallel_ar.analysis.static import sets, totals
 from parallel_ar.analysis.static import value as values
 from parallel_ar.analysis.static.value import Doubt, Value
+from parallel_ar.program import uniform
 
 _NOT_FINITE = 'a factor of zero meets a number that may be infinite or nan'
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from parallel_ar.analysis.static import uniform
+from parallel_ar.program import uniform
 
 MAY, FIRM = 0, 1
 WORD = 64  # positions of a word

@@ -10,9 +10,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from parallel_ar.analysis.static import functions, ranges, uniform
+from parallel_ar.analysis.static import functions, ranges
 from parallel_ar.analysis.static import value as values
 from parallel_ar.analysis.static.value import HUGE, SOME, Bounds, Value
+from parallel_ar.program import uniform
 
 
 def of_reduction(

@@ -26,7 +26,8 @@ from typing import Any
 import ml_dtypes  # noqa: F401  NumPy learns bfloat16
 import numpy as np
 
-from parallel_ar.analysis.static import sets, uniform
+from parallel_ar.analysis.static import sets
+from parallel_ar.program import uniform
 
 HUGE = 1e8  # a score of -HUGE or less is masked: its exponential is zero
 SOME = 1e300  # bound of a finite number of unknown size

@@ -163,6 +163,30 @@ def _crop(c: _Conv, zero: Any) -> list[tuple[int, int]]:
   return found
 
 
+def _window_of(
+  c: _Conv, axis: int, index: Any, first: int, taps: int
+) -> tuple[np.ndarray, int, int, bool]:
+  """What outputs at places of an axis read of it.
+
+  Outputs in a run share a window; else each has one of its own.
+
+  Returns:
+    Places int[K, m], the stride and the dilation over them, and whether it is
+    one output, whose taps they are.
+  """
+  stride, dilation = c.strides[axis], c.dilation[axis]
+  if not index.run or c.spread[axis] != 1:
+    each = [c.places(axis, first + t, index.table) for t in range(taps)]
+    places = np.stack(each, 2).reshape(len(index.table), -1)
+    return places, taps, 1, False
+  span = (index.size - 1) * stride + (taps - 1) * dilation + 1
+  start = index.table[:, :1] * stride - c.low[axis] + first * dilation
+  places = start + np.arange(span)
+  if index.size > 1:
+    return places, stride, dilation, False
+  return places[:, ::dilation], stride, 1, True
+
+
 def _conv_step(op: Any, cuts: list[Any], at: Any) -> Step:
   c, (cut,) = _Conv(op), cuts
   kernel = at.facts(op.inputs[1])
@@ -176,34 +200,13 @@ def _conv_step(op: Any, cuts: list[Any], at: Any) -> Step:
     index, (first, taps) = cut[c.out_space[axis]], crop[axis]
     if index is None:
       crop[axis] = 0, c.kernel[c.taps[axis]]
-      single = (
-        single
-        and c.kernel[c.taps[axis]] == 1
-        and (
-          padding[axis] == (0, 0) and strides[axis] == 1 and spread[axis] == 1
-        )
-      )
+      plain = padding[axis], strides[axis], spread[axis], crop[axis][1]
+      single = single and plain == ((0, 0), 1, 1, 1)
       continue
-    # Outputs in a run share a window; else each has one of its own.
-    if index.run and c.spread[axis] == 1:
-      span = (index.size - 1) * c.strides[axis]
-      span += (taps - 1) * c.dilation[axis] + 1
-      start = index.table[:, :1] * c.strides[axis] - c.low[axis]
-      start = start + first * c.dilation[axis]
-      places = start + np.arange(span)
-      if index.size == 1:  # only what the taps see
-        places, dilation[axis] = places[:, :: c.dilation[axis]], 1
-      single = single and index.size == 1
-    else:
-      places = np.concatenate(
-        [
-          c.places(axis, first + t, index.table)[:, :, None]
-          for t in range(taps)
-        ],
-        2,
-      ).reshape(at.steps, -1)
-      strides[axis], dilation[axis] = taps, 1
-      single = False
+    places, strides[axis], dilation[axis], one = _window_of(
+      c, axis, index, first, taps
+    )
+    single = single and one
     padding[axis], spread[axis] = (0, 0), 1
     need[a] = at.of(places, c.x[a])
   weights: list[Any] = [None] * len(c.kernel)

@@ -94,12 +94,8 @@ def _reshape_step(op: Any, cuts: list[Any], at: Any) -> Step:
     if all(cuts[0][n] is None for n in right):
       picks.append((size, None))
       continue
-    flat = np.zeros((at.steps, 1), np.int64)
-    for n in right:
-      table = at.places(cuts[0][n], after[n])
-      flat = (flat[:, :, None] * after[n] + table[:, None]).reshape(
-        at.steps, -1
-      )
+    own = [cuts[0][n] for n in right]
+    flat = at.numbers(own, [after[n] for n in right])
     dims = [before[n] for n in left]
     if len([n for n in dims if n > 1]) == 1:
       # One axis: entries in any order.

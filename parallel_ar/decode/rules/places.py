@@ -93,12 +93,7 @@ def _any_step(op: Any, cuts: list[Any], at: Any) -> Step:
     if cut is None:
       plans.append(None)
       continue
-    box = where
-    tables = [at.places(i, n) for i, n in zip(cut, v.shape, strict=True)]
-    flat = np.zeros((at.steps, 1), np.int64)
-    for table, n in zip(tables, v.shape, strict=True):
-      flat = (flat[:, :, None] * n + table[:, None]).reshape(at.steps, -1)
-    ids, start, parts = box.reshape(-1)[flat], 1, []
+    ids, start, parts = where.reshape(-1)[at.numbers(cut, v.shape)], 1, []
     for source in data:
       size = int(np.prod(source.shape))
       hit = (ids >= start) & (ids < start + size)
@@ -175,11 +170,7 @@ def _added_due(
 
 def _added_step(op: Any, cuts: list[Any], at: Any) -> Step:
   (cut,), (target, _, update) = cuts, op.inputs
-  flat = np.zeros((at.steps, 1), np.int64)
-  for index, n in zip(cut, target.shape, strict=True):
-    table = at.places(index, n)
-    flat = (flat[:, :, None] * n + table[:, None]).reshape(at.steps, -1)
-  ids = _landed(op).reshape(-1)[flat]
+  ids = _landed(op).reshape(-1)[at.numbers(cut, target.shape)]
   hit = ids > 0
   if not hit.any():
     return [(target, cut)], lambda v, k: v
