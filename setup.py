@@ -65,6 +65,9 @@ setuptools.setup(
     'tpu': ['jax[tpu]>=0.10.2'],
     'cuda12': ['jax[cuda12]>=0.10.2'],
     'cuda13': ['jax[cuda13]>=0.10.2'],
+    # XLA:TPU without a TPU, for `tpu_compile` and `plan --topology`: what
+    # jax[tpu] of the pinned JAX asks for (0.0.42 for JAX 0.10).
+    'tpu-compile': ['libtpu>=0.0.42'],
     'test': ['chex>=0.1.92', 'pytest>=9.0', 'pytest-xdist>=3.8'],
     'dev': ['mypy>=2.0', 'ruff>=0.15'],
   },

@@ -99,8 +99,9 @@ def main() -> None:
     return
   data = _data(run)
   x, context = data.x, datasets.contexts(model, data, len(data))
+  how = run.config.evaluate
   nats = evaluate.evaluate(
-    run.models, run.params, data, run.config.evaluate.batch_size
+    run.models, run.params, data, how.batch_size, level=how.precision
   ).nats
   own = nats * len(x) / np.log(2)
   pairs = {

@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 
 from experiments import entry, hosts, options
-from parallel_ar import describe, likelihood
+from parallel_ar import describe, likelihood, precision
 from parallel_ar.data import dataset
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.distributed import multihost
@@ -77,7 +77,8 @@ def main() -> None:
   """Runs the script."""
   hosts.connect()
   config = trained.read_config(entry.require(_WORKDIR))
-  with jax.set_mesh(entry.mesh(_MESH.value, config)):
+  level = precision.scope(config.evaluate.precision)
+  with jax.set_mesh(entry.mesh(_MESH.value, config)), level:
     _evaluate()
 
 
@@ -94,6 +95,7 @@ def _evaluate() -> None:
     data,
     _BATCH.value or run.config.evaluate.batch_size,
     params_name=run.params_name,
+    level=run.config.evaluate.precision,
   )
   print(describe(run.models[0]))
   print(evaluation)

@@ -23,7 +23,7 @@ import tqdm
 from absl import flags
 
 from experiments import entry, given, hosts, options
-from parallel_ar import describe, resolve, samplers, transform
+from parallel_ar import describe, precision, resolve, samplers, transform
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.distributed import multihost
 from parallel_ar.model import AutoregressiveModel
@@ -114,7 +114,8 @@ def main() -> None:
   hosts.connect()
   workdir = pathlib.Path(entry.require(_WORKDIR))
   config = trained.read_config(workdir)
-  with jax.set_mesh(entry.mesh(_MESH.value, config)):
+  level = precision.scope(config.evaluate.precision)
+  with jax.set_mesh(entry.mesh(_MESH.value, config)), level:
     _sample(workdir)
 
 

@@ -146,6 +146,7 @@ def _evaluate(summary: outcome.Summary, workdir: pathlib.Path) -> None:
       test,
       config.evaluate.batch_size,
       params_name=summary.params_name,
+      level=config.evaluate.precision,
     )
   if not multihost.is_first():
     return

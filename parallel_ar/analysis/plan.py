@@ -1,10 +1,12 @@
 r"""Which mesh trains a config best, without the cluster.
 
-The training step is compiled, not run, on meshes of one, two and four virtual
-devices (the probes), and what they say is extended to the meshes in question:
+The training step is compiled, not run, on meshes of one, two and four devices
+(the probes): virtual ones of a CPU, or described chips, for which XLA:TPU
+compiles. What they say is extended to the meshes in question:
 
   memory  = state(mesh) + batch(mesh) + temporary(mesh)
-  state   exact: shapes and specs are known for any mesh
+  state   exact: shapes and specs are known for any mesh, and the tiles of a
+          TPU's memory (`topology.stored_bytes`)
   temporary(mesh) = t(b) prod_axes r_axis(n, b),   r = t_axis(n, b) / t(b)
 
 with b the examples of one device; t(b) is linear between two probes, and
@@ -22,21 +24,15 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
-from jax.sharding import AbstractMesh
 from ml_collections import ConfigDict
 
-from parallel_ar import models as models_lib
-from parallel_ar.analysis import collectives, complexity
-from parallel_ar.data import pipeline
-from parallel_ar.distributed import mesh as mesh_lib
+from parallel_ar.analysis import collectives, programs
 from parallel_ar.distributed import sharding
 from parallel_ar.distributed.hardware import Hardware
 from parallel_ar.partition import AXES
-from parallel_ar.training import optimizer, state, step
 
 _PROBES = {'data': (2,), 'fsdp': (2, 4), 'tensor': (2, 4), 'sequence': (2, 4)}
 # What these axes have cut already, an axis need not send.
@@ -73,16 +69,6 @@ class Cost(NamedTuple):
     return self.state + self.temporary
 
 
-class Compiled(NamedTuple):
-  """What XLA says of one device; bytes, operations, kind -> Traffic."""
-
-  memory: int
-  temporary: int
-  flops: float
-  traffic: float
-  collectives: dict[str, collectives.Traffic]
-
-
 class Choice(NamedTuple):
   """A mesh, what it costs, and how long a step takes (seconds)."""
 
@@ -96,69 +82,6 @@ class Choice(NamedTuple):
   def seconds(self) -> float:
     """Of one step."""
     return self.compute + self.communication
-
-
-class _Program:
-  """The training step of a config, ready to be compiled for any mesh."""
-
-  def __init__(self, config: ConfigDict):
-    self.family = config.model.name
-    self.models = models_lib.build(config.model)
-    self.transform = optimizer.make(config.optimizer, steps=config.train.steps)
-    rate = optimizer.schedule(config.optimizer, steps=config.train.steps)
-    decay = config.train.ema_decay
-    self.step = step.make_train_step(
-      self.models, self.transform, schedule=rate, ema_decay=decay
-    )
-    create = functools.partial(
-      state.create, self.models[0], self.transform, ema=decay > 0
-    )
-    self.state = jax.eval_shape(create, jax.random.key(0))
-
-  def batch(self, size: int) -> dict[str, Any]:
-    """Shapes of a batch of so many examples."""
-    lead = lambda s: jax.ShapeDtypeStruct((size, *s.shape), s.dtype)
-    model = self.models[0]
-    context = jax.tree.map(lead, model.context)
-    kind = pipeline.dtype(model.head.num_values or 2**31)
-    x = jax.ShapeDtypeStruct((size, *model.event.shape), kind)
-    return {'x': x, 'context': context}
-
-  def state_bytes(self, sizes: dict[str, int], local: int) -> float:
-    """Bytes of the state and the batch on one device."""
-    shape = tuple(sizes[axis] for axis in AXES)
-    mesh = AbstractMesh(shape, AXES)
-    places = sharding.state_shardings(self.state, self.family, mesh)
-    total = sharding.bytes_per_device(self.state, places)
-    leaves = jax.tree.leaves(self.batch(local))
-    return total + sum(math.prod(s.shape) * s.dtype.itemsize for s in leaves)
-
-  def compile(self, sizes: dict[str, int], local: int) -> Compiled:
-    """Compiles the step for a mesh and `local` examples a device."""
-    mesh = mesh_lib.make(sizes)
-    places = sharding.state_shardings(self.state, self.family, mesh)
-    spread = mesh_lib.batch_sharding(mesh)
-    batch = self.batch(local * mesh_lib.batch_parts(mesh))
-    batch = sharding.with_shardings(
-      batch, jax.tree.map(lambda _: spread, batch)
-    )
-    template = sharding.with_shardings(self.state, places)
-    with jax.set_mesh(mesh):
-      jitted = jax.jit(
-        self.step, donate_argnums=0, out_shardings=(places, None)
-      )
-      program: Any = jitted.lower(template, batch).compile()
-    memory, cost = program.memory_analysis(), program.cost_analysis()
-    return Compiled(
-      memory.argument_size_in_bytes
-      + memory.output_size_in_bytes
-      - memory.alias_size_in_bytes
-      + memory.temp_size_in_bytes,
-      memory.temp_size_in_bytes,
-      cost.get('flops', 0.0),
-      cost.get('bytes accessed', 0.0),
-      collectives.census(program.as_text()),
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,20 +99,26 @@ class _Line:
 class Planner:
   """Predicts the cost of meshes for one config; makes its probes once."""
 
-  def __init__(self, config: ConfigDict, devices: int):
+  def __init__(
+    self, config: ConfigDict, devices: int, chips: Sequence[Any] | None = None
+  ):
     """Makes nothing yet.
 
     Args:
       config: of a run; `train.accumulate` micro-batches are planned one by one.
       devices: of the cluster.
+      chips: what is compiled for, such as `topology.devices('v5e:2x4')`; by
+        default the devices of JAX here.
     """
+    self._chips = chips
+    self._tiled = chips is not None and chips[0].platform == 'tpu'
     self.devices = devices
     self.batch = config.train.batch_size // config.train.accumulate
     self._config = config
-    self._program = _Program(config)
+    self._program = programs.Programs(config)
     small = max(1, self.batch // devices)
     self._sizes = small, 2 * small
-    self._probes: dict[tuple[str, int], list[Compiled]] = {}
+    self._probes: dict[tuple[str, int], list[programs.Compiled]] = {}
 
   def meshes(self) -> Iterator[dict[str, int]]:
     """Every mesh of all devices that the config can be trained on."""
@@ -222,7 +151,7 @@ class Planner:
     b = self.batch // (sizes['data'] * sizes['fsdp'])
     temporary = self._at('', 1, b, lambda c: c.temporary)
     traffic = self._at('', 1, b, lambda c: c.traffic)
-    alone = temporary, traffic
+    alone = max(temporary, 1.0), max(traffic, 1.0)
     sent = {}
     for axis in AXES:
       n = sizes[axis]
@@ -232,7 +161,7 @@ class Planner:
       traffic *= self._at(axis, n, b, lambda c: c.traffic) / alone[1]
       sent[axis] = self._sent(axis, sizes, b)
     return Cost(
-      self._program.state_bytes(sizes, b),
+      self._program.state_bytes(sizes, b, self._tiled),
       temporary,
       self._flops / self.devices,
       traffic,
@@ -264,25 +193,22 @@ class Planner:
       found.append(Choice(sizes, cost, compute, wait, fits))
     return sorted(found, key=lambda c: (not c.fits, c.seconds))
 
-  def compiled(self, sizes: dict[str, int]) -> Compiled:
-    """What XLA says of the mesh; needs so many (virtual) devices."""
-    return self._program.compile(
-      sizes, self.batch // (sizes['data'] * sizes['fsdp'])
-    )
+  def compiled(self, sizes: dict[str, int]) -> programs.Compiled:
+    """What XLA says of the mesh; needs so many devices."""
+    return self._compile(sizes, self.batch // (sizes['data'] * sizes['fsdp']))
+
+  def _compile(self, sizes: dict[str, int], local: int) -> programs.Compiled:
+    return self._program.compile('train', sizes, local, self._chips)
 
   @functools.cached_property
   def _flops(self) -> float:
-    program = self._program
-    batch = program.batch(self.batch)
-    return complexity.count(program.step, program.state, batch).work
+    return self._program.work('train', self.batch)
 
-  def _probe(self, axis: str, n: int) -> list[Compiled]:
+  def _probe(self, axis: str, n: int) -> list[programs.Compiled]:
     """The step on `n` devices of one axis, for both sizes of a batch."""
     if (axis, n) not in self._probes:
       sizes = dict.fromkeys(AXES, 1) | ({axis: n} if axis else {})
-      self._probes[axis, n] = [
-        self._program.compile(sizes, b) for b in self._sizes
-      ]
+      self._probes[axis, n] = [self._compile(sizes, b) for b in self._sizes]
     return self._probes[axis, n]
 
   def _at(self, axis: str, n: int, b: float, what: Any) -> float:

@@ -17,11 +17,13 @@ import pathlib
 import platform
 import re
 import struct
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from parallel_ar import precision
 from parallel_ar.types import Array
 
 _KERNELS = ('DOT', 'REDUCE', 'INDIVIDUAL_DOT', 'INDIVIDUAL_CONVOLUTION')
@@ -104,6 +106,20 @@ def options() -> dict[str, Any]:
   if _compiles(wanted):
     return wanted
   return {n: value for n, value in wanted.items() if _compiles({n: value})}
+
+
+def program(function: Callable[..., Any]) -> Callable[..., Any]:
+  """A program of the codec, of (model, precision, ...): `options`, float32.
+
+  Coding is at the highest level of `precision`, whatever else is in force.
+  """
+  jitted = jax.jit(function, static_argnums=(0, 1), compiler_options=options())
+
+  def run(*args: Any) -> Any:
+    with precision.scope('highest'):
+      return jitted(*args)
+
+  return run
 
 
 def _compiles(some: dict[str, Any]) -> bool:

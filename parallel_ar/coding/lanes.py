@@ -29,7 +29,7 @@ class _State(NamedTuple):
   bits: Array  # uint32[], fingerprint of the conditionals, where x is given
 
 
-def _solve(
+def solve(
   model: AutoregressiveModel,
   precision: int,
   params: Params,
@@ -172,9 +172,7 @@ def decode(
 
 @functools.cache
 def _program() -> Callable[..., _State]:
-  return jax.jit(
-    _solve, static_argnums=(0, 1), compiler_options=environment.options()
-  )
+  return environment.program(solve)
 
 
 def _found(

@@ -129,9 +129,7 @@ def _tables(
 
 @functools.cache
 def _program() -> Callable[..., tuple[Array, Array, Array]]:
-  return jax.jit(
-    _tables, static_argnums=(0, 1), compiler_options=environment.options()
-  )
+  return environment.program(_tables)
 
 
 def _found(

@@ -8,15 +8,17 @@ nearest name. Where a name is expected, `my.module:function` is taken too.
 """
 
 import difflib
+import functools
 import json
 import math
+import operator
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from parallel_ar import resolve
+from parallel_ar import precision, resolve
 from parallel_ar.partition import AXES
 from parallel_ar.training import optimizer
 
@@ -83,8 +85,7 @@ def _optimizer() -> dict[str, Any]:
     'weight_decay': 0.0,  # on leaves of two or more axes
     'b1': 0.9,  # adam, adamw
     'b2': 0.999,  # adam, adamw
-    # None: the rule's own (adam and adamw 1e-8, adagrad and adadelta 1e-6).
-    'eps': config_dict.placeholder(float),
+    'eps': config_dict.placeholder(float),  # None: the rule's own
     'rho': 0.95,  # adadelta
     'initial_accumulator': 0.0,  # adagrad
     'momentum': 0.0,  # sgd
@@ -99,15 +100,13 @@ def _train() -> dict[str, Any]:
     'accumulate': 1,  # micro-batches that a batch is cut into
     'steps': 1000,  # updates of the whole run
     'ema_decay': 0.0,  # moving average of the parameters; 0: none
-    # Leave out steps whose loss or gradient norm is so many standard deviations
-    # above the mean of the last skip_window steps; 0: none.
-    'skip_sigmas': 0.0,
-    'skip_window': 128,
+    'precision': 'default',  # of float32 products, see `precision`
+    'skip_sigmas': 0.0,  # leave out spikes of so many deviations; 0: none
+    'skip_window': 128,  # steps that spikes are compared with
     'log_every': 50,  # steps between records of the training metrics
     'eval_every': 500,  # steps between validations; 0: never
     'checkpoint_every': 500,  # steps between checkpoints; 0: not by steps
-    # Also after so much time, asked every log_every steps; 0: not by time.
-    'checkpoint_minutes': 0.0,
+    'checkpoint_minutes': 0.0,  # also after so long, at a log; 0: not by time
     'keep': 2,  # newest checkpoints kept
     'keep_best': False,  # keep the best on validation, and end with it
     'patience': 0,  # validations without a new best before stopping; 0: no stop
@@ -122,10 +121,11 @@ def _evaluate() -> dict[str, Any]:
     'batch_size': 100,
     'split': 'test',  # of experiments.evaluate; training uses valid_split
     'params': 'auto',  # raw, ema, or auto: the average where one is kept
+    'precision': 'highest',  # of float32 products: likelihood, samples, codec
   }
 
 
-# field -> (what holds of it, what was expected)
+# field -> (what holds, what was expected)
 _Check = tuple[Callable[[Any], bool], str]
 _POSITIVE: _Check = (lambda v: v >= 1, 'a whole number of at least 1')
 _COUNT: _Check = (lambda v: v >= 0, 'a whole number of at least 0')
@@ -182,6 +182,8 @@ _CHECKS: dict[str, _Check] = {
   'train.sample_count': _POSITIVE,
   'evaluate.batch_size': _POSITIVE,
   'evaluate.params': _one_of('auto', 'raw', 'ema'),
+  'train.precision': _one_of(*precision.LEVELS),
+  'evaluate.precision': _one_of(*precision.LEVELS),
 }
 
 
@@ -262,10 +264,10 @@ def from_json(data: Any) -> ConfigDict:
       fields of other types or values.
   """
 
-  def restore(value):
-    if isinstance(value, dict):
-      return {key: restore(item) for key, item in value.items()}
-    return tuple(map(restore, value)) if isinstance(value, list) else value
+  def restore(v):
+    if isinstance(v, dict):
+      return {key: restore(item) for key, item in v.items()}
+    return tuple(map(restore, v)) if isinstance(v, list) else v
 
   if not isinstance(data, dict):
     raise ValueError(
@@ -279,10 +281,10 @@ def from_json(data: Any) -> ConfigDict:
       made[key] |= value
     else:
       raise ValueError(f'config.{key} = {value!r}: expected a section.')
-  for section in ('data', 'model'):
-    if 'name' not in data.get(section, {}):
+  for name in ('data', 'model'):
+    if 'name' not in data.get(name, {}):
       raise ValueError(
-        f'config.{section}.name is missing, and nothing else says what it was.'
+        f'config.{name}.name is missing, and nothing else says what it was.'
       )
   config = ConfigDict(made)
   known = default_config()
@@ -395,6 +397,4 @@ def _check_type(path: str, default: Any, value: Any) -> None:
 
 
 def _get(config: ConfigDict, path: str) -> Any:
-  for key in path.split('.'):
-    config = config[key]
-  return config
+  return functools.reduce(operator.getitem, path.split('.'), config)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from parallel_ar import likelihood
+from parallel_ar import likelihood, precision
 from parallel_ar.data import dataset as data_lib
 from parallel_ar.data import pipeline
 from parallel_ar.data.dataset import Dataset
@@ -42,6 +42,7 @@ class Evaluation(NamedTuple):
       None.
     params: which parameters: 'raw', 'ema', with the step where one is chosen.
     num_models: K; above 1 the probabilities of K masks or orders are averaged.
+    precision: of products of float32 on the devices, see `precision`.
   """
 
   nats: float
@@ -55,6 +56,7 @@ class Evaluation(NamedTuple):
   binarization_seed: int | None
   params: str
   num_models: int
+  precision: str
 
   def __str__(self) -> str:
     members = f', mixture of {self.num_models}' if self.num_models > 1 else ''
@@ -68,26 +70,31 @@ class Evaluation(NamedTuple):
     )
 
 
-def make_log_prob(models: Sequence[AutoregressiveModel]) -> LogProb:
+def make_log_prob(
+  models: Sequence[AutoregressiveModel], level: str = 'highest'
+) -> LogProb:
   """The jitted log p(x) of a batch; make it once and pass it to `evaluate`.
 
   Args:
     models: one model, or K that share params and form a uniform mixture.
+    level: of products of float32, see `precision`.
 
   Returns:
     log_prob(params, x[B, *event], context) -> nats[B].
 
   Raises:
-    ValueError: no models.
+    ValueError: no models, or no such level.
   """
+  precision.check(level)
   models = tuple(models)
   if not models:
     raise ValueError('Evaluation needs at least one model; got none.')
 
   def log_prob(params, x, context):
-    if len(models) == 1:
-      return likelihood.log_prob(models[0], params, x, context)
-    return likelihood.mixture_log_prob(models, params, x, context)
+    with precision.scope(level):
+      if len(models) == 1:
+        return likelihood.log_prob(models[0], params, x, context)
+      return likelihood.mixture_log_prob(models, params, x, context)
 
   return jax.jit(log_prob)
 
@@ -99,6 +106,7 @@ def evaluate(
   batch_size: int,
   *,
   params_name: str = 'raw',
+  level: str = 'highest',
   log_prob: LogProb | None = None,
   poll: Callable[[], None] | None = None,
 ) -> Evaluation:
@@ -112,7 +120,9 @@ def evaluate(
     batch_size: examples of one pass, at least; the result does not depend on
       it beyond rounding.
     params_name: what to call `params` in the result.
-    log_prob: `make_log_prob(models)`, to share one compilation; None makes it.
+    level: of products of float32, see `precision`.
+    log_prob: `make_log_prob(models, level)`, to share one compilation; None
+      makes it.
     poll: called before each batch; may raise to stop early.
 
   Returns:
@@ -122,7 +132,7 @@ def evaluate(
     ValueError: the dataset does not fit the model, or a log-likelihood is nan.
   """
   datasets.check_fit(models[0], dataset)
-  log_prob = log_prob or make_log_prob(models)
+  log_prob = log_prob or make_log_prob(models, level)
   drawn = dataset.binarize is not None
   batch_size = mesh_lib.round_up(batch_size)
   parts, masks = [], []
@@ -161,4 +171,5 @@ def evaluate(
     binarization_seed=data_lib.EVALUATION_SEED if drawn else None,
     params=params_name,
     num_models=len(models),
+    precision=f'{level}: {precision.products(level)}',
   )

@@ -58,6 +58,7 @@ SELECTION = (
   'train.keep_best',
   'train.patience',
   'evaluate.params',
+  'evaluate.precision',
 )
 _HASHED_BYTES = 2**30  # of larger arrays, rows at equal distances
 _PRECISION = (

@@ -24,7 +24,7 @@ import jax
 from ml_collections import ConfigDict
 
 from parallel_ar import models as models_lib
-from parallel_ar import samplers
+from parallel_ar import precision, samplers
 from parallel_ar.analysis import complexity
 from parallel_ar.data import pipeline
 from parallel_ar.distributed import mesh as mesh_lib
@@ -109,6 +109,7 @@ def train(
       datasets.check_fit(models[0], data)
     begin.meet_data(train_data, valid_data)
     stack.enter_context(jax.set_mesh(mesh))
+    stack.enter_context(precision.scope(config.train.precision))
     run = _Run(config, workdir, models, train_data, valid_data)
     stack.callback(run.pace.close)
     run.signals, run.owner, run.begin = signals, held, begin
@@ -156,7 +157,7 @@ class _Run:
     self.workdir = workdir
     self.models = models
     self.valid_data = valid_data
-    self.valid_batch = config.evaluate.batch_size
+    self.evaluation = config.evaluate
     self.train_data = train_data
     self.batches = pipeline.batches(
       train_data, config.train.batch_size, config.seed, narrow=True
@@ -181,7 +182,7 @@ class _Run:
     self.template = sharding.with_shardings(shapes, places)
     self.train_step = step.of_config(config, models, transform, places, whole)
     self.seen = jax.jit(outcome.nothing_seen, out_shardings=whole)()
-    self.log_prob = evaluate.make_log_prob(models)
+    self.log_prob = evaluate.make_log_prob(models, self.evaluation.precision)
     self.sampler = jax.jit(samplers.fixed_point(models[0]))
     raw = config.evaluate.params == 'raw' or not config.train.ema_decay
     self.params_name = 'raw' if raw else 'ema'
@@ -338,25 +339,23 @@ class _Run:
         self.models,
         self._eval_params(),
         self.valid_data,
-        self.valid_batch,
+        self.evaluation.batch_size,
         params_name=f'{self.params_name} of step {at}',
+        level=self.evaluation.precision,
         log_prob=self.log_prob,
         poll=lambda: self._leave_if_asked(at),
       )
     self.selection = self.selection.update(at, result.nats)
     if self.config.keep_best:
       self.checkpoints.best_step = self.selection.best_step
-    values = {
-      'nats': result.nats,
-      'standard_error': result.standard_error,
-      'bits_per_dim': result.bits_per_dim,
-    }
+    names = 'nats', 'standard_error', 'bits_per_dim'
+    values = {name: getattr(result, name) for name in names}
     self.writer.write('valid', at, values)
 
   def _sample(self, at: int) -> None:
     """Draws a grid from the same noise every time, so that grids compare."""
     self._settle()
-    with self._aside():
+    with self._aside(), precision.scope(self.evaluation.precision):
       pictures.draw(
         self.models[0],
         lambda *given: self.sampler(self._eval_params(), *given),

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 
+from parallel_ar import precision
 from parallel_ar.training import configuration, run_directory
 
 PACKAGES = (
@@ -212,7 +213,10 @@ def commit() -> str:
 
 
 def hardware() -> dict[str, Any]:
-  """CPU model, usable cores, XLA's flags, and the devices jax computes on."""
+  """CPU model, usable cores, XLA's flags, and the devices jax computes on.
+
+  `float32_products` is what these are where no level is asked for.
+  """
   if hasattr(os, 'sched_getaffinity'):
     cores = len(os.sched_getaffinity(0))
   else:
@@ -223,6 +227,7 @@ def hardware() -> dict[str, Any]:
     'cores': cores,
     'device_kind': devices[0].device_kind,
     'num_devices': len(devices),
+    'float32_products': precision.products('default'),
     'xla_flags': os.environ.get('XLA_FLAGS', ''),
   }
 

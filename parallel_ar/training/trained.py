@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from parallel_ar import coding, doors, memo, npz, samplers
+from parallel_ar import coding, doors, memo, npz, precision, samplers
 from parallel_ar import model as model_lib
 from parallel_ar import models as models_lib
 from parallel_ar.data.dataset import Dataset
@@ -102,8 +102,11 @@ class Trained:
     """
     model = self.models[0]
     x, context = doors.check_batch(model, x, context)
+    level = self.config.evaluate.precision
     log_prob = memo.once(
-      model, 'log_prob', lambda: evaluate.make_log_prob(self.models)
+      model,
+      ('log_prob', level),
+      lambda: evaluate.make_log_prob(self.models, level),
     )
     return log_prob(self.params, x, context)
 
@@ -135,7 +138,8 @@ class Trained:
     if isinstance(keys, int | np.integer):
       keys = jax.random.split(jax.random.key(0), int(keys))
     draw = memo.once(self.model, sampler, lambda: sampler(self.model))
-    return draw(self.params, keys, context, x=x, known=known)
+    with precision.scope(self.config.evaluate.precision):
+      return draw(self.params, keys, context, x=x, known=known)
 
   def codec(self, **options: Any) -> coding.Codec:
     """The lossless codec of the run's model; see `par.codec` for `options`.

@@ -8,15 +8,16 @@ import dataclasses
 import importlib.util
 import itertools
 import math
+import os
 
 import jax
 import numpy as np
 import pytest
-from jax.experimental import topologies
 
 from configs import text_transformer
 from parallel_ar.analysis import plan
 from parallel_ar.distributed import mesh as mesh_lib
+from parallel_ar.distributed import topology as topology_lib
 from parallel_ar.partition import AXES
 
 _KINDS = {'v5e': 'TPU v5 lite', 'v6e': 'TPU v6 lite', 'v5p': 'TPU v5'}
@@ -57,25 +58,11 @@ def described():
   """(topology, slices) -> devices, as libtpu describes them."""
   if importlib.util.find_spec('libtpu') is None:
     pytest.skip('libtpu describes topologies, and is not installed (pip)')
-  import libtpu
-
-  settings = {
-    'TPU_SKIP_MDS_QUERY': '1',
-    'TPU_LIBRARY_PATH': libtpu.get_library_path(),
-    'TPU_ACCELERATOR_TYPE': 'v5litepod-8',
-    'TPU_WORKER_HOSTNAMES': 'localhost',
-    'TPU_WORKER_ID': '0',
-  }
   with pytest.MonkeyPatch.context() as patch:
-    for key, value in settings.items():
-      patch.setenv(key, value)
-    yield (
-      lambda topology, slices=1: (
-        topologies.get_topology_desc(
-          topology, platform='tpu', num_slices=slices
-        ).devices
-      )
-    )
+    for key in (*topology_lib.SETTINGS, 'TPU_LIBRARY_PATH'):
+      patch.setenv(key, os.environ.get(key, ''))  # so that it is put back
+      patch.delenv(key)
+    yield topology_lib.devices
 
 
 @pytest.fixture(scope='module')
@@ -187,3 +174,29 @@ class TestDescribed:
     whole = mesh_lib.replicated(mesh)
     total = jax.jit(lambda x: x.sum(0), out_shardings=whole)
     assert 'all-reduce' in total.lower(x).compile().as_text()
+
+  @pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'uint8'])
+  def test_bytes_are_those_that_xla_lays_out(self, described, dtype):
+    chip = jax.sharding.SingleDeviceSharding(described('v5e:2x4')[0])
+    shapes = [(), (5,), (200,), (3000,), (7, 100), (300, 64), (1, 512)]
+    shapes += [(3, 64, 5), (7, 7, 1, 48), (17, 130), (64, 300), (3, 3, 64, 64)]
+    spec = lambda s: jax.ShapeDtypeStruct(s, dtype, sharding=chip)
+    all_of_them = jax.jit(lambda *a: sum(x.astype('f4').sum() for x in a))
+    made = all_of_them.lower(*map(spec, shapes)).compile()
+    want = made.memory_analysis().argument_size_in_bytes
+    ours = [topology_lib.stored_bytes(s, np.dtype(dtype)) for s in shapes]
+    assert sum(ours) == want, dict(zip(shapes, ours, strict=True))
+
+
+def test_without_the_compiler_the_extra_is_named(monkeypatch):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(ModuleNotFoundError, match='extra tpu-compile'):
+    topology_lib.devices('v5e:2x4')
+
+
+def test_padding_of_layouts():
+  # Rows of eight, lanes of 128, and a bias is a tile of its own.
+  assert topology_lib.stored_bytes((3, 3, 64, 64), np.float32) == 294912
+  assert topology_lib.stored_bytes((48,), np.float32) == 512
+  assert topology_lib.stored_bytes((0, 4), np.float32) == 0
+  assert topology_lib.stored_bytes((1, 512), 'uint8') == 2048  # four to a word

@@ -102,7 +102,9 @@ def test_every_other_field_is_free(run, tmp_path):
     eval_every=2,
   )
   config.data.valid_split = 'valid'
-  config.evaluate.update(batch_size=9, split='valid', params='raw')
+  config.evaluate.update(
+    batch_size=9, split='valid', params='raw', precision='default'
+  )
   there, here = (
     {'config': configuration.to_json(c)} for c in (_config(), config)
   )

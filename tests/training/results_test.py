@@ -63,6 +63,7 @@ def test_record_of_an_evaluation_is_json_and_names_the_conditions():
     binarization_seed=2008,
     params='ema of step 3',
     num_models=1,
+    precision='highest: float32',
   )
   config = configuration.default_config()
   record = results.of_evaluation(evaluation, config, 1.0, stopped='steps')

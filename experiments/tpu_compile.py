@@ -1,0 +1,224 @@
+"""What the compiler of TPUs says of a config's programs, without a TPU.
+
+  ./run.sh tpu_compile --configs=digits_made,text_transformer --topology=v5e:2x4
+  ./run.sh tpu_compile --configs=all --lines=runs/tpu.jsonl \
+      --result=results/tpu_compile.json
+
+The training step, one pass, the cached sampler (by the model's own path or the
+derived one) and the codec's pass are compiled by XLA:TPU for the chips of a
+topology, and nothing runs. It needs the extra tpu-compile. A line says the
+memory of a chip, its operations, the bytes it moves and sends, and the time
+that these take at the chip's published peaks (`distributed/hardware.py`) with
+nothing overlapped: a bound, no measurement.
+
+--lines keeps every line in a file; what is there already is not compiled again,
+so that a sweep of hours can be stopped and goes on. Examples a chip are those
+of the config's batch on the mesh, and for samples and codec --samples at most.
+"""
+
+import json
+import math
+import pathlib
+import time
+from typing import Any
+
+import jax
+from absl import flags
+
+from experiments import entry, fitting, options
+from experiments.tables import report
+from parallel_ar.analysis import programs
+from parallel_ar.distributed import hardware, topology
+from parallel_ar.distributed import mesh as mesh_lib
+from parallel_ar.training import configuration, results
+
+_CONFIGS = flags.DEFINE_list(
+  'configs', ['all'], 'Names of files in configs/, or all of them.'
+)
+_TOPOLOGY = flags.DEFINE_string(
+  'topology', 'v5e:2x4', 'Kind of TPU and sides of its torus.'
+)
+_MESHES = flags.DEFINE_list(
+  'meshes',
+  ['data=-1'],
+  'Meshes, with a colon between axes: data=2:fsdp=4,data=-1.',
+)
+_PROGRAMS = flags.DEFINE_list(
+  'programs', list(programs.KINDS), 'Which programs.'
+)
+_DTYPES = flags.DEFINE_list(
+  'dtypes', ['bfloat16', 'float32'], 'Of the networks, where they take one.'
+)
+_SAMPLES = flags.DEFINE_integer(
+  'samples', 16, 'Events a chip, at most, of sampler and codec.', lower_bound=1
+)
+_LINES = options.define_output('lines', 'Keep a line a program in this file.')
+_RESULT = options.define_output('result', 'Write the result here, as JSON.')
+
+# Not models: a door for models of one's own, and the cells of tables.
+_NO_MODELS = ('own', 'paper')
+_HEADER = (
+  'config | program | dtype | topology | mesh | arguments, MB | temporary, MB |'
+  ' GFLOP | GB moved | MB sent | ms at the peaks | fits'
+)
+
+
+def main() -> None:
+  """Runs the script."""
+  started = time.monotonic()
+  jax.config.update('jax_platforms', 'cpu')
+  # XLA:TPU's programs are of no use to the next process.
+  jax.config.update('jax_enable_compilation_cache', False)
+  lines = _read(_LINES.value)
+  print(f'| {_HEADER} |')
+  print('|---|---|---|---|---' + '|--:' * 6 + '|---|')
+  for case in _cases():
+    key = ' '.join(case.values())
+    if key not in lines:
+      lines[key] = case | _ask(**case) | {'commit': results.commit()}
+      if _LINES.value:
+        with open(_LINES.value, 'a') as file:
+          file.write(json.dumps(lines[key]) + '\n')
+    print(_row(lines[key]), flush=True)
+  report.save(_RESULT.value, _numbers(lines), {}, started, lines=lines)
+
+
+def _cases() -> list[dict[str, str]]:
+  """What is asked, the least work first where all configs are."""
+  names = _CONFIGS.value
+  if names == ['all']:
+    files = sorted(p.stem for p in pathlib.Path('configs').glob('*.py'))
+    names = [n for n in files if n not in ('__init__', *_NO_MODELS)]
+    names.sort(key=_elements)
+  unknown = set(_PROGRAMS.value) - set(programs.KINDS)
+  if unknown:
+    raise ValueError(
+      f'--programs={",".join(sorted(unknown))}: expected some of '
+      f'{", ".join(programs.KINDS)}.'
+    )
+  return [
+    {
+      'config': name,
+      'program': program,
+      'dtype': dtype,
+      'topology': _TOPOLOGY.value,
+      'mesh': mesh,
+    }
+    for name in names
+    for mesh in _MESHES.value
+    for program in _PROGRAMS.value
+    for dtype in _DTYPES.value
+    if dtype == 'float32' or _takes_dtype(name)
+  ]
+
+
+def _elements(name: str) -> float:
+  """A rough size of a training step: positions of a batch by its network."""
+  config = _config(name)
+  event = math.prod(config.model.get('event', (1,)))
+  layers = config.model.get('layers', 1) * config.model.get('blocks', 1)
+  return event * layers * config.train.batch_size
+
+
+def _config(name: str) -> Any:
+  return fitting.read(f'configs/{name}.py')
+
+
+def _takes_dtype(name: str) -> bool:
+  from parallel_ar import models
+
+  return 'dtype' in models.fields(_config(name).model.name)
+
+
+def _ask(
+  config: str, program: str, dtype: str, topology: str, mesh: str
+) -> dict[str, Any]:
+  """Compiles one program; what XLA refuses is told and not raised."""
+  fields = _config(config)
+  if _takes_dtype(config):
+    fields.model.dtype = dtype
+  configuration.validate(fields)
+  chips = _chips(topology)
+  sizes = mesh_lib.fill(mesh_lib.parse(mesh.replace(':', ',')), len(chips))
+  parts = sizes['data'] * sizes['fsdp']
+  local = -(-fields.train.batch_size // fields.train.accumulate // parts)
+  if program in ('cached', 'codec'):
+    local = min(local, _SAMPLES.value)
+  begin = time.monotonic()
+  try:
+    made = programs.Programs(fields)
+    work = made.work(program, local * parts) / len(chips)
+    found = made.compile(program, sizes, local, chips)
+  except (jax.errors.JaxRuntimeError, NotImplementedError, ValueError) as error:
+    return {'refused': f'{type(error).__name__}: {str(error)[:400]}'}
+  # XLA counts what a loop does once; what is traced says how often it runs.
+  trips = max(1.0, work / max(found.flops, 1.0))
+  chip = hardware.find(topology.partition(':')[0])
+  compute = work / chip.flops
+  moved = trips * found.traffic / chip.bandwidth
+  return {
+    'examples_a_chip': local,
+    'arguments': found.arguments,
+    'temporary': found.temporary,
+    'fits': found.memory <= chip.memory,
+    'flops': work,
+    'flops_xla': found.flops,
+    'traffic_xla': found.traffic,
+    'collectives': {k: list(v) for k, v in found.collectives.items()},
+    'sent': found.sent,
+    'seconds': max(compute, moved) + found.sent / chip.link,
+    'compute_seconds': compute,
+    'asked_for': round(time.monotonic() - begin, 1),
+  }
+
+
+_KNOWN: dict[str, Any] = {}
+
+
+def _chips(name: str) -> list[Any]:
+  if name not in _KNOWN:
+    _KNOWN[name] = topology.devices(name)
+  found: list[Any] = _KNOWN[name]
+  return found
+
+
+def _read(path: str | None) -> dict[str, dict[str, Any]]:
+  """The lines of a file, by what was asked."""
+  if path is None or not pathlib.Path(path).is_file():
+    return {}
+  found = {}
+  for text in pathlib.Path(path).read_text().splitlines():
+    line = json.loads(text)
+    names = ('config', 'program', 'dtype', 'topology', 'mesh')
+    found[' '.join(line[name] for name in names)] = line
+  return found
+
+
+def _row(line: dict[str, Any]) -> str:
+  cells = [line[k] for k in ('config', 'program', 'dtype', 'topology')]
+  cells.append(line['mesh'])
+  if 'refused' in line:
+    return f'| {" | ".join(cells)} | {line["refused"][:120]} |'
+  cells += [
+    f'{line["arguments"] / 1e6:.3g}',
+    f'{line["temporary"] / 1e6:.3g}',
+    f'{line["flops"] / 1e9:.3g}',
+    f'{line["traffic_xla"] / 1e9:.3g}',
+    f'{line["sent"] / 1e6:.3g}',
+    f'{1e3 * line["seconds"]:.3g}',
+    'yes' if line['fits'] else 'no',
+  ]
+  return f'| {" | ".join(cells)} |'
+
+
+def _numbers(lines: dict[str, dict[str, Any]]) -> report.Numbers:
+  compiled = [line for line in lines.values() if 'refused' not in line]
+  return {
+    'asked': (len(lines), 'programs'),
+    'compiled': (len(compiled), 'programs'),
+    'fit': (sum(line['fits'] for line in compiled), 'programs'),
+  }
+
+
+if __name__ == '__main__':
+  entry.run(main)

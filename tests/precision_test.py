@@ -1,0 +1,122 @@
+"""What a product of float32 is on an accelerator: chosen, in force, told.
+
+There is none here, so the platform is pretended and the trace is read.
+"""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import parallel_ar as par
+from parallel_ar import coding, precision
+from parallel_ar.coding import environment, lanes, stream
+from parallel_ar.training import configuration, evaluate, results
+
+
+@pytest.fixture
+def on_a_tpu(monkeypatch):
+  """Programs are for a TPU, as far as `precision` asks."""
+  monkeypatch.setattr(precision.jax, 'default_backend', lambda: 'tpu')
+
+
+@pytest.fixture(scope='module')
+def model():
+  return par.models.made(event=(5,), num_values=3, hidden=(8,))
+
+
+@pytest.fixture(scope='module')
+def params(model):
+  return model.init(jax.random.key(0))
+
+
+def _levels(function, *args):
+  """The precision of every product of a trace."""
+  text = str(jax.make_jaxpr(function)(*args))
+  return set(re.findall(r'precision=(?:\(Precision\.\w+, )?(\w[\w.]*)', text))
+
+
+X = np.array([[0, 1, 2, 0, 1], [2, 2, 0, 1, 0]], np.int32)
+
+
+def test_evaluation_is_at_the_highest_level(on_a_tpu, model, params):
+  log_prob = evaluate.make_log_prob([model])
+  assert _levels(log_prob, params, X, None) == {'Precision.HIGHEST'}
+  fast = evaluate.make_log_prob([model], 'default')
+  assert _levels(fast, params, X, None) == set()
+
+
+def test_coding_is_too_whatever_is_in_force(
+  on_a_tpu, monkeypatch, model, params
+):
+  monkeypatch.setattr(environment, 'options', lambda: None)  # to be traced
+  how, x, given = coding.PRECISION, jnp.asarray(X), jnp.array(True)
+  lane, table = lanes._program.__wrapped__(), stream._program.__wrapped__()
+  solve = lambda p: lane(model, how, p, x, None, x, given)
+  tables = lambda p: table(model, how, p, x, None, given)
+  for program in (solve, tables):
+    with jax.default_matmul_precision('bfloat16'):
+      assert _levels(program, params) == {'Precision.HIGHEST'}
+
+
+def test_the_loop_and_its_validation_have_their_own(
+  on_a_tpu, monkeypatch, tmp_path
+):
+  from parallel_ar.training import loop, step
+
+  seen = {}
+  make_loss, make_log_prob = step.make_loss, evaluate.make_log_prob
+
+  def watched(kind, function):
+    def run(*args):
+      level = jax.config.jax_default_matmul_precision
+      seen.setdefault(kind, level)
+      return function(*args)
+
+    return run
+
+  monkeypatch.setattr(
+    step, 'make_loss', lambda *a: watched('train', make_loss(*a))
+  )
+
+  def log_prob(models, level):
+    seen['valid'] = level
+    return make_log_prob(models, level)
+
+  monkeypatch.setattr(evaluate, 'make_log_prob', log_prob)
+  config = configuration.default_config()
+  config.data.update(name='digits')
+  config.model.update(name='made', event=(8, 8, 1), num_values=17, hidden=(4,))
+  config.train.update(
+    steps=1, batch_size=8, precision='high', tensorboard=False
+  )
+  summary = loop.train(config, tmp_path / 'run', progress=False)
+  assert summary.stopped == 'steps'
+  assert seen == {'train': 'high', 'valid': 'highest'}
+
+
+def test_nothing_is_set_for_a_cpu(model, params):
+  log_prob = evaluate.make_log_prob([model])
+  assert _levels(log_prob, params, X, None) == set()
+  assert precision.products('highest') == precision.products('high')
+  assert results.hardware()['float32_products'] == 'float32'
+
+
+def test_a_setting_of_jax_stays_where_none_is_asked_for(on_a_tpu):
+  with jax.default_matmul_precision('bfloat16'), precision.scope('default'):
+    assert jax.config.jax_default_matmul_precision == 'bfloat16'
+    assert 'bfloat16' in precision.products('default')
+  assert precision.products('default').startswith('bfloat16 operands')
+
+
+def test_levels_are_named():
+  config = configuration.default_config()
+  config.model.name = 'made'
+  assert config.evaluate.precision == 'highest'
+  config.train.precision = 'float32'
+  with pytest.raises(ValueError, match=r'train\.precision.*default, high'):
+    configuration.validate(config)
+  with pytest.raises(ValueError, match='one of default, high, highest'):
+    precision.scope('exact')
