@@ -25,6 +25,7 @@ from parallel_ar.types import Array
 
 AXES = ('data', 'fsdp', 'tensor', 'sequence')
 BATCH = ('data', 'fsdp')
+STACKS = 'stacks'  # parameters below it have a leading axis, over layers
 
 
 def axis_size(*names: str) -> int:

@@ -18,6 +18,8 @@ from typing import Any, Literal, get_args
 
 import jax
 
+from parallel_ar import target
+
 Level = Literal['default', 'high', 'highest']
 LEVELS: tuple[str, ...] = get_args(Level)
 # Platform -> level -> what a product of two float32 is.
@@ -35,15 +37,11 @@ _PRODUCTS = {
 }
 
 
-def scope(
-  level: str, platform: str | None = None
-) -> contextlib.AbstractContextManager[Any]:
+def scope(level: str) -> contextlib.AbstractContextManager[Any]:
   """Puts a level in force for what is traced inside.
 
   Args:
     level: one of LEVELS.
-    platform: 'cpu', 'gpu' or 'tpu' that the programs are for; by default that
-      of JAX here.
 
   Returns:
     A context manager. It does nothing for a CPU, where the levels are one, nor
@@ -53,8 +51,7 @@ def scope(
     ValueError: no such level.
   """
   check(level)
-  platform = platform or jax.default_backend()
-  if level == 'default' or platform == 'cpu':
+  if level == 'default' or target.platform() == 'cpu':
     return contextlib.nullcontext()
   return jax.default_matmul_precision(level)
 
@@ -71,15 +68,13 @@ def check(level: str) -> None:
     )
 
 
-def products(level: str, platform: str | None = None) -> str:
+def products(level: str) -> str:
   """In words what a product of two float32 is, for a record.
 
   Args:
     level: one of LEVELS.
-    platform: as in `scope`.
   """
-  platform = platform or jax.default_backend()
-  words = _PRODUCTS.get(platform, dict.fromkeys(LEVELS, 'float32'))[level]
+  words = _PRODUCTS.get(target.platform(), {}).get(level, 'float32')
   own = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
   if level == 'default' and own is not None:
     words = f'jax_default_matmul_precision={own}'

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import parallel_ar as par
-from parallel_ar import coding, precision
+from parallel_ar import coding, precision, target
 from parallel_ar.coding import environment, lanes, stream
 from parallel_ar.training import configuration, evaluate, results
 
@@ -19,7 +19,7 @@ from parallel_ar.training import configuration, evaluate, results
 @pytest.fixture
 def on_a_tpu(monkeypatch):
   """Programs are for a TPU, as far as `precision` asks."""
-  monkeypatch.setattr(precision.jax, 'default_backend', lambda: 'tpu')
+  monkeypatch.setattr(target.jax, 'default_backend', lambda: 'tpu')
 
 
 @pytest.fixture(scope='module')

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
-from parallel_ar import coding, likelihood, precision, samplers
+from parallel_ar import coding, likelihood, precision, samplers, target
 from parallel_ar import models as models_lib
 from parallel_ar.analysis import collectives, complexity
 from parallel_ar.coding import lanes
@@ -201,9 +201,10 @@ class Programs:
     made = self.program(kind, mesh, local * mesh_lib.batch_parts(mesh))
     section = self.config.train if kind == 'train' else self.config.evaluate
     platform = mesh.devices.flat[0].platform
-    with jax.set_mesh(mesh), precision.scope(section.precision, platform):
-      jitted = jax.jit(made.function, **made.options)
-      return _read(jitted.lower(*made.arguments).compile())
+    with jax.set_mesh(mesh), target.on(platform):
+      with precision.scope(section.precision):
+        jitted = jax.jit(made.function, **made.options)
+        return _read(jitted.lower(*made.arguments).compile())
 
 
 def _draw(model: Any) -> Callable[..., Any]:

@@ -107,10 +107,13 @@ def param_specs(params: Params, family: str, mesh: AnyMesh) -> Any:
 
   def spec(path: Any, leaf: Any) -> PartitionSpec:
     name = _name(path)
+    stacked = partition.STACKS in name.split('/')
     for rule in rules:
-      if re.search(rule.pattern, name) and len(rule.names) == len(leaf.shape):
-        return partition.fit(leaf.shape, rule.names, mesh.shape)
-    return _fsdp(leaf.shape, mesh.shape['fsdp'])
+      names = (None,) * stacked + rule.names
+      if re.search(rule.pattern, name) and len(names) == len(leaf.shape):
+        return partition.fit(leaf.shape, names, mesh.shape)
+    inner = _fsdp(leaf.shape[stacked:], mesh.shape['fsdp'])
+    return PartitionSpec(*(None,) * stacked, *inner) if inner else inner
 
   return jax.tree_util.tree_map_with_path(spec, params)
 

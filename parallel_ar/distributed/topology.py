@@ -14,12 +14,14 @@ import jax
 import numpy as np
 from jax.experimental import topologies
 
-# Without them libtpu asks the cloud which TPU this host has.
+# Without them libtpu asks the cloud which TPU this host has, and lets only one
+# process load it, since it could hold the chips.
 SETTINGS = {
   'TPU_SKIP_MDS_QUERY': '1',
   'TPU_ACCELERATOR_TYPE': 'v5litepod-8',
   'TPU_WORKER_HOSTNAMES': 'localhost',
   'TPU_WORKER_ID': '0',
+  'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
 }
 _LANES, _ROWS, _LEAST = 128, 8, 512
 

@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen as nn
 
 from parallel_ar import partition
-from parallel_ar.layers import flash, sharded
+from parallel_ar.layers import flash, kernels, sharded
 from parallel_ar.types import Array
 
 Pattern = Literal['full', 'local', 'strided']
@@ -277,11 +277,49 @@ def rotary(x_LHK: Array, positions: Array, base: float = 1e4) -> Array:
   return turned.astype(x_LHK.dtype)
 
 
+def attend(
+  q_LHK: Array,
+  k_LHK: Array,
+  v_LHK: Array,
+  reach: sharded.Reach,
+  *,
+  chunk: int = 0,
+  kernel: kernels.Kernels = 'loops',
+) -> Array:
+  """softmax(q k^T / sqrt(K)) v over all slots: the one door of a pass.
+
+  Behind it are the ring over `sequence`, the kernels of the platform
+  (`layers.kernels`) and the loops of this module and of `layers.flash`; they
+  differ in speed, memory and rounding.
+
+  Args:
+    q_LHK: queries, one for each slot and head.
+    k_LHK: keys.
+    v_LHK: values.
+    reach: which slots are read; `block` may be int[L] outside the ring.
+    chunk: queries that the loops take at once; 0 chooses by the length.
+    kernel: 'auto' for the kernel of the platform where it fits.
+
+  Returns:
+    float[L, H, K].
+  """
+  length, qkv = q_LHK.shape[0], (q_LHK, k_LHK, v_LHK)
+  if sharded.parts(length) > 1:
+    return sharded.ring_attention(*qkv, reach, chunk)
+  if (fused := kernels.choose(kernel, q_LHK, reach)) is not None:
+    out: Array = fused(*qkv, reach)
+    return out
+  if reach.window:
+    return local_attention(*qkv, window=reach.window, chunk=chunk)
+  if reach.stride > 1:
+    return strided_attention(*qkv, stride=reach.stride, chunk=chunk)
+  if length >= LONG and isinstance(reach.block, int):
+    return flash.flash_attention(*qkv, block=reach.block, chunk=chunk or 256)
+  return block_causal_attention(*qkv, block=reach.block, chunk=chunk)
+
+
 class SelfAttention(nn.Module):
   """Multi-head self-attention over slots, block-causal.
-
-  From `LONG` slots on, full attention with blocks of one size is that of
-  `flash`.
 
   Attributes:
     heads: H, a divisor of the width N; N / H even for rotary positions.
@@ -290,6 +328,7 @@ class SelfAttention(nn.Module):
     chunk: see `block_causal_attention`.
     pattern: which slots a slot reads; all but 'full' need block = 1.
     window: slots of a local window, or the stride.
+    kernel: see `attend`.
     dtype: of the products; parameters are float32.
   """
 
@@ -299,6 +338,7 @@ class SelfAttention(nn.Module):
   chunk: int = 0
   pattern: Pattern = 'full'
   window: int = 64
+  kernel: kernels.Kernels = 'loops'
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -323,17 +363,9 @@ class SelfAttention(nn.Module):
       y, cache = cached_attention(
         q, k, v, slots_L, cache, self.pattern, self.window
       )
-    elif sharded.parts(length) > 1:
-      y = sharded.ring_attention(q, k, v, self._reach(), self.chunk)
-    elif self.pattern == 'local':
-      y = local_attention(q, k, v, window=self.window, chunk=self.chunk)
-    elif self.pattern == 'strided':
-      y = strided_attention(q, k, v, stride=self.window, chunk=self.chunk)
-    elif length >= LONG and isinstance(self.block, int):
-      size = self.chunk or 256
-      y = flash.flash_attention(q, k, v, block=self.block, chunk=size)
     else:
-      y = block_causal_attention(q, k, v, block=self.block, chunk=self.chunk)
+      reach, how = self._reach(), self.kernel
+      y = attend(q, k, v, reach, chunk=self.chunk, kernel=how)
     out = nn.Dense(width, use_bias=False, dtype=self.dtype, name='out')
     y = partition.over_slots(y.reshape(length, width), cache, 'tensor')
     return out(y), cache

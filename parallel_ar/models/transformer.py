@@ -31,7 +31,7 @@ from parallel_ar import model, order, partition
 from parallel_ar.adapters import linen
 from parallel_ar.decode import Decode
 from parallel_ar.heads.categorical import categorical
-from parallel_ar.layers import attention, embedding
+from parallel_ar.layers import attention, embedding, kernels
 from parallel_ar.layers import remat as remat_policies
 from parallel_ar.types import Array, ArrayLike, Context, Params
 
@@ -49,6 +49,7 @@ class Block(nn.Module):
     chunk: queries taken at once.
     pattern: of the attention.
     window: of the pattern.
+    kernel: of the attention.
     dtype: of the products; parameters are float32.
   """
 
@@ -59,6 +60,7 @@ class Block(nn.Module):
   chunk: int
   pattern: attention.Pattern
   window: int
+  kernel: kernels.Kernels
   dtype: Any
 
   @nn.compact
@@ -73,6 +75,7 @@ class Block(nn.Module):
       self.chunk,
       self.pattern,
       self.window,
+      self.kernel,
       self.dtype,
       name='att',
     )
@@ -84,6 +87,27 @@ class Block(nn.Module):
     z = partition.over_slots(z, cache, 'tensor')
     z = nn.Dense(width, dtype=self.dtype, name='down')(nn.gelu(z))
     return partition.over_slots(y_LN + z, cache), cache
+
+
+class Period(nn.Module):
+  """One block for each entry of the pattern: what a loop over layers repeats.
+
+  Attributes:
+    pattern: of the attention of each.
+    shared: the other attributes of the blocks.
+  """
+
+  pattern: Sequence[attention.Pattern]
+  shared: Any
+
+  @nn.compact
+  def __call__(self, y_LN: Array, caches: Any, slots_L: Array) -> Any:
+    kept = []
+    for n, pattern in enumerate(self.pattern):
+      block = Block(**self.shared, pattern=pattern, name=f'block_{n}')
+      y_LN, cache = block(y_LN, slots_L, caches[n] if caches else None)
+      kept.append(cache)
+    return y_LN, tuple(kept)
 
 
 class Transformer(nn.Module):
@@ -103,6 +127,8 @@ class Transformer(nn.Module):
   pattern: Sequence[attention.Pattern]
   window: int
   remat: str
+  kernel: kernels.Kernels
+  scan_layers: bool
   dtype: Any
 
   def __call__(self, x: Array, context: Context) -> Array:
@@ -147,8 +173,10 @@ class Transformer(nn.Module):
       y_LN = y_LN + table[slots_L].astype(self.dtype)
     add = embedding.AddContext(self.num_classes, self.dtype, name='context')
     y_LN = partition.over_slots(add(y_LN, context), cache)
-    caches: list[attention.KeyValues | None] = []
-    if self._in_a_loop(cache):
+    caches: Any = []
+    if self.scan_layers:
+      y_LN, caches = self._periods(cache)(y_LN, cache, slots_L)
+    elif self._in_a_loop(cache):
       y_LN = self._loop(y_LN, slots_L)
     else:
       for l in range(self.layers):
@@ -163,18 +191,36 @@ class Transformer(nn.Module):
       logits = nn.Dense(self.num_values, dtype=self.dtype, name='logits')(y_LN)
     return logits.astype(jnp.float32), tuple(caches)
 
+  def _shared(self) -> dict[str, Any]:
+    """What all blocks have in common."""
+    names = 'heads', 'mlp_features', 'group', 'chunk', 'window', 'kernel'
+    rest = {'rotary': self.positions == 'rotary', 'dtype': self.dtype}
+    return {name: getattr(self, name) for name in names} | rest
+
   def _block(self, layer: int, **where: Any) -> Block:
-    return Block(
-      self.heads,
-      self.mlp_features,
-      self.group,
-      self.positions == 'rotary',
-      self.chunk,
-      self.pattern[layer % len(self.pattern)],
-      self.window,
-      self.dtype,
-      **where,
+    pattern = self.pattern[layer % len(self.pattern)]
+    return Block(**self._shared(), pattern=pattern, **where)
+
+  def _periods(self, cache: Any) -> nn.Module:
+    """All blocks as a loop whose parameters lie in stacks, one turn a period.
+
+    One period is compiled, whatever the number of layers.
+    """
+    period: Any = Period
+    if cache is None and self.remat != 'none':
+      policy = remat_policies.POLICIES[self.remat]
+      period = nn.remat(Period, policy=policy, prevent_cse=False)
+    turns = nn.scan(
+      period,
+      variable_axes={'params': 0},
+      split_rngs={'params': True},
+      in_axes=(0, nn.broadcast),
+      length=self.layers // len(self.pattern),
     )
+    made: nn.Module = turns(
+      tuple(self.pattern), self._shared(), name=partition.STACKS
+    )
+    return made
 
   def _in_a_loop(self, cache: Any) -> bool:
     """Whether checkpoints are wanted, of a pass whose parameters are there."""
@@ -217,7 +263,11 @@ def _decode(module: Transformer) -> Decode:
       jnp.zeros((module.heads, size, length), module.dtype),
       jnp.zeros((module.heads, length, size), module.dtype),
     )
-    return (empty,) * module.layers, context
+    if not module.scan_layers:
+      return (empty,) * module.layers, context
+    count = module.layers // len(module.pattern)
+    stack = jax.tree.map(lambda a: jnp.stack([a] * count), empty)
+    return (stack,) * len(module.pattern), context
 
   def extend(params: Params, cache: Any, k: Any, previous: Any) -> Any:
     blocks, context = cache
@@ -233,7 +283,10 @@ def _decode(module: Transformer) -> Decode:
 
   def resize(cache: Any, n: int) -> Any:
     blocks, context = cache
-    return tuple(attention.resize(kept, n) for kept in blocks), context
+    one = lambda kept: attention.resize(kept, n)
+    if module.scan_layers:
+      one = jax.vmap(one)
+    return tuple(one(kept) for kept in blocks), context
 
   # What stands beyond slot k is masked, then overwritten.
   return Decode(init, extend, lambda cache, k: cache, resize)
@@ -256,6 +309,8 @@ def transformer(
   pattern: Sequence[attention.Pattern] = ('full',),
   window: int = 64,
   remat: str = 'none',
+  attention_kernel: kernels.Kernels = 'loops',
+  scan_layers: bool = False,
   dtype: Any = jnp.float32,
 ) -> model.AutoregressiveModel:
   """Builds a Transformer decoder.
@@ -278,14 +333,20 @@ def transformer(
       ('local', 'strided') is a Sparse Transformer.
     window: slots of a local window, and the stride.
     remat: policy for the blocks, see `layers.remat`; they run in a loop then.
+    attention_kernel: 'auto' takes the kernel of the platform where it fits,
+      see `layers.kernels`; changes speed, memory and rounding.
+    scan_layers: the blocks are one loop over parameters that lie in stacks: a
+      program, and its compilation, as small as one period of the pattern. Other
+      parameters than without: they have a leading axis.
     dtype: of the products; parameters are float32.
 
   Returns:
     The model.
 
   Raises:
-    ValueError: groups of different sizes, sizes that do not fit, or a sparse
-      pattern with tied groups.
+    ValueError: groups of different sizes, sizes that do not fit, a sparse
+      pattern with tied groups, or layers that are no whole periods of the
+      pattern in a scan.
   """
   rank = order.check(order.raster(event) if rank is None else rank, event)
   group = order.group_size(rank)
@@ -301,6 +362,12 @@ def transformer(
     )
   unknown = set(pattern) - set(get_args(attention.Pattern))
   remat_policies.remat(Block, remat)  # refuses an unknown policy
+  kernels.check(attention_kernel)
+  if scan_layers and pattern and layers % len(pattern):
+    raise ValueError(
+      f'scan_layers repeats the pattern {tuple(pattern)}, so layers must be a '
+      f'multiple of {len(pattern)}; got {layers}.'
+    )
   tied_groups = group > 1 and set(pattern) != {'full'}
   if unknown or not pattern or window < 1 or tied_groups:
     raise ValueError(
@@ -323,6 +390,8 @@ def transformer(
     pattern=tuple(pattern),
     window=window,
     remat=remat,
+    kernel=attention_kernel,
+    scan_layers=scan_layers,
     dtype=dtype,
   )
   return linen.from_linen(

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
+from parallel_ar import target
 from parallel_ar.program import equations, walk
 
 _FOLDED = 1 << 24  # entries of the largest array that is computed ahead
@@ -61,9 +62,12 @@ class Op:
 
   def bind(self, *values: Any, **changed: Any) -> list[Any]:
     """The operation on these values, with parameters changed."""
-    out = self.eqn.primitive.bind(
-      *values, **self.eqn.primitive.get_bind_params(self.eqn.params) | changed
-    )
+    how = self.eqn.primitive.get_bind_params(self.eqn.params) | changed
+    level = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    if level is not None and how.get('precision', level) is None:
+      # As the pass, which is traced where the operation is run.
+      how['precision'] = (jax.lax.Precision(level),) * 2
+    out = self.eqn.primitive.bind(*values, **how)
     return list(out) if self.eqn.primitive.multiple_results else [out]
 
 
@@ -92,7 +96,8 @@ def trace(function: Callable, *specs: Any) -> Program:
   Returns:
     The program; inputs and outputs are the leaves in order.
   """
-  closed = jax.make_jaxpr(lambda *a: jax.tree.leaves(function(*a)))(*specs)
+  with target.on('cpu'):  # no kernel that only its compiler understands
+    closed = jax.make_jaxpr(lambda *a: jax.tree.leaves(function(*a)))(*specs)
   inputs = tuple(_array(v.aval) for v in closed.jaxpr.invars)
   tape = _Tape()
   outputs = walk.run(closed, tape, inputs)

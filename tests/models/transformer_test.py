@@ -4,9 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh
+from jax.sharding import PartitionSpec as P
 
-from parallel_ar import likelihood, models, order
+from parallel_ar import likelihood, models, order, partition
+from parallel_ar.analysis import static
+from parallel_ar.decode import derive
+from parallel_ar.distributed import sharding
 from parallel_ar.testing import case as cases
+from parallel_ar.testing import decode_laws
 
 
 def build(**fields):
@@ -123,3 +129,73 @@ def test_checkpoints_change_memory_only(pattern):
     again,
     grads,
   )
+
+
+class TestLayersInAScan:
+  """Parameters in stacks, and one period in the program."""
+
+  kind = {'layers': 4, 'pattern': ('local', 'full'), 'window': 2}
+
+  def _unstacked(self, params):
+    rest = dict(params)
+    stacks = rest.pop(partition.STACKS)
+    for l in range(4):
+      one = lambda a, turn=l // 2: a[turn]
+      rest[f'block_{l}'] = jax.tree.map(one, stacks[f'block_{l % 2}'])
+    return rest
+
+  @pytest.mark.parametrize('remat', ['none', 'full'])
+  def test_it_is_the_network_of_its_layers(self, remat):
+    flat = build(**self.kind)
+    model = build(**self.kind, scan_layers=True, remat=remat)
+    case = cases.make_case(model)
+    loss = lambda m: lambda p: likelihood.log_prob(m, p, case.x).sum()
+    both = jax.jit(
+      lambda params: (
+        jax.value_and_grad(loss(model))(params),
+        jax.value_and_grad(loss(flat))(self._unstacked(params)),
+      )
+    )
+    (value, slope), (want, wanted) = both(case.params)
+    np.testing.assert_allclose(value, want, rtol=1e-5)
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),
+      self._unstacked(slope),
+      wanted,
+    )
+
+  def test_the_program_does_not_grow_with_layers(self):
+    size = lambda m: len(
+      str(
+        jax.make_jaxpr(m.conditionals)(
+          jax.eval_shape(m.init, jax.random.key(0)), m.event, None
+        )
+      )
+    )
+    few, many = (build(layers=n, scan_layers=True) for n in (2, 9))
+    assert abs(size(many) - size(few)) < 200  # the digits of shapes
+
+  def test_its_laws(self):
+    """Proved causal; its own path and the derived one agree with the pass."""
+    scanned = build(**self.kind, scan_layers=True)
+    case = cases.make_case(scanned)
+    assert static.check(scanned).proved
+    decode_laws.decode_agreement(case)
+    decode_laws.derived(case)
+    assert not derive.derived(scanned).schedule.full
+
+  def test_stacks_are_cut_as_their_layers(self):
+    mesh = AbstractMesh((1, 2, 2, 1), partition.AXES)
+    shapes = jax.eval_shape(
+      build(features=64, layers=4, scan_layers=True).init, jax.random.key(0)
+    )
+    specs = sharding.param_specs(shapes, 'transformer', mesh)
+    block = specs[partition.STACKS]['block_0']
+    assert block['att']['qkv']['kernel'] == P(None, 'fsdp', 'tensor')
+    assert block['down']['kernel'] == P(None, 'tensor', 'fsdp')
+    assert block['up']['bias'] == P(None, 'tensor')
+    assert block['norm_att']['scale'] == P()
+
+  def test_layers_that_are_no_whole_periods_are_refused(self):
+    with pytest.raises(ValueError, match='a multiple of 2; got 3'):
+      build(layers=3, pattern=('local', 'full'), scan_layers=True)
