@@ -11,6 +11,7 @@ ROOT="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)"
 VENV="${PARALLEL_AR_VENV:-$ROOT/.venv}"
 # Holds 'unfinished' from the first moment of .venv, and its key at the end.
 STAMP="$VENV/parallel_ar.stamp"
+DOCS_VENV="$ROOT/.venv-docs"
 # Extras of setup.py for an accelerator, such as tpu or cuda13.
 EXTRAS="${PARALLEL_AR_EXTRAS:-}"
 # Bytes of compiled programs that are kept, of all versions together.
@@ -50,6 +51,8 @@ Usage: ./run.sh COMMAND [arguments]
 
   quickstart   train on real digits, evaluate, sample; a few minutes
   test         ruff, mypy and pytest; with arguments: only pytest, with them
+  docs         build the site of docs/ and the docstrings into site/, strictly
+  dist         build the sdist and the wheel into dist/, and check them
   EXPERIMENT   run experiments/EXPERIMENT.py with the flags that follow
   env          print the settings below for your own shell:
                eval "\$(./run.sh env)"
@@ -400,13 +403,44 @@ run_tests() {
   die "failed: ${FAILED#, }"
 }
 
+# Makes the environment of the site and the packages. It needs no JAX: what
+# makes them reads the sources.
+ensure_docs_venv() {
+  local lock="$ROOT/docs/requirements.lock" key python log="$DOCS_VENV.log"
+  key="$(cksum <"$lock")"
+  if [[ $(cat -- "$DOCS_VENV/lock" 2>/dev/null) == "$key" ]]; then return; fi
+  python="$(find_python)"
+  say "making $DOCS_VENV with $("$python" -V) (once; log: $log)"
+  "$python" -m venv "$DOCS_VENV" --clear >"$log" 2>&1 \
+    || die "$python -m venv failed; $log has its words."
+  "$DOCS_VENV/bin/python" -m pip install --no-input \
+    --disable-pip-version-check --require-hashes --only-binary :all: \
+    -r "$lock" >>"$log" 2>&1 || die_of_pip "$log"
+  printf '%s\n' "$key" >"$DOCS_VENV/lock"
+}
+
+# Any warning ends it: a page in no place, a link to nothing, a wrong docstring.
+build_docs() {
+  ensure_docs_venv
+  say "mkdocs build --strict $*"
+  NO_MKDOCS_2_WARNING=1 "$DOCS_VENV/bin/python" -m mkdocs build --strict "$@"
+}
+
+# The wheel is built from the sdist, so that one is whole too.
+build_packages() {
+  ensure_docs_venv
+  rm -rf -- "$ROOT/dist" "$ROOT/build"
+  "$DOCS_VENV/bin/python" -m build --no-isolation --outdir "$ROOT/dist" "$ROOT"
+  "$DOCS_VENV/bin/python" -m twine check --strict "$ROOT"/dist/*
+}
+
 run_experiment() {
   local name="${1%.py}" python="$VENV/bin/python"
   shift
   name="${name#experiments/}"
   if ! experiment_files | grep -qxF "experiments/$name.py"; then
     say "there is no command and no experiment named '$name'." \
-      "The commands are test and env; the experiments are:"
+      "The commands are test, docs, dist and env; the experiments are:"
     list_experiments >&2
     exit 2
   fi
@@ -424,6 +458,11 @@ main() {
       shift
       run_tests "$@"
       ;;
+    docs)
+      shift
+      build_docs "$@"
+      ;;
+    dist) build_packages ;;
     env)
       ensure_venv
       export_settings "$VENV/bin/python"

@@ -5,7 +5,7 @@ tests pass with, one set for each Python, are pinned in constraints.txt, and
 with the sha256 of each file in requirements.lock, which run.sh installs:
 
   pip install -c constraints.txt \
-      -e '.[data,plots,coding,quantization,export,test,dev]'
+      -e '.[data,plots,coding,quantization,export,safetensors,test,dev]'
 """
 
 import pathlib
@@ -58,6 +58,8 @@ setuptools.setup(
     'quantization': ['qwix>=0.1.8'],
     # Models as files that run without this library (jax.export).
     'export': ['flatbuffers>=24.3'],
+    # Weights in the format of Hugging Face (`par.pretrained`).
+    'safetensors': ['safetensors>=0.5'],
     # What from_equinox and from_haiku take.
     'equinox': ['equinox>=0.13'],
     'haiku': ['dm-haiku>=0.0.16'],
@@ -70,6 +72,12 @@ setuptools.setup(
     'tpu-compile': ['libtpu>=0.0.42'],
     'test': ['chex>=0.1.92', 'pytest>=9.0', 'pytest-xdist>=3.8'],
     'dev': ['mypy>=2.0', 'ruff>=0.15'],
+    # Records of a run at Weights & Biases as well; no part of the lock.
+    'wandb': ['wandb>=0.20'],
+    # The site and the packages, made in an environment of their own, whose
+    # lock is docs/requirements.lock.
+    'docs': ['mkdocs-material>=9.7', 'mkdocstrings-python>=2.0', 'ruff>=0.15'],
+    'release': ['build>=1.3', 'twine>=6.1'],
   },
   classifiers=[
     'Development Status :: 3 - Alpha',

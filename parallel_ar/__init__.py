@@ -85,7 +85,7 @@ else:
     | {'explain_decode': 'analysis.explain'},
   )
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 
 def __dir__() -> list[str]:

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+import parallel_ar as par
 from tests import options_test
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -64,7 +65,16 @@ def of_line(line):
 
 BLOCKS = dict(blocks())
 # Commands of run.sh itself, and words that stand for any script.
-_NO_SCRIPTS = ('test', 'env', '--help', 'help', 'COMMAND', 'NAME', 'EXPERIMENT')
+_NO_SCRIPTS = (
+  'test',
+  'docs',
+  'env',
+  '--help',
+  'help',
+  'COMMAND',
+  'NAME',
+  'EXPERIMENT',
+)
 COMMANDS = sorted(
   {
     (str(path.relative_to(ROOT)), command)
@@ -110,3 +120,9 @@ def _parse(command):
 def test_there_are_blocks_and_commands():
   assert len(BLOCKS) >= 6
   assert len(COMMANDS) >= 100
+
+
+def test_every_public_name_stands_on_the_page_of_the_api():
+  text = (ROOT / 'docs' / 'api.md').read_text()
+  named = {n.split('.')[-1] for n in re.findall(r'^::: (.*)$', text, re.M)}
+  assert not set(par.__all__) - named

@@ -56,6 +56,8 @@ class Repository:
     self.stamp = path / '.venv' / 'parallel_ar.stamp'
     for name in ('run.sh', 'setup.py', 'requirements.lock'):
       shutil.copy(ROOT / name, path)
+    (path / 'docs').mkdir()
+    shutil.copy(ROOT / 'docs/requirements.lock', path / 'docs')
     (path / 'parallel_ar').mkdir()
     shutil.copy(ROOT / 'parallel_ar/compilation_cache.py', path / 'parallel_ar')
     (path / 'experiments').mkdir()
@@ -96,7 +98,7 @@ class Repository:
     return calls.read_text().splitlines() if calls.exists() else []
 
   def installs(self) -> int:
-    return sum('requirements.lock' in call for call in self.calls())
+    return sum(' -r requirements.lock' in call for call in self.calls())
 
 
 @pytest.fixture
@@ -123,9 +125,10 @@ def pins() -> list[requirements.Requirement]:
   return [requirements.Requirement(line) for line in lines]
 
 
-def locked() -> dict[str, list[str]]:
-  """Each pin of requirements.lock, with its hashes."""
-  text = (ROOT / 'requirements.lock').read_text().replace('\\\n', ' ')
+def locked(path: str = 'requirements.lock') -> dict[str, list[str]]:
+  """Each pin of a lock, with its hashes."""
+  text = (ROOT / path).read_text().replace('\\\n', ' ')
+  text = re.sub(r'^(#.*)?\n', '', text, flags=re.MULTILINE)
   found = {}
   for line in text.splitlines():
     pin, *hashes = re.split(r' +--hash=sha256:', line.strip())
@@ -147,8 +150,11 @@ class TestSetup:
       )
       assert live(lock) == live(pins())
 
-  def test_every_file_is_known_by_its_hash(self):
-    for pin, hashes in locked().items():
+  @pytest.mark.parametrize(
+    'lock', ['requirements.lock', 'docs/requirements.lock']
+  )
+  def test_every_file_is_known_by_its_hash(self, lock):
+    for pin, hashes in locked(lock).items():
       assert hashes, pin
       assert all(re.fullmatch('[0-9a-f]{64}', one) for one in hashes), pin
 
@@ -165,7 +171,15 @@ class TestSetup:
   def test_one_pin_for_every_requirement(self, monkeypatch, python):
     arguments = setup_arguments(monkeypatch)
     wanted = [*arguments['install_requires'], 'jaxlib']
-    wanted += sum(arguments['extras_require'].values(), [])
+    extras = arguments['extras_require']
+    tools = extras.pop('docs') + extras.pop('release')
+    for requirement in map(requirements.Requirement, tools):
+      site = map(requirements.Requirement, locked('docs/requirements.lock'))
+      (pin,) = [p for p in site if p.name == requirement.name]
+      (version,) = [s.version for s in pin.specifier]
+      assert requirement.specifier.contains(version), requirement
+    del extras['wandb']  # a service, which the lock installs for nobody
+    wanted += sum(extras.values(), [])
     wanted += ['pip', 'setuptools>=77']
     where = {'python_version': python}
     live = [p for p in pins() if not p.marker or p.marker.evaluate(where)]
@@ -520,7 +534,9 @@ class TestTest:
     )
     command = ['bash', str(repository.path / '.ci' / 'run')]
     assert subprocess.run(command, env=environment, cwd='/').returncode == code
-    assert self.runs(repository) == ['ruff', 'ruff', 'mypy', 'pytest', 'pytest']
+    *checks, site, laws = self.runs(repository)
+    assert checks == ['ruff', 'ruff', 'mypy', 'pytest']
+    assert (site, laws) == ('mkdocs', 'pytest')
     assert repository.installs() == 2
     assert (repository.path / '.venv-ci-other' / 'bin' / 'python').exists()
     assert os.access(ROOT / '.ci' / 'run', os.X_OK)
@@ -540,5 +556,54 @@ class TestTest:
       text=True,
     )
     assert done.returncode == 0
-    assert self.runs(repository) == ['ruff', 'ruff', 'mypy', 'pytest']
+    assert self.runs(repository) == ['ruff', 'ruff', 'mypy', 'pytest', 'mkdocs']
     assert 'the other pins were not tried' in done.stderr
+
+
+class TestPublished:
+  def test_citation_has_the_version_of_the_package(self):
+    text = (ROOT / 'CITATION.cff').read_text()
+    said = re.search(r'^version: (.*)$', text, re.MULTILINE)[1]
+    dated = re.search(r"^date-released: '(.*)'$", text, re.MULTILINE)[1]
+    package = (ROOT / 'parallel_ar' / '__init__.py').read_text()
+    assert f"__version__ = '{said}'" in package
+    assert f'## [{said}] - {dated}' in (ROOT / 'CHANGELOG.md').read_text()
+
+  @pytest.mark.slow
+  def test_the_site_has_no_warning(self, tmp_path):
+    command = [ROOT / 'run.sh', 'docs', f'--site-dir={tmp_path}']
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert 'id="parallel_ar.log_prob"' in (tmp_path / 'api.html').read_text()
+    assert 'All conditionals' in (tmp_path / 'index.html').read_text()
+
+  @pytest.mark.slow
+  def test_the_wheel_works_outside_of_the_checkout(self, tmp_path):
+    subprocess.run([ROOT / 'run.sh', 'dist'], check=True)
+    wheel, sdist = sorted((ROOT / 'dist').iterdir(), key=lambda p: p.suffix)[
+      ::-1
+    ]
+    assert (wheel.suffix, sdist.suffix) == ('.whl', '.gz')
+    pip = [sys.executable, '-m', 'pip', 'install', '--no-deps', '--no-index']
+    subprocess.run([*pip, f'--target={tmp_path / "site"}', wheel], check=True)
+    program = """
+import jax, parallel_ar as par
+model = par.models.made(event=(5,), num_values=3, hidden=(8,))
+params = model.init(jax.random.key(0))
+x = par.cached(model)(params, jax.random.split(jax.random.key(1), 2)).x
+pair = par.codec(model)
+assert (pair.decode(params, pair.encode(params, x)).x == x).all()
+print(par.__version__, par.__file__)
+"""
+    done = subprocess.run(
+      [sys.executable, '-c', program],
+      cwd=tmp_path,
+      env=os.environ | {'PYTHONPATH': str(tmp_path / 'site')},
+      capture_output=True,
+      text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    version, file = done.stdout.split()
+    assert wheel.name.split('-')[1] == version
+    assert pathlib.Path(file).is_relative_to(tmp_path)
+    assert (pathlib.Path(file).parent / 'py.typed').exists()

@@ -118,6 +118,9 @@ class Audit:
       )
     return ' '.join(text)
 
+  def __str__(self) -> str:
+    return self.describe()
+
   def raise_if_leaks(self) -> None:
     """Raises a ValueError with the description where a forbidden pair leaks."""
     if self.leaks:

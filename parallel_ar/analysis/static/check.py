@@ -108,6 +108,9 @@ class Static:
       text.append(f'Without a rule: {", ".join(self.without_rule)}.')
     return ' '.join(text)
 
+  def __str__(self) -> str:
+    return self.describe()
+
   def raise_if_leaks(self) -> None:
     """Raises a ValueError with the description where a forbidden pair leaks."""
     if self.leaks:
