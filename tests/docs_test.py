@@ -68,6 +68,7 @@ BLOCKS = dict(blocks())
 _NO_SCRIPTS = (
   'test',
   'docs',
+  'dist',
   'env',
   '--help',
   'help',

@@ -38,11 +38,11 @@ def stored(cell):
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
 def test_prints_what_stands_there(path):
-  """Words as they are; numbers to a part in fifty, since machines round."""
+  """Words as they are; numbers to a tenth, since machines and versions round."""
   for cell, printed in run(json.loads(path.read_text())):
     assert _NUMBER.sub('#', printed) == _NUMBER.sub('#', stored(cell))
     of = lambda text: np.array(_NUMBER.findall(text), float)
-    np.testing.assert_allclose(of(printed), of(stored(cell)), rtol=0.02)
+    np.testing.assert_allclose(of(printed), of(stored(cell)), rtol=0.1)
 
 
 def test_three_notebooks_say_what_they_do():
