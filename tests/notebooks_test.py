@@ -38,7 +38,7 @@ def stored(cell):
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
 def test_prints_what_stands_there(path):
-  """Words as they are; numbers to a tenth, since machines and versions round."""
+  """Words as they are; numbers to a tenth, since machines differ."""
   for cell, printed in run(json.loads(path.read_text())):
     assert _NUMBER.sub('#', printed) == _NUMBER.sub('#', stored(cell))
     of = lambda text: np.array(_NUMBER.findall(text), float)
