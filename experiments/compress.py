@@ -1,17 +1,19 @@
-"""Compresses a split with a trained run, and proves that it comes back.
+"""Compresses a file, or a split of data, and proves that it comes back.
 
+  ./run.sh compress book --workdir=runs/text_transformer
+  ./run.sh compress photos --workdir=runs/pictures --file=photos.par
   ./run.sh compress --workdir=runs/digits_gated_pixelcnn
   ./run.sh compress --workdir=runs/digits_gated_pixelcnn --file=test.par
   ./run.sh compress --workdir=runs/digits_gated_pixelcnn --decode=test.par
-  ./run.sh compress --workdir=runs/text_transformer --input=book --file=book.par
 
-For every --batch, 'lanes' (a fixed point over all positions) and 'stream' (rank
+A run of text packs any file, one of images a picture or a folder of them, into
+FILE.par or --file; `decompress` gives them back. Without a file it is a split:
+for every --batch, 'lanes' (a fixed point over all positions) and 'stream' (rank
 after rank) encode and decode the same events, in turn, and every integer is
 compared; beside them the bits that the model promises and what zlib, bzip2, xz
 and PNG need. --file keeps the file of the first method and batch, once it has
 come back; --decode reads one, without the data, and writes its events to
-FILE.npy, or where --events says. --input packs any file with a run of text, or
-a picture or a folder of them with a run of images; `decompress` gives it back.
+FILE.npy, or where --events says.
 """
 
 import dataclasses
@@ -65,7 +67,9 @@ _PRECISION = flags.DEFINE_integer(
 _ROUNDS = flags.DEFINE_integer('rounds', 1, 'Timed rounds.', lower_bound=1)
 _FILE = options.define_output('file', 'Keep the compressed file here.')
 _INPUT = flags.DEFINE_string(
-  'input', None, 'Pack this file or folder of pictures into --file.'
+  'input',
+  None,
+  'Pack this file or folder of pictures; --input= may be left out.',
 )
 _DECODE = flags.DEFINE_string('decode', None, 'Only decode this file.')
 _EVENTS = options.define_output(
@@ -156,10 +160,9 @@ def main() -> None:
 def _pack(target: pathlib.Path | None) -> None:
   """Packs --input into --file, and tells what xz makes of the same."""
   source = pathlib.Path(entry.require(_INPUT))
-  if target is None or _DECODE.value:
-    raise ValueError('--input goes with --file=PACKED, and without --decode.')
+  assert target is not None
   if not source.exists():
-    raise ValueError(f'--input={source}: there is no such file or folder.')
+    raise ValueError(f'{source}: there is no such file or folder to pack.')
   run = trained.load(pathlib.Path(entry.require(_WORKDIR)))
   packed = packing.pack(run, source)
   run_directory.replace(target, packed)
@@ -192,7 +195,16 @@ def _target() -> pathlib.Path | None:
     ValueError: it is the file that is read, or one that was not named, or it
       cannot be written.
   """
-  if not _DECODE.value:
+  if _INPUT.value and _DECODE.value:
+    raise ValueError(f'Pack {_INPUT.value} or --decode, one after the other.')
+  if _INPUT.value:
+    path = pathlib.Path(_FILE.value or f'{_INPUT.value.rstrip("/")}.par')
+    if path.exists() and not _FILE.value:
+      raise ValueError(
+        f'{path} exists. Move it away, or name a place with --file; one that '
+        'is named is replaced.'
+      )
+  elif not _DECODE.value:
     path = pathlib.Path(_FILE.value) if _FILE.value else None
   else:
     source = pathlib.Path(_DECODE.value)
@@ -298,4 +310,4 @@ def _table(
 
 
 if __name__ == '__main__':
-  entry.run(main)
+  entry.run(main, takes=_INPUT)

@@ -1,6 +1,6 @@
-"""Unpacks a file that `compress --input` has made.
+"""Unpacks a file that `compress FILE` has made.
 
-  ./run.sh decompress --workdir=runs/text_transformer --file=book.par --out=book
+  ./run.sh decompress book.par --workdir=runs/text_transformer --out=book
 
 The run must be the one that packed it; a file of anyone is data
 (docs/trust.md). Several pictures go into a folder, as PNG.
@@ -14,7 +14,9 @@ from experiments import entry, options, packing
 from parallel_ar.training import trained
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
-_FILE = flags.DEFINE_string('file', None, 'The compressed file.')
+_FILE = flags.DEFINE_string(
+  'file', None, 'The compressed file; --file= may be left out.'
+)
 _OUT = options.define_output(
   'out', 'The file or, of several pictures, the folder; it must be new.'
 )
@@ -34,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  entry.run(main)
+  entry.run(main, takes=_FILE)

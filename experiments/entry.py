@@ -51,27 +51,40 @@ _PLAIN = {
 }
 
 
-def run(main: Callable[[], None], *, connects: bool = False) -> None:
+def run(
+  main: Callable[[], None],
+  *,
+  connects: bool = False,
+  takes: flags.FlagHolder | None = None,
+) -> None:
   """Parses the flags, calls `main` and ends the process.
 
   Args:
     main: the script; takes no arguments, since flags are global.
     connects: it joins other processes before any JAX, and calls
       `check_platform` after that.
+    takes: the flag that a word without a name is the value of.
   """
   leaving.install()
-  begin = functools.partial(start, main, connects=connects)
+  begin = functools.partial(start, main, connects=connects, takes=takes)
   app.run(begin, flags_parser=_parse)
 
 
 def start(
-  main: Callable[[], None], argv: Sequence[str], *, connects: bool = False
+  main: Callable[[], None],
+  argv: Sequence[str],
+  *,
+  connects: bool = False,
+  takes: flags.FlagHolder | None = None,
 ) -> None:
   """Calls `main` once the flags are parsed; a mistake ends the process."""
-  if len(argv) > 1:
+  words = list(argv[1:])
+  if takes is not None and takes.value is None and words:
+    flags.FLAGS[takes.name].value = words.pop(0)
+  if words:
     _fail(
       ValueError(
-        f'Unexpected arguments {" ".join(argv[1:])}: every option is a flag, '
+        f'Unexpected arguments {" ".join(words)}: every option is a flag, '
         '--name=value. --help lists them.'
       )
     )

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from parallel_ar.data import folder
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.training import pictures, trained
 
@@ -73,8 +74,8 @@ def image(
       f'{shape}. The first symbols of a text are --prompt.'
     )
   channels = shape[2] if len(shape) == 3 else 1
-  levels = pictures.read(path, 'L' if channels == 1 else 'RGB')
-  light = pictures.read(mask, 'L')
+  levels = folder.read(path, 'L' if channels == 1 else 'RGB')
+  light = folder.read(mask, 'L')
   for name, found in (('--given', levels), ('--known', light)):
     if found.shape[:2] != shape[:2]:
       raise ValueError(

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from parallel_ar import coding
+from parallel_ar.data import folder
 from parallel_ar.training import pictures, run_directory, trained
 
 _MAGIC, _MOST_BYTES = b'PARF', 1 << 20
 _MOST_EVENTS = 1024  # of one pass of a decoder; a program takes memory with it
-_PICTURES = ('.png', '.bmp', '.pgm', '.ppm', '.gif', '.tif', '.tiff', '.webp')
 
 
 def pack(run: trained.Trained, path: pathlib.Path) -> bytes:
@@ -90,7 +90,7 @@ def _split(packed: bytes) -> tuple[dict[str, Any], bytes]:
   end = 8 + int.from_bytes(packed[4:8], 'little')
   if packed[:4] != _MAGIC or not 8 < end <= min(len(packed), 8 + _MOST_BYTES):
     raise ValueError(
-      'This is no file that ./run.sh compress --input has made, or it was cut.'
+      'This is no file that ./run.sh compress has made, or it was cut.'
     )
   try:
     about = json.loads(packed[8:end])
@@ -149,14 +149,10 @@ def _of_pictures(
       f'{run.model.name} has events of {shape}: only runs of text and of '
       'images pack files.'
     )
-  files = [path]
-  if path.is_dir():
-    files = sorted(f for f in path.iterdir() if f.suffix.lower() in _PICTURES)
-  if not files:
-    raise ValueError(f'{path} holds no pictures ({", ".join(_PICTURES)}).')
+  files = folder.listed(path) if path.is_dir() else [path]
   mode, found = 'RGB' if shape[2:] == (3,) else 'L', []
   for file in files:
-    levels = pictures.read(file, mode)
+    levels = folder.read(file, mode)
     if levels.shape[:2] != shape[:2]:
       raise ValueError(
         f'{file} has {levels.shape[0]} x {levels.shape[1]} pixels; the run '

@@ -55,8 +55,8 @@ _SAMPLES = flags.DEFINE_integer(
 _LINES = options.define_output('lines', 'Keep a line a program in this file.')
 _RESULT = options.define_output('result', 'Write the result here, as JSON.')
 
-# Not models: a door for models of one's own, and the cells of tables.
-_NO_MODELS = ('own', 'paper')
+# Not models: doors for models and pictures of one's own, and cells of tables.
+_NO_MODELS = ('own', 'paper', 'pictures')
 _HEADER = (
   'config | program | dtype | topology | mesh | arguments, MB | temporary, MB |'
   ' GFLOP | GB moved | MB sent | ms at the peaks | fits'

@@ -90,6 +90,7 @@ def main() -> None:
   workdir = run_directory.resolve(_WORKDIR.value or default)
   if multihost.is_first():
     print(f'directory: {workdir}', file=sys.stderr)
+  config = datasets.fill(config, _DATA_DIR.value)
   with owner.take(workdir) as held:
     summary = loop.train(
       config,

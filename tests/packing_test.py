@@ -1,4 +1,4 @@
-"""compress --input and decompress: files and pictures come back."""
+"""compress FILE and decompress: files and pictures come back."""
 
 import pathlib
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import packing
-from parallel_ar.training import pictures
+from parallel_ar.data import folder as folder_lib
 from tests.given_test import TEXT, images, texts  # noqa: F401, fixtures
 
 LABELLED = 'conditioned on a context'
@@ -56,7 +56,7 @@ def test_pictures_come_back(plain_images, tmp_path):
   packing.write(packing.unpack(plain_images, packed), out)
   for n, one in enumerate(levels):
     np.testing.assert_array_equal(
-      pictures.read(out / f'{n}.png', 'L'), one[..., 0]
+      folder_lib.read(out / f'{n}.png', 'L'), one[..., 0]
     )
   Image.fromarray(levels[0, ..., 0] + 1).save(folder / '0.png')
   with pytest.raises(ValueError, match='between the 17 values'):
@@ -64,7 +64,7 @@ def test_pictures_come_back(plain_images, tmp_path):
   Image.fromarray(levels[0, :7, :, 0]).save(folder / '0.png')
   with pytest.raises(ValueError, match='7 x 8 pixels; the run has 8 x 8'):
     packing.pack(plain_images, folder)
-  with pytest.raises(ValueError, match='holds no pictures'):
+  with pytest.raises(FileNotFoundError, match='holds no pictures'):
     packing.pack(plain_images, pathlib.Path(tmp_path))
 
 

@@ -14,6 +14,7 @@ from parallel_ar.data import (
   catalogue,
   dataset,
   exact,
+  folder,
   images,
   music,
   rgb,
@@ -25,6 +26,7 @@ from parallel_ar.data.files import PathLike
 
 SOURCES: dict[str, Callable[..., Dataset]] = {
   'digits': images.digits,
+  'pictures': folder.pictures,
   'mnist': images.mnist,
   'fashion_mnist': images.fashion_mnist,
   'cifar10': rgb.cifar10,

@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from parallel_ar import doors
+from parallel_ar import doors, models
 from parallel_ar.data import pyramid, sources
 from parallel_ar.data.dataset import Dataset
 from parallel_ar.model import AutoregressiveModel
@@ -74,6 +74,35 @@ def load_split(
     context=pyramid.scaled(coarse, data.num_values),
     name=f'{name} given {2 * stride}',
   )
+
+
+def fill(
+  config: ConfigDict, data_dir: str | os.PathLike[str] | None = None
+) -> ConfigDict:
+  """A config whose `model` section says what the data settle.
+
+  Where it leaves out the `event` that its family takes, that is the shape of
+  an example, and `num_values`, if it is left out too, how many there are.
+
+  Args:
+    config: configuration of the run.
+    data_dir: where data files lie.
+
+  Returns:
+    The config itself, or a copy with the fields.
+
+  Raises:
+    ValueError: see `load_split`.
+  """
+  takes = models.fields(config.model.name)
+  if 'event' not in takes or 'event' in config.model:
+    return config
+  data = load_split(config, config.data.train_split, data_dir)
+  filled = config.copy_and_resolve_references()
+  filled.model.event = data.event
+  if 'num_values' in takes and 'num_values' not in config.model:
+    filled.model.num_values = data.num_values
+  return filled
 
 
 def load_for_training(

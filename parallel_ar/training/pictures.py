@@ -15,8 +15,6 @@ from parallel_ar.distributed import multihost
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.training import datasets, run_directory
 
-_MOST_PIXELS = 1 << 26  # of a picture that is read
-
 
 def is_image(shape: tuple[int, ...]) -> bool:
   """Whether an event of this shape can be drawn: [H, W] or [H, W, 1 or 3]."""
@@ -120,33 +118,3 @@ def save_grid(
     ) from error
   with run_directory.whole(path) as file:
     Image.fromarray(canvas).save(file, 'PNG')
-
-
-def read(path: str | os.PathLike[str], mode: str) -> np.ndarray:
-  """The pixels of a picture in any format that Pillow reads.
-
-  Args:
-    path: of the file.
-    mode: 'L' for grey levels [H, W], 'RGB' for [H, W, 3].
-
-  Returns:
-    uint8, 0..255.
-
-  Raises:
-    ValueError: it is no picture, or larger than 2^26 pixels.
-    FileNotFoundError: no such file.
-    ModuleNotFoundError: without the extra 'plots'.
-  """
-  from PIL import Image
-
-  try:
-    with Image.open(path) as file:
-      if file.width * file.height > _MOST_PIXELS:
-        raise ValueError(f'{file.width} x {file.height} pixels are too many')
-      return np.asarray(file.convert(mode), np.uint8)
-  except FileNotFoundError:
-    raise
-  except Exception as error:  # of anyone's file: it fails in many ways
-    raise ValueError(
-      f'{path} is no picture that can be read: {error}. Give a PNG.'
-    ) from error
