@@ -197,6 +197,7 @@ def _target() -> pathlib.Path | None:
   """
   if _INPUT.value and _DECODE.value:
     raise ValueError(f'Pack {_INPUT.value} or --decode, one after the other.')
+  path: pathlib.Path | None
   if _INPUT.value:
     path = pathlib.Path(_FILE.value or f'{_INPUT.value.rstrip("/")}.par')
     if path.exists() and not _FILE.value:
