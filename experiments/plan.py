@@ -3,11 +3,13 @@
   ./run.sh plan --config=configs/text_transformer.py --devices=8 --hardware=v5e
   ./run.sh plan --config=configs/digits_transformer.py --devices=8 --check
   ./run.sh plan --config=configs/text_transformer.py --devices=512 --slices=2
+  ./run.sh plan --config=configs/digits_rg_lru.py --topology=v5e:2x4 --check
 
 Nothing is trained: the step is compiled for one, two and four virtual devices,
 and `parallel_ar/analysis/plan.py` says how that is extended to --devices. With
 --check each mesh itself is compiled too, on as many virtual devices, and XLA's
-figure stands beside the prediction.
+figure stands beside the prediction. With --topology both are XLA:TPU's, for
+the chips of that slice; it needs the extra tpu-compile.
 """
 
 import time
@@ -20,7 +22,7 @@ from experiments import entry, options
 from experiments.tables import report
 from parallel_ar import describe, models
 from parallel_ar.analysis import plan
-from parallel_ar.distributed import hardware
+from parallel_ar.distributed import hardware, topology
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.training import configuration
 
@@ -36,6 +38,12 @@ _SLICES = flags.DEFINE_integer(
 )
 _HARDWARE = flags.DEFINE_string(
   'hardware', 'v5e', 'v5e, v5p, v6e, a100, h100, or a JSON file of your own.'
+)
+_TOPOLOGY = flags.DEFINE_string(
+  'topology',
+  None,
+  'Compile by XLA:TPU for these chips, such as v5e:2x4, in place of --devices '
+  'and --hardware.',
 )
 _UTILIZATION = flags.DEFINE_float(
   'utilization',
@@ -65,25 +73,30 @@ def main() -> None:
       f'{_UTILIZATION.value} in (0, 1].'
     )
   jax.config.update('jax_platforms', 'cpu')
-  needed = max(_DEVICES.value if _CHECK.value else 1, 4)
-  jax.config.update('jax_num_cpu_devices', needed)
-  chip = hardware.find(_HARDWARE.value)
-  if _DEVICES.value % _SLICES.value:
+  count, chips, kind = _DEVICES.value, None, _HARDWARE.value
+  if _TOPOLOGY.value:
+    chips = topology.devices(_TOPOLOGY.value, _SLICES.value)
+    count, kind = len(chips), _TOPOLOGY.value.partition(':')[0]
+  else:
+    needed = max(count if _CHECK.value else 1, 4)
+    jax.config.update('jax_num_cpu_devices', needed)
+  chip = hardware.find(kind)
+  if count % _SLICES.value:
     raise ValueError(
-      f'--devices={_DEVICES.value} are no {_SLICES.value} equal slices: it '
-      'counts those of all slices together.'
+      f'--devices={count} are no {_SLICES.value} equal slices: it counts those '
+      'of all slices together.'
     )
-  group = min(chip.group, _DEVICES.value // _SLICES.value)
+  group = min(chip.group, count // _SLICES.value)
   chip = chip._replace(group=group)
-  planner = plan.Planner(config, _DEVICES.value)
+  planner = plan.Planner(config, count, chips)
   choices = planner.rank(chip, _UTILIZATION.value)
   if not choices:
     raise ValueError(
-      f'No mesh of {_DEVICES.value} devices divides a batch of '
+      f'No mesh of {count} devices divides a batch of '
       f'{planner.batch}. Change --devices or config.train.batch_size.'
     )
   print(describe(models.build(config.model)[0]))
-  print(f'{planner.batch} examples on {_DEVICES.value} x {chip.name}')
+  print(f'{planner.batch} examples on {count} x {chip.name}')
   numbers = _print(planner, choices[: _TOP.value])
   best = choices[0]
   if not best.fits:
@@ -100,7 +113,8 @@ def main() -> None:
     numbers,
     configuration.to_json(config),
     started,
-    devices=_DEVICES.value,
+    devices=count,
+    topology=_TOPOLOGY.value,
     hardware=chip._asdict(),
     utilization=_UTILIZATION.value,
   )

@@ -20,6 +20,9 @@ _CALLED = re.compile(
   r'%?([\w.\-]+)|branch_computations=\{([^}]*)\}'
 )
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_CONDITION = re.compile(r' while\(.*condition=%?([\w.\-]+)')
+_CONSTANT = re.compile(r'= s32\[\]\S* constant\((\d+)\)')
+_CHANNEL = re.compile(r'channel_id=(\d+)')
 _GROUPS = re.compile(r'replica_groups=(?:\[\d+,(\d+)\]|\{\{([\d,]*)\})')
 _MESH = re.compile(r"replica_groups=mesh\[(.*?)\].*?\{('.*?)\}")
 _AXIS = re.compile(r"'(\w+)'(?::\(\d+\)|=)?(\d*)")  # a size, or part of an axis
@@ -48,9 +51,12 @@ def census(text: str) -> dict[str, Traffic]:
 
   Returns:
     Kind -> Traffic, of the kinds that occur. A loop counts as often as its
-    compiler knows it to run, else once; of a conditional every branch counts.
+    compiler knows it to run, or as its test compares a count with, else once;
+    of a conditional every branch counts. What a TPU sends while it computes
+    stands in several fusions, and counts once by its channel.
   """
-  own: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
+  own: dict[str, list[tuple[str, int, int, str]]] = defaultdict(list)
+  limits = _limits(text)
   calls: dict[str, list[tuple[str, int]]] = defaultdict(list)
   entry = here = ''
   devices = re.search(r'num_partitions=(\d+)', text)
@@ -61,17 +67,22 @@ def census(text: str) -> dict[str, Traffic]:
       entry = here if start.group(1) else entry
       continue
     if op := _OP.search(line):
-      kind = op.group(2)
-      own[here].append((kind, _bytes(op.group(1)), _parts(kind, line, every)))
+      kind, channel = op.group(2), _CHANNEL.search(line)
+      size, name = _bytes(op.group(1)), channel.group(1) if channel else ''
+      own[here].append((kind, size, _parts(kind, line, every), name))
     for single, several in _CALLED.findall(line):
-      trips = _TRIPS.search(line) if ' while(' in line else None
-      times = int(trips.group(1)) if trips else 1
+      times = _times(line, limits)
       for name in (single or several).split(','):
         calls[here].append((name.strip().lstrip('%'), times))
   total: dict[str, list[Any]] = defaultdict(lambda: [0, 0, 0.0])
+  done: set[str] = set()
 
   def visit(name: str, times: int) -> None:
-    for kind, size, parts in own[name]:
+    for kind, size, parts, channel in own[name]:
+      if channel in done:
+        continue
+      if channel:
+        done.add(channel)
       total[kind][0] += times
       total[kind][1] += times * size
       total[kind][2] += times * on_the_wire(kind, size, parts)
@@ -80,6 +91,29 @@ def census(text: str) -> dict[str, Traffic]:
 
   visit(entry, 1)
   return {kind: Traffic(*total[kind]) for kind in KINDS if kind in total}
+
+
+def _limits(text: str) -> dict[str, int]:
+  """Of each computation that compares with one constant alone: the constant."""
+  found: dict[str, list[int]] = defaultdict(list)
+  compares, here = set(), ''
+  for line in text.splitlines():
+    if start := _COMPUTATION.match(line):
+      here = start.group(2)
+    elif constant := _CONSTANT.search(line):
+      found[here].append(int(constant.group(1)))
+    elif 'direction=LT' in line and line.lstrip().startswith('ROOT'):
+      compares.add(here)
+  return {k: v[0] for k, v in found.items() if k in compares and len(v) == 1}
+
+
+def _times(line: str, limits: dict[str, int]) -> int:
+  """How often what a line calls is run: more than once for loops only."""
+  if not (loop := _CONDITION.search(line)):
+    return 1
+  if trips := _TRIPS.search(line):
+    return int(trips.group(1))
+  return limits.get(loop.group(1), 1)
 
 
 def on_the_wire(kind: str, size: float, parts: int) -> float:

@@ -195,9 +195,10 @@ class Planner:
 
   def compiled(self, sizes: dict[str, int]) -> programs.Compiled:
     """What XLA says of the mesh; needs so many devices."""
-    return self._compile(sizes, self.batch // (sizes['data'] * sizes['fsdp']))
+    return self.compile(sizes, self.batch // (sizes['data'] * sizes['fsdp']))
 
-  def _compile(self, sizes: dict[str, int], local: int) -> programs.Compiled:
+  def compile(self, sizes: dict[str, int], local: int) -> programs.Compiled:
+    """Compiles the step: a probe, or a mesh that a prediction is checked by."""
     return self._program.compile('train', sizes, local, self._chips)
 
   @functools.cached_property
@@ -208,7 +209,7 @@ class Planner:
     """The step on `n` devices of one axis, for both sizes of a batch."""
     if (axis, n) not in self._probes:
       sizes = dict.fromkeys(AXES, 1) | ({axis: n} if axis else {})
-      self._probes[axis, n] = [self._compile(sizes, b) for b in self._sizes]
+      self._probes[axis, n] = [self.compile(sizes, b) for b in self._sizes]
     return self._probes[axis, n]
 
   def _at(self, axis: str, n: int, b: float, what: Any) -> float:

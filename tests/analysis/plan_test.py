@@ -32,7 +32,38 @@ device_ids=([2,4]T(1,0)) {'x','y'}, to_apply=%add
 """
 
 
+ON_A_TPU = """HloModule jit_f, num_partitions=8
+
+%test (p: (s32[], f32[8])) -> pred[] {
+  %c = s32[]{:T(128)} constant(5)
+  %i = s32[]{:T(128)} get-tuple-element(%p), index=0
+  ROOT %lt = pred[]{:T(512)} compare(%i, %c), direction=LT
+}
+
+%begins (a: f32[8]) -> f32[64] {
+  %g = f32[64]{0:T(128)} all-gather(%a), channel_id=7, replica_groups=[1,8]<=[8]
+}
+
+%ends (a: f32[8]) -> f32[64] {
+  %h = f32[64]{0:T(128)} all-gather(%a), channel_id=7, replica_groups=[1,8]<=[8]
+}
+
+%body (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %f = f32[64]{0:T(128)} fusion(%x), kind=kCustom, calls=%begins
+  %e = f32[64]{0:T(128)} fusion(%f), kind=kCustom, calls=%ends
+}
+
+ENTRY %main (a: f32[8]) -> f32[8] {
+  %w = (s32[], f32[8]) while(%t), condition=%test, body=%body
+}
+"""
+
+
 class TestCensus:
+  def test_a_tpu_sends_once_what_stands_in_several_fusions(self):
+    found = collectives.census(ON_A_TPU)
+    assert found == {'all-gather': (5, 5 * 256, 5 * 256 * 7 / 8)}
+
   def test_kinds_sizes_loops_and_groups(self):
     found = collectives.census(TEXT)
     assert found['collective-permute'] == (3, 3 * 128, 3 * 128.0)
