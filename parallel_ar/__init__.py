@@ -74,6 +74,7 @@ if TYPE_CHECKING:
   from parallel_ar import export as export
   from parallel_ar import layers as layers
   from parallel_ar import models as models
+  from parallel_ar import pretrained as pretrained
   from parallel_ar import testing as testing
   from parallel_ar import training as training
   from parallel_ar.analysis.explain import explain_decode
@@ -94,7 +95,7 @@ def __dir__() -> list[str]:
 
 _LATER = (
   *('analysis', 'coding', 'data', 'distributed', 'export', 'layers', 'models'),
-  *('testing', 'training'),
+  *('pretrained', 'testing', 'training'),
 )
 __all__ = [
   'AutoregressiveModel',

@@ -54,6 +54,7 @@ FAMILIES: dict[str, Family] = {
   'transformer': Family(
     (
       Rule(r'att/qkv/kernel$', ('fsdp', 'tensor')),
+      Rule(r'att/qkv/bias$', ('tensor',)),
       Rule(r'att/out/kernel$', ('tensor', 'fsdp')),
       *_MLP,
     ),

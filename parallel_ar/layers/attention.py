@@ -330,6 +330,7 @@ class SelfAttention(nn.Module):
     window: slots of a local window, or the stride.
     kernel: see `attend`.
     dtype: of the products; parameters are float32.
+    bias: adds a bias to queries, keys, values and the output.
   """
 
   heads: int
@@ -340,6 +341,7 @@ class SelfAttention(nn.Module):
   window: int = 64
   kernel: kernels.Kernels = 'loops'
   dtype: Any = jnp.float32
+  bias: bool = False
 
   @nn.compact
   def __call__(
@@ -353,7 +355,7 @@ class SelfAttention(nn.Module):
         'a multiple of the heads, and of twice the heads with rotary positions.'
       )
     size = width // self.heads
-    qkv = nn.Dense(3 * width, use_bias=False, dtype=self.dtype, name='qkv')
+    qkv = nn.Dense(3 * width, use_bias=self.bias, dtype=self.dtype, name='qkv')
     q, k, v = jnp.split(qkv(x_LN), 3, -1)
     q, k, v = (a.reshape(length, self.heads, size) for a in (q, k, v))
     if self.rotary:
@@ -366,7 +368,7 @@ class SelfAttention(nn.Module):
     else:
       reach, how = self._reach(), self.kernel
       y = attend(q, k, v, reach, chunk=self.chunk, kernel=how)
-    out = nn.Dense(width, use_bias=False, dtype=self.dtype, name='out')
+    out = nn.Dense(width, use_bias=self.bias, dtype=self.dtype, name='out')
     y = partition.over_slots(y.reshape(length, width), cache, 'tensor')
     return out(y), cache
 

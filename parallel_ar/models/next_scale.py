@@ -36,7 +36,7 @@ from parallel_ar import heads, model, order
 from parallel_ar.adapters import linen
 from parallel_ar.layers import embedding
 from parallel_ar.layers import remat as remat_policies
-from parallel_ar.models.transformer import Block
+from parallel_ar.models.transformer_block import Block
 from parallel_ar.types import Array, Context
 
 
@@ -67,14 +67,15 @@ class NextScale(nn.Module):
     block = remat_policies.remat(Block, self.remat)
     for l in range(self.layers):
       y_LN, _ = block(
-        self.heads,
-        self.mlp_features,
-        levels,
-        False,
-        self.chunk,
-        'full',
-        1,
-        self.dtype,
+        heads=self.heads,
+        mlp_features=self.mlp_features,
+        group=levels,
+        rotary=False,
+        chunk=self.chunk,
+        pattern='full',
+        window=1,
+        kernel='loops',
+        dtype=self.dtype,
         name=f'block_{l}',
       )(y_LN, jnp.arange(slots.size), None)
     y_LN = nn.LayerNorm(dtype=self.dtype, name='norm')(y_LN)

@@ -33,81 +33,10 @@ from parallel_ar.decode import Decode
 from parallel_ar.heads.categorical import categorical
 from parallel_ar.layers import attention, embedding, kernels
 from parallel_ar.layers import remat as remat_policies
+from parallel_ar.models.transformer_block import Block, Period
 from parallel_ar.types import Array, ArrayLike, Context, Params
 
 Positions = Literal['rotary', 'learned']
-
-
-class Block(nn.Module):
-  """Pre-norm attention and MLP.
-
-  Attributes:
-    heads: H.
-    mlp_features: width of the MLP's hidden layer.
-    group: slots predicted together, or int[L], the group of each slot.
-    rotary: rotary positions in the attention.
-    chunk: queries taken at once.
-    pattern: of the attention.
-    window: of the pattern.
-    kernel: of the attention.
-    dtype: of the products; parameters are float32.
-  """
-
-  heads: int
-  mlp_features: int
-  group: Any
-  rotary: bool
-  chunk: int
-  pattern: attention.Pattern
-  window: int
-  kernel: kernels.Kernels
-  dtype: Any
-
-  @nn.compact
-  def __call__(
-    self, y_LN: Array, slots_L: Array, cache: attention.KeyValues | None
-  ) -> tuple[Array, attention.KeyValues | None]:
-    width = y_LN.shape[-1]
-    attend = attention.SelfAttention(
-      self.heads,
-      self.group,
-      self.rotary,
-      self.chunk,
-      self.pattern,
-      self.window,
-      self.kernel,
-      self.dtype,
-      name='att',
-    )
-    z = nn.LayerNorm(dtype=self.dtype, name='norm_att')(y_LN)
-    z, cache = attend(z, slots_L, cache)
-    y_LN = partition.over_slots(y_LN + z, cache)
-    z = nn.LayerNorm(dtype=self.dtype, name='norm_mlp')(y_LN)
-    z = nn.Dense(self.mlp_features, dtype=self.dtype, name='up')(z)
-    z = partition.over_slots(z, cache, 'tensor')
-    z = nn.Dense(width, dtype=self.dtype, name='down')(nn.gelu(z))
-    return partition.over_slots(y_LN + z, cache), cache
-
-
-class Period(nn.Module):
-  """One block for each entry of the pattern: what a loop over layers repeats.
-
-  Attributes:
-    pattern: of the attention of each.
-    shared: the other attributes of the blocks.
-  """
-
-  pattern: Sequence[attention.Pattern]
-  shared: Any
-
-  @nn.compact
-  def __call__(self, y_LN: Array, caches: Any, slots_L: Array) -> Any:
-    kept = []
-    for n, pattern in enumerate(self.pattern):
-      block = Block(**self.shared, pattern=pattern, name=f'block_{n}')
-      y_LN, cache = block(y_LN, slots_L, caches[n] if caches else None)
-      kept.append(cache)
-    return y_LN, tuple(kept)
 
 
 class Transformer(nn.Module):
@@ -130,6 +59,8 @@ class Transformer(nn.Module):
   kernel: kernels.Kernels
   scan_layers: bool
   dtype: Any
+  attention_bias: bool
+  norm_epsilon: float
 
   def __call__(self, x: Array, context: Context) -> Array:
     """One pass: float[E, V]."""
@@ -184,7 +115,8 @@ class Transformer(nn.Module):
           y_LN, slots_L, cache[l] if cache else None
         )
         caches.append(kept)
-    y_LN = nn.LayerNorm(dtype=self.dtype, name='norm')(y_LN)
+    norm = nn.LayerNorm(self.norm_epsilon, dtype=self.dtype, name='norm')
+    y_LN = norm(y_LN)
     if self.tied:
       logits = embed.attend(y_LN)
     else:
@@ -193,9 +125,12 @@ class Transformer(nn.Module):
 
   def _shared(self) -> dict[str, Any]:
     """What all blocks have in common."""
-    names = 'heads', 'mlp_features', 'group', 'chunk', 'window', 'kernel'
-    rest = {'rotary': self.positions == 'rotary', 'dtype': self.dtype}
-    return {name: getattr(self, name) for name in names} | rest
+    names = (
+      *('heads', 'mlp_features', 'group', 'chunk', 'window', 'kernel'),
+      *('dtype', 'attention_bias', 'norm_epsilon'),
+    )
+    rotary = {'rotary': self.positions == 'rotary'}
+    return {name: getattr(self, name) for name in names} | rotary
 
   def _block(self, layer: int, **where: Any) -> Block:
     pattern = self.pattern[layer % len(self.pattern)]
@@ -312,6 +247,8 @@ def transformer(
   attention_kernel: kernels.Kernels = 'loops',
   scan_layers: bool = False,
   dtype: Any = jnp.float32,
+  attention_bias: bool = False,
+  norm_epsilon: float = 1e-6,
 ) -> model.AutoregressiveModel:
   """Builds a Transformer decoder.
 
@@ -339,6 +276,9 @@ def transformer(
       program, and its compilation, as small as one period of the pattern. Other
       parameters than without: they have a leading axis.
     dtype: of the products; parameters are float32.
+    attention_bias: queries, keys, values and the output have biases, as in
+      GPT-2 (`pretrained.gpt2`).
+    norm_epsilon: added to the variance by the layer norms.
 
   Returns:
     The model.
@@ -393,6 +333,8 @@ def transformer(
     kernel=attention_kernel,
     scan_layers=scan_layers,
     dtype=dtype,
+    attention_bias=attention_bias,
+    norm_epsilon=norm_epsilon,
   )
   return linen.from_linen(
     module,
