@@ -27,6 +27,7 @@ from absl import flags
 
 from experiments import entry, fitting, options
 from experiments.tables import report
+from parallel_ar import models
 from parallel_ar.analysis import programs
 from parallel_ar.distributed import hardware, topology
 from parallel_ar.distributed import mesh as mesh_lib
@@ -75,7 +76,7 @@ def main() -> None:
   for case in _cases():
     key = ' '.join(case.values())
     if key not in lines:
-      lines[key] = case | _ask(**case) | {'commit': results.commit()}
+      lines[key] = case | ask(**case) | {'commit': results.commit()}
       if _LINES.value:
         with open(_LINES.value, 'a') as file:
           file.write(json.dumps(lines[key]) + '\n')
@@ -87,9 +88,7 @@ def _cases() -> list[dict[str, str]]:
   """What is asked, the least work first where all configs are."""
   names = _CONFIGS.value
   if names == ['all']:
-    files = sorted(p.stem for p in pathlib.Path('configs').glob('*.py'))
-    names = [n for n in files if n not in ('__init__', *_NO_MODELS)]
-    names.sort(key=_elements)
+    names = sorted(configs(), key=_elements)
   unknown = set(_PROGRAMS.value) - set(programs.KINDS)
   if unknown:
     raise ValueError(
@@ -112,6 +111,13 @@ def _cases() -> list[dict[str, str]]:
   ]
 
 
+def configs() -> list[str]:
+  """Names of the files in configs/ that name a model."""
+  folder = pathlib.Path(__file__).parents[1] / 'configs'
+  files = sorted(path.stem for path in folder.glob('*.py'))
+  return [n for n in files if n not in ('__init__', *_NO_MODELS)]
+
+
 def _elements(name: str) -> float:
   """A rough size of a training step: positions of a batch by its network."""
   config = _config(name)
@@ -125,15 +131,25 @@ def _config(name: str) -> Any:
 
 
 def _takes_dtype(name: str) -> bool:
-  from parallel_ar import models
-
   return 'dtype' in models.fields(_config(name).model.name)
 
 
-def _ask(
+def ask(
   config: str, program: str, dtype: str, topology: str, mesh: str
 ) -> dict[str, Any]:
-  """Compiles one program; what XLA refuses is told and not raised."""
+  """Compiles one program; what XLA refuses is told and not raised.
+
+  Args:
+    config: name of a file in configs/.
+    program: one of `programs.KINDS`.
+    dtype: of the network, where it takes one.
+    topology: kind of TPU and sides of its torus.
+    mesh: axes and sizes, with colons between.
+
+  Returns:
+    JSON data of one chip: bytes, operations, seconds, whether it fits; or what
+    was `refused`.
+  """
   fields = _config(config)
   if _takes_dtype(config):
     fields.model.dtype = dtype

@@ -86,13 +86,19 @@ class Choice(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Line:
-  """A quantity that is linear in the examples of a device, from two probes."""
+  """A quantity that is linear in the examples of a device, from two probes.
+
+  Where it falls it ends at the second one: a compiler may need less for more
+  examples, once it lays them out otherwise, but not less and less.
+  """
 
   low: tuple[int, float]
   high: tuple[int, float]
 
   def at(self, b: float) -> float:
     (x, y), (u, v) = self.low, self.high
+    if v < y:
+      b = min(b, u)
     return max(y + (v - y) * (b - x) / (u - x), 0.0)
 
 

@@ -148,3 +148,10 @@ class TestHardware:
       hardware.find('v9')
     path.write_text(json.dumps(hardware.find('h100')._asdict()))
     assert hardware.find(str(path)) == hardware.find('h100')
+
+
+def test_a_quantity_that_falls_is_not_extended():
+  rising = plan._Line((8, 1.0), (16, 2.0))
+  falling = plan._Line((8, 2.0), (16, 1.0))
+  assert [rising.at(b) for b in (8, 16, 64)] == [1.0, 2.0, 8.0]
+  assert [falling.at(b) for b in (8, 12, 16, 64)] == [2.0, 1.5, 1.0, 1.0]

@@ -5,6 +5,7 @@ import importlib.util
 import jax.numpy as jnp
 import pytest
 
+from experiments import tpu_compile
 from parallel_ar.analysis import programs
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.distributed import topology
@@ -25,6 +26,7 @@ def made(config):
 
 
 SIZES = mesh_lib.fill({'data': 2, 'fsdp': 4}, 8)
+NAMES = tpu_compile.configs()
 
 
 @pytest.mark.parametrize('kind', programs.KINDS)
@@ -54,9 +56,12 @@ def test_what_cannot_be_coded_is_refused(config):
     made.program('decode', None, 2)
 
 
-@pytest.mark.skipif(
+NEEDS_LIBTPU = pytest.mark.skipif(
   importlib.util.find_spec('libtpu') is None, reason='needs libtpu (pip)'
 )
+
+
+@NEEDS_LIBTPU
 @pytest.mark.parametrize('kind', programs.KINDS)
 def test_xla_tpu_compiles_each(made, kind):
   found = made.compile(kind, SIZES, 3, topology.devices('v5e:2x4'))
@@ -64,3 +69,18 @@ def test_xla_tpu_compiles_each(made, kind):
     kind != 'train'
   )
   assert found.flops > 0
+
+
+# Asked for its own topology in docs/scaling.md: eight v5e are too few.
+TOO_LARGE = ('seven_billion_transformer',)
+
+
+@pytest.mark.slow
+@NEEDS_LIBTPU
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float32'])
+@pytest.mark.parametrize('kind', programs.KINDS)
+@pytest.mark.parametrize('name', [n for n in NAMES if n not in TOO_LARGE])
+def test_every_config_compiles_for_eight_v5e(name, kind, dtype):
+  found = tpu_compile.ask(name, kind, dtype, 'v5e:2x4', 'data=-1')
+  assert 'refused' not in found, found
+  assert found['fits']
