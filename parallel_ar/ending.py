@@ -160,16 +160,17 @@ def _decode(decode: Decode, end: int, first: np.ndarray, over: Any) -> Decode:
     assert decode.resize is not None
     return decode.resize(cache[0], n), cache[1]
 
-  def groups(params: Params, context: Context, x: Any, level: Any) -> Ended:
+  def level(params: Params, cache: Any, level: Any, x: Any) -> Any:
     assert decode.groups is not None
-    return Ended(decode.groups(params, context, x, level), over(x))
+    dist, cache = decode.groups.extend(params, cache, level, x)
+    return Ended(dist, over(x)), cache
 
   return Decode(
     init,
     extend,
     rewind=lambda cache, k: (decode.rewind(cache[0], k), cache[1]),
     resize=decode.resize and resize,
-    groups=decode.groups and groups,
+    groups=decode.groups and decode.groups._replace(extend=level),
   )
 
 

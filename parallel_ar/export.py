@@ -11,8 +11,8 @@ number of examples; what reads it needs JAX and NumPy only:
   begin        (params, context) -> cache, and
   extend       (params, cache, k, previous[B, ...], keys, context) ->
                (values[B, ...], cache): one slot of cached sampling, by the
-               model's own path or the derived one; not where that goes by
-               groups or is a full pass a slot
+               model's own path or the derived one; not where that is a full
+               pass a slot
 
 Keys travel as their words, uint32[B, 2], of the threefry generator. The length
 of an event is part of a model's rank, an array and no symbol, so the programs
@@ -245,8 +245,7 @@ def _programs(
     'step': (step, shapes),
   }
   decode = choose(model).decode
-  # Groups cost R passes as they are, and their branch differs by example.
-  if decode.groups is None and decode is not recompute_decode(model):
+  if decode is not recompute_decode(model):
     found |= _decode(model, decode, tree, leaves, shapes)
   return found
 

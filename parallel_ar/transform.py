@@ -27,13 +27,17 @@ _BLOCKS = {
   'start': 'params shared -> inner',
   'extend': 'params shared inner slot previous -> slot_dist inner',
 }
+_GROUPS = {
+  'init': 'params context -> cache',
+  'extend': 'params cache level x -> dist cache',
+}
 _DECODE = {
   'init': 'params context -> cache',
   'extend': 'params cache slot previous -> slot_dist cache',
   'rewind': 'cache slot -> cache',
   'resize': 'cache length -> cache',
   'blocks': _BLOCKS,
-  'groups': 'params context x level -> dist',
+  'groups': _GROUPS,
 }
 _FEATURES = {
   'apply': 'params x context -> dist raw',

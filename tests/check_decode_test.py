@@ -65,7 +65,12 @@ def remembers(extend):
 
 def own_rank(groups):
   """A group reads itself."""
-  return lambda p, c, x, level: groups(p, c, x, level) + x.sum()
+
+  def extend(params, cache, level, x):
+    dist, cache = groups.extend(params, cache, level, x)
+    return dist + x.sum(), cache
+
+  return groups._replace(extend=extend)
 
 
 def forgets(resize):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from parallel_ar import heads, model, order
-from parallel_ar.decode import Blocks, Decode, from_blocks
+from parallel_ar.decode import Blocks, Decode, Groups, from_blocks
 from parallel_ar.model import Head
 
 
@@ -248,7 +248,10 @@ def everything(event=(2, 3), num_values=3):
   value = jax.ShapeDtypeStruct((), jnp.int32)
   decode = from_blocks(blocks, value, size)._replace(
     resize=lambda cache, length: cache,
-    groups=lambda params, context, x, level: conditionals(params, x, context),
+    groups=Groups(
+      lambda params, context: context,
+      lambda params, c, level, x: (conditionals(params, x, c), c),
+    ),
   )
 
   def apply(params, x, context):

@@ -199,7 +199,9 @@ class TestEveryFunctionOfWhatIsMade:
     )
     level = int(model.rank[1, 0])
     alone = case.params, case.x[0], case.context[0]
-    found = model.decode.groups(alone[0], alone[2], alone[1], level)
+    groups = model.decode.groups
+    kept = groups.init(alone[0], alone[2])
+    found, _ = groups.extend(alone[0], kept, level, alone[1])
     want = model.conditionals(*alone)
     np.testing.assert_allclose(found[1, 0], want[1, 0], rtol=1e-5)
 

@@ -4,6 +4,7 @@ from parallel_ar.decode.derive import derive_decode
 from parallel_ar.decode.record import (
   Blocks,
   Decode,
+  Groups,
   from_blocks,
   from_groups,
   recompute_decode,
@@ -12,6 +13,7 @@ from parallel_ar.decode.record import (
 __all__ = [
   'Blocks',
   'Decode',
+  'Groups',
   'derive_decode',
   'from_blocks',
   'from_groups',

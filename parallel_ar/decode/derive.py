@@ -1,8 +1,8 @@
 """The incremental program of any model, derived from its one pass.
 
 The pass is traced; `schedule` says when each entry can and must be computed,
-`plan` what a step computes and keeps; `run` runs it, and `rows` does so row by
-row. See docs/derived_cache.md.
+`plan` what a step computes and keeps; `run` runs it, `rows` does so row by row
+and `levels` group by group. See docs/derived_cache.md.
 """
 
 import dataclasses
@@ -15,17 +15,17 @@ import numpy as np
 
 from parallel_ar import order, partition
 from parallel_ar.decode import cuts as cutting
-from parallel_ar.decode import rows, rules
-from parallel_ar.decode.cuts import Cut
-from parallel_ar.decode.facts import HUGE
-from parallel_ar.decode.plan import Border, Class, Layouts, border
-from parallel_ar.decode.record import Blocks, Decode, recompute_decode
+from parallel_ar.decode import levels, rows
+from parallel_ar.decode.plan import Class, border
+from parallel_ar.decode.record import Blocks, Decode, Groups, recompute_decode
 from parallel_ar.decode.run import Run
-from parallel_ar.decode.schedule import NotCausal, Readiness, Schedule
+from parallel_ar.decode.schedule import NotCausal
+from parallel_ar.decode.timed import Cache, Timed
 from parallel_ar.memo import once
-from parallel_ar.program import trace
 from parallel_ar.program.trace import Array
-from parallel_ar.types import Context, Dist, Params
+from parallel_ar.types import Dist, Params
+
+_SMALL = 4  # slots of a group from which on groups are faster than rows
 
 
 def derive_decode(model: Any) -> Decode:
@@ -49,27 +49,28 @@ def _path(model: Any) -> Decode:
   if own is None:
     return recompute_decode(model)
   of = lambda params: derived(model, params) or own
-  blocks = None
-  if own.blocks is not None:
 
-    def rows(params: Params) -> Blocks:
-      found = of(params).blocks
-      assert found is not None
-      return found
+  def part(kind: str, name: str) -> Any:
+    """The function of a part of the path, of the plan of its parameters."""
 
-    blocks = Blocks(
-      own.blocks.size,
-      lambda params, context: rows(params).init(params, context),
-      lambda params, *rest: rows(params).begin(params, *rest),
-      lambda params, *rest: rows(params).conditionals(params, *rest),
-      lambda params, given: rows(params).start(params, given),
-      lambda params, *rest: rows(params).extend(params, *rest),
-    )
+    def run(params: Params, *rest: Any) -> Any:
+      return getattr(getattr(of(params), kind), name)(params, *rest)
+
+    return run
+
+  parts = lambda kind, names: {name: part(kind, name) for name in names}
+  blocks, groups = own.blocks, own.groups
+  if blocks is not None:
+    names = [name for name in Blocks._fields if name != 'size']
+    blocks = blocks._replace(**parts('blocks', names))
+  if groups is not None:
+    groups = groups._replace(**parts('groups', Groups._fields))
   return Decode(
     lambda params, context: of(params).init(params, context),
     lambda params, *rest: of(params).extend(params, *rest),
     rewind=lambda cache, k: cache,
     blocks=blocks,
+    groups=groups,
   )
 
 
@@ -104,52 +105,17 @@ def derived(model: Any, params: Params = None) -> 'Derived | None':
   return plan
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Cache:
-  """What a derived path keeps.
-
-  Attributes:
-    kept: arrays of the pass, the event first, in the order of the plan.
-    fixed: arrays that read no value.
-    context: of the example.
-  """
-
-  kept: tuple[Any, ...]
-  fixed: tuple[Any, ...]
-  context: Any
-
-
-class Derived:
-  """A model's pass, its schedule, and the programs of its steps."""
+class Derived(Timed):
+  """A model's pass, and the programs of its steps slot by slot."""
 
   def __init__(self, model: Any, params: Any):
     """Traces the pass and plans the steps; `params` has shapes and dtypes."""
-    self.model = model
     self.slots = order.slots(model.rank)
     self.num = len(self.slots)
-    self.tree = jax.tree.structure(
-      jax.eval_shape(model.conditionals, params, model.event, model.context)
-    )
-    program = trace.trace(
-      model.conditionals, params, model.event, model.context
-    )
-    count = len(jax.tree.leaves(params))
-    self.params = program.inputs[:count]
-    self.context = program.inputs[count + 1 :]
     slot_of = np.argsort(self.slots).astype(np.int32)
-    step = slot_of.reshape(model.rank.shape)
-    x = program.inputs[count]
-    times = self._wide(step, x) + 1
-    due = lambda ready: [self._wide(step, v) for v in ready.outputs]
-    try:
-      self.ready = Readiness(program, x, times)
-      self.schedule = Schedule(self.ready, due(self.ready))
-    except NotCausal:  # a turn of a loop reads more than its own item
-      self.ready = Readiness(program, x, times, recurrences=False)
-      self.schedule = Schedule(self.ready, due(self.ready))
-    self.due = due(self.ready)
-    self.x = x
+    super().__init__(model, params, slot_of.reshape(model.rank.shape))
+    self._parameters = params
+    x = self.x
     self.kept: list[Array] = []
     self._classes: dict[int, tuple[Class, list[Any]]] = {}
     self.plan, _ = self._slots(1)
@@ -159,11 +125,6 @@ class Derived:
     self.borders = {v: border(v, self.plan.kept.get(v, ())) for v in self.kept}
     self.layouts = self.plan.layouts
     self.fixed = list(dict.fromkeys(self.plan.reads_once(self.ready.once)))
-
-  def _wide(self, step: np.ndarray, v: Array) -> np.ndarray:
-    """Of the positions, for an array that leads with them."""
-    lead = step.ndim
-    return step.reshape(step.shape + (1,) * (len(v.shape) - lead))
 
   def _slots(self, n: int) -> tuple[Class, list[Any]]:
     """The class of blocks of n slots, and how its conditionals are read."""
@@ -176,48 +137,6 @@ class Derived:
       self._classes[n] = plan, [self.leaves(plan, axes), where]
     return self._classes[n]
 
-  def leaves(self, plan: Class, axes: list[Any]) -> list[tuple[Array, Cut]]:
-    """The conditionals of a box of positions, to be read after a step."""
-    found = []
-    for v in self.ready.outputs:
-      cut = (*axes, *(None,) * (len(v.shape) - len(axes)))
-      plan.want(v, cut)
-      found.append((v, cut))
-    return found
-
-  def environment(self, params: Params, context: Context) -> dict[Array, Any]:
-    """Parameters and context, by the array they are."""
-    known = dict(zip(self.params, jax.tree.leaves(params), strict=True))
-    known.update(zip(self.context, jax.tree.leaves(context), strict=True))
-    return known
-
-  def once(self, params: Params, context: Context) -> dict[Array, Any]:
-    """All arrays that read no value."""
-    known = self.environment(params, context)
-    for op in self.ready.once:
-      values = [v.value if v.value is not None else known[v] for v in op.inputs]
-      known.update(zip(op.outputs, op.bind(*values), strict=True))
-    return known
-
-  def blank(self, v: Array, edge: Border, layouts: Layouts) -> Any:
-    """A kept array before the first step; what is masked stays masked."""
-    a = jnp.zeros(v.shape, v.dtype)
-    if (low := self.ready.facts(v).low) is not None:
-      a = jnp.where(low, -HUGE, a).astype(v.dtype)
-    return jnp.pad(a, edge).transpose(layouts.get(v, tuple(range(a.ndim))))
-
-  def init(self, params: Params, context: Context) -> Cache:
-    """Before the first slot: arrays without values, and states at rest."""
-    known = self.once(params, context)
-    kept = {v: self.blank(v, self.borders[v], self.layouts) for v in self.kept}
-    for op in self.schedule.items:
-      for v, carry in rules.loops.first_states(op):
-        start = carry.value if carry.value is not None else known[carry]
-        kept[v] = kept[v].at[0].set(start)
-    return Cache(
-      tuple(kept.values()), tuple(known[v] for v in self.fixed), context
-    )
-
   def extend(
     self, params: Params, cache: Cache, k: Any, previous: Any
   ) -> tuple[Dist, Cache]:
@@ -225,8 +144,7 @@ class Derived:
     n = previous.shape[0]
     plan, (leaves, where) = self._slots(n)
     k = jnp.asarray(k, jnp.int32)
-    fixed = self.environment(params, cache.context)
-    fixed.update(zip(self.fixed, cache.fixed, strict=True))
+    fixed = self.known(params, cache)
     kept = dict(zip(self.kept, cache.kept, strict=True))
     kept[self.x] = self._given(kept[self.x], k, previous)
     if not set(plan.kept) <= set(kept):
@@ -293,3 +211,15 @@ class Derived:
     if not size or self.schedule.full or self.schedule.items:
       return None
     return rows.Rows(self, size).blocks()
+
+  @functools.cached_property
+  def groups(self) -> Groups | None:
+    """The path by groups of one rank, where the rank has ties."""
+    depth = self.model.depth
+    if depth == self.num or (self.blocks and self.num < _SMALL * depth):
+      return None
+    try:
+      found = partition.alone(levels.Levels)(self.model, self._parameters)
+    except NotCausal:  # a slot seems to read another of its own group
+      return None
+    return Groups(found.init, found.extend)

@@ -247,6 +247,12 @@ class Class(Indices):
       cost *= float(np.prod(kernel)) / outs
     return cost
 
+  @property
+  def work(self) -> float:
+    """Entries that all steps together read and make, about."""
+    steps = lambda i: self.steps if i.mask is None else int(i.mask.sum())
+    return sum(steps(i) * self._cost(i.op) for i in self.instructions)
+
   @functools.cached_property
   def grouped(self) -> list[Instruction | Group]:
     """The instructions, those of the same few steps together."""

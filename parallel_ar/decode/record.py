@@ -44,6 +44,20 @@ class Blocks(NamedTuple):
   extend: Callable[[Params, Any, Any, Any, Any], tuple[Dist, Any]]
 
 
+class Groups(NamedTuple):
+  """Incremental evaluation by groups of one rank, which are drawn at once.
+
+  Attributes:
+    init: (params, context) -> cache, before rank 0.
+    extend: (params, cache, level, x) -> (dist, cache): conditionals of all
+      positions, right at those of rank `level`; it reads the values of lower
+      ranks only. Ranks come one after another; one may be asked for again.
+  """
+
+  init: Callable[[Params, Context], Any]
+  extend: Callable[[Params, Any, Any, Any], tuple[Dist, Any]]
+
+
 class Decode(NamedTuple):
   """Incremental evaluation; k counts slots of the generation order.
 
@@ -56,9 +70,7 @@ class Decode(NamedTuple):
     resize: (cache, n) -> the cache with room for slots 0..n-1 only, n static;
       None where the cost of a slot does not depend on the room.
     blocks: the path by rows, where there is one.
-    groups: the path by groups of one rank, where there is one: (params,
-      context, x, level) -> dist, right at the positions of that rank; it reads
-      the positions of lower ranks only.
+    groups: the path by groups of one rank, where there is one.
   """
 
   init: Callable[[Params, Context], Any]
@@ -66,7 +78,7 @@ class Decode(NamedTuple):
   rewind: Callable[[Any, Any], Any]
   resize: Callable[[Any, int], Any] | None = None
   blocks: Blocks | None = None
-  groups: Callable[[Params, Context, Any, Any], Dist] | None = None
+  groups: Groups | None = None
 
 
 class _Store(NamedTuple):
@@ -149,25 +161,23 @@ def from_blocks(
 
 
 class _Group(NamedTuple):
-  """What `from_groups` keeps: values so far, and the group at work."""
+  """What `from_groups` keeps."""
 
-  x: Array  # [D, ...]
-  level: Array  # int32[], its rank; -1 before the first
-  dist: Dist  # of all positions, right at this rank
-  context: Context
+  x: Array  # [D, ...], values so far
+  dist: Dist  # of all positions whose group has begun
+  cache: Any
 
 
 def from_groups(
-  groups: Callable[[Params, Context, Any, Any], Dist],
-  event: jax.ShapeDtypeStruct,
-  rank: Any,
+  groups: Groups, event: jax.ShapeDtypeStruct, rank: Any
 ) -> Decode:
   """The path by slots that a path by groups implies.
 
-  The first slot of a group evaluates the group, the others read it.
+  The first slot of a group evaluates the group and leaves what the others need,
+  so that a rewind is free.
 
   Args:
-    groups: the path by groups, see `Decode`.
+    groups: the path by groups.
     event: shape and dtype of one x.
     rank: int[E].
 
@@ -180,14 +190,13 @@ def from_groups(
   levels, firsts, at_slot = (
     jnp.asarray(a) for a in (level_of, first_of, slots)
   )
-  flat = lambda d: d.reshape(num, *d.shape[lead:])
 
   def init(params: Params, context: Context) -> _Group:
     x = jnp.zeros(event.shape, event.dtype)
-    spec = jax.eval_shape(groups, params, context, x, 0)
+    cache = groups.init(params, context)
+    spec, _ = jax.eval_shape(groups.extend, params, cache, 0, x)
     dist = jax.tree.map(lambda d: jnp.zeros(d.shape, d.dtype), spec)
-    values = x.reshape(num, *event.shape[lead:])
-    return _Group(values, jnp.int32(-1), dist, context)
+    return _Group(x.reshape(num, *event.shape[lead:]), dist, cache)
 
   def extend(
     params: Params, store: _Group, k: Any, previous: Any
@@ -199,22 +208,28 @@ def from_groups(
       # Slot -1 does not exist: send its write out of bounds.
       at = jnp.where(k > 0, at_slot[jnp.maximum(k - 1, 0)], num)
       x = store.x.at[at].set(value.astype(store.x.dtype), mode='drop')
-      level = levels[k]
-      dist = jax.lax.cond(
-        firsts[k] | (store.level != level),
-        lambda x: groups(params, store.context, x.reshape(event.shape), level),
-        lambda x: store.dist,
-        x,
-      )
-      here = jax.tree.map(lambda d: flat(d)[at_slot[k]], dist)
-      return (store._replace(x=x, level=level, dist=dist), k + 1), here
+      store = store._replace(x=x)
+
+      def begin() -> _Group:
+        here = jnp.asarray(rank) == levels[k]
+        new, cache = groups.extend(
+          params, store.cache, levels[k], x.reshape(event.shape)
+        )
+        put = lambda new, old: jnp.where(
+          here.reshape(*here.shape, *[1] * (new.ndim - lead)), new, old
+        )
+        return _Group(x, jax.tree.map(put, new, store.dist), cache)
+
+      store = jax.lax.cond(firsts[k], begin, lambda: store)
+      flat = lambda d: d.reshape(num, *d.shape[lead:])
+      here = jax.tree.map(lambda d: flat(d)[at_slot[k]], store.dist)
+      return (store, k + 1), here
 
     (store, _), dist = jax.lax.scan(
       step, (store, jnp.asarray(k, jnp.int32)), previous
     )
     return dist, store
 
-  # A slot whose group is not the one at work evaluates its own again.
   return Decode(init, extend, rewind=lambda cache, k: cache, groups=groups)
 
 

@@ -208,6 +208,8 @@ class Schedule:
     if old is None:
       self._due[v] = due
     elif old is not due:
+      if self.ready.facts(v).unknown and (old != due).any():
+        self._whole.add(v)
       self._due[v] = np.minimum(old, due)
 
   def _back(self, op: Op) -> None:
@@ -231,8 +233,13 @@ class Schedule:
       self.items[op] = rules.loops.items_due(op, dues)
       for v, due in rules.loops.state_due(op, self.items[op]):
         self._due[v] = due
-    for v, due in zip(op.inputs, found, strict=True):
+    for n, (v, due) in enumerate(zip(op.inputs, found, strict=True)):
       if due is not None:
+        if self.ready.facts(v).unknown:
+          last = rule.due(op, ins, outs, [_turned(d) for d in dues])[n]
+          # What is not known to stay must not be read at a later step.
+          if (_turned(last) != due).any():
+            self._whole.add(v)
         self._need(v, due)
 
   def _in_full(self, op: Op) -> None:
@@ -262,3 +269,8 @@ class Schedule:
       due = np.where(needed, 2 * begins, NEVER).astype(np.int32)
       self._due[v] = due
     return due
+
+
+def _turned(due: Any) -> Any:
+  """Due times in reverse: their minimum is the maximum of those before."""
+  return due if due is None else np.where(due < NEVER, NEVER - 1 - due, NEVER)

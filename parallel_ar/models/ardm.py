@@ -29,7 +29,7 @@ import numpy as np
 from flax import linen as nn
 
 from parallel_ar import model, order
-from parallel_ar.decode import Decode
+from parallel_ar.decode import Decode, Groups, from_groups
 from parallel_ar.layers import block, embedding
 from parallel_ar.models import any_order
 from parallel_ar.types import Array, ArrayLike, Context, Dist, Params, PRNGKey
@@ -180,14 +180,15 @@ def ardm(
     known = any_order.known_by(slots, t)
     return -jnp.where(known, 0, terms_D).sum() * (x.size / (x.size - t))
 
+  shape = jax.ShapeDtypeStruct(tuple(event), jnp.int32)
   return model.AutoregressiveModel(
-    event=jax.ShapeDtypeStruct(tuple(event), jnp.int32),
+    event=shape,
     rank=rank,
     head=head,
     init=jax.jit(init),
     conditionals=_conditionals(evaluate, rank, chunk),
     context=embedding.context_spec(num_classes, context_size),
-    decode=_decode(evaluate, rank, outputs),
+    decode=_decode(evaluate, shape, rank),
     objective=objective,
     conditionals_given=given,
     name='ardm' if network == 'attention' else 'deep_nade',
@@ -218,38 +219,15 @@ def _conditionals(evaluate: Any, rank: np.ndarray, chunk: int) -> Any:
   return conditionals
 
 
-def _decode(evaluate: Any, rank: np.ndarray, outputs: int) -> Decode:
-  """One evaluation for a group, kept until the next group begins."""
-  flat, slots = rank.reshape(-1), order.slots(rank)
-  begins = any_order.first_of_group(rank) == np.arange(rank.size)
+def _decode(evaluate: Any, event: jax.ShapeDtypeStruct, rank: Any) -> Decode:
+  """One evaluation for a group."""
+  flat = rank.reshape(-1)
 
-  def init(params: Params, context: Context) -> Any:
-    del params
-    shape = (rank.size,) if outputs == 1 else (rank.size, outputs)
-    kept = jnp.zeros(shape, jnp.float32)
-    return jnp.zeros(rank.size, jnp.int32), kept, context
+  def extend(params: Params, context: Context, level: Array, x: Array) -> Any:
+    known = jnp.asarray(flat) < level
+    found = evaluate(params, x.reshape(-1), known, context)
+    return found.reshape(*rank.shape, *found.shape[1:]), context
 
-  def extend(params: Params, cache: Any, k: Any, previous: Any) -> Any:
-    x, kept, context = cache
-    dist: Array
-    rank_D, slots_D = jnp.asarray(flat), jnp.asarray(slots)
-
-    def step(carry: tuple, value: Any) -> tuple:
-      x, kept, k = carry
-      target = jnp.where(k > 0, slots_D[jnp.maximum(k - 1, 0)], rank.size)
-      x = x.at[target].set(value.astype(x.dtype), mode='drop')
-      here = slots_D[k]
-
-      def begin() -> Array:
-        mine = rank_D == rank_D[here]
-        found = evaluate(params, x, rank_D < rank_D[here], context)
-        return jnp.where(model.over_positions(mine, found), found, kept)
-
-      # Inside a group its first slot has left what is needed.
-      kept = jax.lax.cond(jnp.asarray(begins)[k], begin, lambda: kept)
-      return (x, kept, k + 1), kept[here]
-
-    (x, kept, _), dist = jax.lax.scan(step, (x, kept, jnp.asarray(k)), previous)
-    return dist, (x, kept, context)
-
-  return Decode(init, extend, lambda cache, k: cache)
+  # A group reads the event alone: what is kept is the context.
+  groups = Groups(lambda params, context: context, extend)
+  return from_groups(groups, event, rank)

@@ -27,7 +27,7 @@ import numpy as np
 from flax import linen as nn
 
 from parallel_ar import heads, model, order
-from parallel_ar.decode import from_groups
+from parallel_ar.decode import Groups, from_groups
 from parallel_ar.layers import embedding
 from parallel_ar.layers import remat as remat_policies
 from parallel_ar.types import Array, ArrayLike, Context
@@ -122,8 +122,8 @@ def grids(rank: np.ndarray) -> tuple[int, ...]:
   return tuple(strides)
 
 
-def _groups(module: Multiscale, rank: np.ndarray) -> tuple[Any, Any]:
-  """All groups in one pass, and one of them: `conditionals` and `group`."""
+def _groups(module: Multiscale, rank: np.ndarray) -> tuple[Any, Groups]:
+  """All groups in one pass, and one after another."""
   strides = grids(rank)
   scales = sorted(set(strides), reverse=True)
   many = module.num_values > 2
@@ -156,7 +156,7 @@ def _groups(module: Multiscale, rank: np.ndarray) -> tuple[Any, Any]:
       logits = logits.at[::stride, ::stride].set(jnp.where(new, found, old))
     return logits
 
-  def group(params: Any, context: Context, x: Array, level: Array) -> Array:
+  def extend(params: Any, context: Context, level: Array, x: Array) -> Any:
     def branch(scale: int) -> Array:
       found = on_grid(scale, params, context, x, level)
       stride = scales[scale]
@@ -164,9 +164,10 @@ def _groups(module: Multiscale, rank: np.ndarray) -> tuple[Any, Any]:
 
     each = [functools.partial(branch, scale) for scale in range(len(scales))]
     which = jnp.asarray([scales.index(s) for s in strides])[level]
-    return jax.lax.switch(which, each)
+    return jax.lax.switch(which, each), context
 
-  return conditionals, group
+  # A group reads the event alone: what is kept is the context.
+  return conditionals, Groups(lambda params, context: context, extend)
 
 
 def multiscale(
@@ -236,7 +237,7 @@ def multiscale(
     c = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), context)
     return module.init(key, x, jnp.zeros(event, bool), 0, c)['params']
 
-  conditionals, group = _groups(module, rank)
+  conditionals, groups = _groups(module, rank)
   shape = jax.ShapeDtypeStruct(tuple(event), jnp.int32)
   return model.AutoregressiveModel(
     event=shape,
@@ -247,6 +248,6 @@ def multiscale(
     init=jax.jit(init),
     conditionals=conditionals,
     context=context,
-    decode=from_groups(group, shape, rank),
+    decode=from_groups(groups, shape, rank),
     name='multiscale',
   )

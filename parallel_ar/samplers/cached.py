@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from parallel_ar.decode import Decode
+from parallel_ar.decode import Decode, Groups
 from parallel_ar.model import (
   AutoregressiveModel,
   over_positions,
@@ -160,7 +160,7 @@ def _by_blocks(
 
 def _by_groups(
   model: AutoregressiveModel,
-  groups: Any,
+  groups: Groups,
   params: Params,
   key: PRNGKey,
   context: Context,
@@ -171,15 +171,17 @@ def _by_groups(
   noise, rank = position_noise(model, key), jnp.asarray(model.rank)
 
   def step(carry: tuple, level: Array) -> tuple[tuple, None]:
-    x, total = carry
-    dist = groups(params, context, x, level)
+    cache, x, total = carry
+    dist, cache = groups.extend(params, cache, level, x)
     values, terms = _pick(model, dist, given, known, noise)
     here = rank == level
     x = jnp.where(over_positions(here, x), values, x)
-    return (x, total + jnp.where(here, terms, 0).sum()), None
+    return (cache, x, total + jnp.where(here, terms, 0).sum()), None
 
-  first = jnp.zeros_like(given), jnp.zeros(())
-  return jax.lax.scan(step, first, jnp.arange(model.depth, dtype=jnp.int32))[0]
+  first = groups.init(params, context), jnp.zeros_like(given), jnp.zeros(())
+  levels = jnp.arange(model.depth, dtype=jnp.int32)
+  (_, x, total), _ = jax.lax.scan(step, first, levels)
+  return x, total
 
 
 def _pick(

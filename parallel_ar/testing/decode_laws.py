@@ -171,17 +171,18 @@ def agreement(
 
 def _compiled(decode: Decode) -> Decode:
   """The path with each of its functions as one program."""
-  blocks = decode.blocks
-  if blocks is not None:
-    made: dict[str, Any] = {
-      n: jax.jit(f) for n, f in blocks._asdict().items() if n != 'size'
-    }
-    blocks = blocks._replace(**made)
+
+  def each(part: Any) -> Any:
+    if part is None:
+      return None
+    made = {n: jax.jit(f) for n, f in part._asdict().items() if n != 'size'}
+    return part._replace(**made)
+
   return decode._replace(
     init=jax.jit(decode.init),
     extend=jax.jit(decode.extend),
-    blocks=blocks,
-    groups=decode.groups and jax.jit(decode.groups),
+    blocks=each(decode.blocks),
+    groups=each(decode.groups),
   )
 
 
@@ -273,15 +274,16 @@ class _Trial:
 
   def levels(self) -> None:
     """Group by group, with other values at this rank and beyond it."""
-    model, groups = self.model, self.decode.groups
+    model, groups, params = self.model, self.decode.groups, self.case.params
     assert groups is not None
     level_of = model.rank.reshape(-1)[self.slots]
     shape = model.event.shape
     back = np.argsort(self.slots)
+    cache = groups.init(params, self.context)
     for level in range(model.depth):
       past = (level_of < level).reshape(-1, *[1] * (self.values.ndim - 1))
       x = np.where(past, self.values, self.other)[back].reshape(shape)
-      dist = groups(self.case.params, self.context, x, level)
+      dist, cache = groups.extend(params, cache, level, x)
       dist = oracles.row(oracles.flatten(model, dist), self.slots)
       here = np.flatnonzero(level_of == level)
       low, high = int(here[0]), int(here[-1]) + 1  # slots go by rank

@@ -151,11 +151,14 @@ FUNCTIONS = {
   'convolved_by_fft': lambda h, p: jnp.fft.irfft(
     jnp.fft.rfft(h, 2 * L, 0) * jnp.fft.rfft(p['m'][:, :1], 2 * L, 0), 2 * L, 0
   )[:L],
+  'wide_by_fft': lambda h, p: jnp.fft.irfft(
+    jnp.fft.rfft(jnp.tile(h, (1, 100)), 2 * L, 0) * 2, 2 * L, 0
+  )[:L, :N],  # large enough to be left out at idle steps
   'solved': lambda h, p: jax.scipy.linalg.solve_triangular(
     jnp.eye(L) + np.tri(L, k=-1) * p['m'], h, lower=True
   ),
 }
-IN_FULL = {'convolved_by_fft', 'solved'}
+IN_FULL = {'convolved_by_fft', 'wide_by_fft', 'solved'}
 
 
 def _model(function, rank=None):
