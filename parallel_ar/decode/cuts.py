@@ -7,7 +7,7 @@ numbers: at step k, `Index.table[k]` are the places along one axis. A cut is one
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,6 @@ class Index:
     self.table = table
     steps = table - table[:, :1]
     self.run = bool((steps == np.arange(table.shape[1])).all())
-    self.fixed = bool((table == table[:1]).all())
 
   @property
   def size(self) -> int:
@@ -34,30 +33,59 @@ class Index:
 
   def start(self, k: Any) -> Any:
     """The first place at step k."""
-    if self.fixed:
-      return int(self.table[0, 0])
-    first = self.table[:, 0].astype(np.int64)
-    slope = int(first[1] - first[0])
-    if (np.diff(first) == slope).all():
-      return jnp.asarray(k * slope + int(first[0]), jnp.int32)
-    return _entry(self.table[:, 0], k)
+    row, column, per = stepped(k)
+    first = self.table[:, 0].astype(np.int64).reshape(-1, per)
+    rise, slope = (
+      int(d[:1].sum()) for d in (np.diff(first[:, 0]), np.diff(first[0]))
+    )
+    line = np.arange(len(first))[:, None] * rise + np.arange(per) * slope
+    if not (first == line + first[0, 0]).all():
+      return entry(self.table[:, 0], k)
+    at = int(first[0, 0])
+    at = at + row * rise if rise else at
+    return at + column * slope if slope else at
 
   def at(self, k: Any) -> Any:
     """All places at step k."""
-    return _entry(self.table, k)
+    return entry(self.table, k)
 
 
-def _entry(table: np.ndarray, k: Any) -> Any:
-  """Row k of a table; without the cases that indexing has for k < 0."""
-  return jax.lax.dynamic_index_in_dim(jnp.asarray(table), k, 0, keepdims=False)
+class Step(NamedTuple):
+  """Step `row * per + column` of a class whose steps come in rows."""
+
+  row: Any
+  column: Any
+  per: int
+
+
+def stepped(k: Any) -> Step:
+  """A step of any class."""
+  return k if isinstance(k, Step) else Step(k, 0, 1)
+
+
+def entry(table: np.ndarray, k: Any) -> Any:
+  """Entry k of a table; of a short one where all rows of it are alike."""
+  row, column, per = stepped(k)
+  grid = table.reshape(-1, per, *table.shape[1:])
+  if (grid == grid[:1]).all():
+    table, k = grid[0], column
+  elif (grid == grid[:, :1]).all():
+    table, k = grid[:, 0], row
+  else:
+    k = row * per + column
+  if len(table) == 1:
+    return jnp.asarray(table[0])
+  return jax.lax.dynamic_index_in_dim(
+    jnp.asarray(table), k, 0, keepdims=False, allow_negative_indices=False
+  )
 
 
 class Indices:
   """The tables of one class of K steps."""
 
-  def __init__(self, steps: int):
-    """Makes an empty set of tables."""
-    self.steps = steps
+  def __init__(self, steps: int, per: int = 0):
+    """Makes an empty set of tables, of steps in rows of `per`; 0 is one row."""
+    self.steps, self.per = steps, per or steps
     self._known: dict[Any, Index] = {}
 
   def of(self, table: np.ndarray, size: int | None) -> Index | None:
@@ -75,10 +103,7 @@ class Indices:
     """The Index of places bool[K, n]; every step gets the same number."""
     n = present.shape[1]
     filled = present.any(1)
-    # A step at which nothing is due repeats what was due before.
-    rows = np.maximum.accumulate(np.where(filled, np.arange(len(filled)), -1))
-    rows = np.where(rows < 0, filled.argmax(), rows)
-    present = present[rows]
+    present = present[self._nearest(filled)]
     counts = present.sum(1)
     first = present.argmax(1)
     last = n - 1 - present[:, ::-1].argmax(1)
@@ -89,6 +114,36 @@ class Indices:
     table = np.argsort(~present, axis=1, kind='stable')[:, :longest]
     reach = np.minimum(np.arange(longest), counts[:, None] - 1)
     return self.of(np.take_along_axis(table, reach, 1), n)
+
+  def moving(self, present: np.ndarray) -> Index | None:
+    """A run of places that moves on evenly, None where it cannot.
+
+    From its first use to its last each of the places bool[K, n] is in it.
+    """
+    n = present.shape[1]
+    there = present.any(1)
+    first = np.where(there, present.argmax(1), n)
+    last = np.where(there, n - 1 - present[:, ::-1].argmax(1), -1)
+    first = np.minimum.accumulate(first[::-1])[::-1]
+    last = np.maximum.accumulate(last)
+    moved = int(np.median(np.diff(first))) * np.arange(self.steps)
+    start = (first - moved).min() + moved
+    size = int((last - start).max()) + 1
+    if not moved.any() or size >= n:
+      return None
+    return self.of(start[:, None] + np.arange(size), None)
+
+  def _nearest(self, filled: np.ndarray) -> np.ndarray:
+    """For steps at which nothing is due, those whose places they repeat.
+
+    That is the one before, or the next, of their own row, else of any.
+    """
+    found = np.where(filled, np.arange(len(filled)), -1)
+    for per in (self.per, len(filled)):
+      rows = np.maximum.accumulate(found.reshape(-1, per), 1)
+      first = rows[np.arange(len(rows)), (rows >= 0).argmax(1)]
+      found = np.where(rows < 0, first[:, None], rows).reshape(-1)
+    return found
 
   def due(
     self, due: np.ndarray, shape: Sequence[int], low: Any, high: Any
@@ -201,13 +256,15 @@ def _slice(sizes: tuple[int, ...]) -> Any:
 
   @jax.custom_batching.custom_vmap
   def cut(a: Any, *starts: Any) -> Any:
-    return jax.lax.dynamic_slice(a, starts, sizes)
+    return jax.lax.dynamic_slice(a, starts, sizes, allow_negative_indices=False)
 
   @cut.def_vmap
   def _(count: int, mapped: list[bool], a: Any, *starts: Any) -> Any:
     if any(mapped[1:]):
       axes = [0 if m else None for m in mapped]
-      plain = lambda a, *starts: jax.lax.dynamic_slice(a, starts, sizes)
+      plain = lambda a, *starts: jax.lax.dynamic_slice(
+        a, starts, sizes, allow_negative_indices=False
+      )
       return jax.vmap(plain, axes)(a, *starts), True
     if not mapped[0]:
       return cut(a, *starts), False
@@ -219,14 +276,18 @@ def _slice(sizes: tuple[int, ...]) -> Any:
 @jax.custom_batching.custom_vmap
 def _update(a: Any, value: Any, *starts: Any) -> Any:
   """An array with a part replaced."""
-  return jax.lax.dynamic_update_slice(a, value, starts)
+  return jax.lax.dynamic_update_slice(
+    a, value, starts, allow_negative_indices=False
+  )
 
 
 @_update.def_vmap
 def _(count: int, mapped: list[bool], a: Any, value: Any, *starts: Any) -> Any:
   if any(mapped[2:]):
     axes = [0 if m else None for m in mapped]
-    plain = lambda a, v, *at: jax.lax.dynamic_update_slice(a, v, at)
+    plain = lambda a, v, *at: jax.lax.dynamic_update_slice(
+      a, v, at, allow_negative_indices=False
+    )
     return jax.vmap(plain, axes)(a, value, *starts), True
   a, value = (
     v if m else jnp.broadcast_to(v, (count, *v.shape))

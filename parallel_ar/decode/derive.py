@@ -156,7 +156,7 @@ class Derived(Timed):
       d = run.read(v, cut)
       d = d.reshape(-1, *v.shape[self.model.rank.ndim :])
       if where is not None:
-        d = jnp.take(d, jnp.asarray(where)[k], 0, mode='clip')
+        d = jnp.take(d, cutting.entry(where, k), 0, mode='clip')
       dist.append(d)
     kept_now = tuple(run.kept[v] for v in self.kept)
     return jax.tree.unflatten(self.tree, dist), dataclasses.replace(

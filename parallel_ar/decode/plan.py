@@ -83,6 +83,7 @@ class Class(Indices):
     schedule: Schedule,
     low: np.ndarray,
     high: np.ndarray,
+    per: int = 0,
   ):
     """Plans the steps at which what is due in [low[k], high[k]) is computed.
 
@@ -90,8 +91,9 @@ class Class(Indices):
       schedule: due times.
       low: int[K], of each step.
       high: int[K].
+      per: steps of a row, see `Indices`.
     """
-    super().__init__(len(low))
+    super().__init__(len(low), per)
     self._schedule, self._low, self._high = schedule, low, high
     self._cuts: dict[Any, Any] = {}
     self._activity: dict[int, np.ndarray] = {}
@@ -185,11 +187,16 @@ class Class(Indices):
       cut: the box.
       layout: the order of its axes in memory that suits the reader.
     """
-    varies = v.value is None and self.facts(v).ready is not None
-    if not varies or self.covers(v, cut, self._mask) or self._viewed(v, cut):
+    if v.value is not None or self._viewed(v, cut):
       return
     op = self._schedule.ready.maker(v)
-    if op is None or not self._moves(op, v, cut):
+    if self.facts(v).ready is None:
+      # What is spread over all places is stored once.
+      if op is None or op.name != 'broadcast_in_dim':
+        return
+    elif self.covers(v, cut, self._mask):
+      return
+    elif op is None or not self._moves(op, v, cut):
       self.kept.setdefault(v, []).append(cut)
       if layout is not None:
         self.layouts.setdefault(v, layout)
@@ -318,9 +325,10 @@ class Class(Indices):
       yield from self._through(v, cut, i.mask)
 
   def _through(self, v: Array, cut: Cut, mask: Any) -> Iterable[Array]:
-    yield v
     view = self.views.get((v, cut, id(mask)))
-    if view is not None:
+    if view is None:
+      yield v
+    else:
       for source, own in view[1]:
         yield from self._through(source, own, mask)
 

@@ -7,6 +7,7 @@ arrays that hold what the row reads and makes.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from parallel_ar.decode import cuts as cutting
-from parallel_ar.decode.cuts import Cut, Indices
+from parallel_ar.decode.cuts import Cut, Index, Indices, Step
 from parallel_ar.decode.plan import Class, border
 from parallel_ar.decode.record import Blocks
 from parallel_ar.decode.run import Run
@@ -55,7 +56,7 @@ class Rows:
     self.schedule = Schedule(ready, derived.due, block=size)
     k, b = np.arange(derived.num), np.arange(self.count)
     begins = 2 * size * b
-    self.slot = Class(self.schedule, 2 * k + 1, 2 * k + 2)
+    self.slot = Class(self.schedule, 2 * k + 1, 2 * k + 2, size)
     self.row = Class(self.schedule, begins + 1, begins + 2 * size)
     self.opening = Class(self.schedule, begins, begins + 1)
     last = begins[np.maximum(b - 1, 0)]
@@ -74,7 +75,11 @@ class Rows:
     self.last = (*self._box(self.closing, closed), *ends)
     self._keep()
     self._places = {
-      plan: self._at(plan) for plan in (self.slot, self.row, self.opening)
+      plan: self._at(plan, self.windows)
+      for plan in (self.slot, self.row, self.opening)
+    }
+    self._outer = {
+      plan: self._at(plan, self.frames) for plan in (self.opening, self.closing)
     }
 
   def _box(self, plan: Class, k: np.ndarray) -> list[Any]:
@@ -86,24 +91,13 @@ class Rows:
   def _keep(self) -> None:
     """What is kept between blocks, and the windows of it that a block uses."""
     x = self.derived.x
-    needs: dict[Array, list[tuple[Class, Cut]]] = {}
-    for plan in (self.slot, self.row):
-      for v, cuts in plan.kept.items():
-        needs.setdefault(v, []).extend((plan, cut) for cut in cuts)
+    outer = [self.opening, self.closing]
+    needs, every = self._uses(self.slot, self.row), self._uses(*outer)
     needs.setdefault(x, []).append((self.slot, self.previous))
     needs[x].append((self.row, self.own))
-    for plan in (self.slot, self.row):
-      for i in plan.instructions:
-        for v, made in zip(i.op.outputs, i.made, strict=True):
-          if v in needs and made is not None:
-            needs[v].append((plan, made))
-    outer = [self.opening, self.closing]
-    every: dict[Array, list[Cut]] = {x: [self.last]}
-    for plan in outer:
-      for v, cuts in plan.kept.items():
-        every.setdefault(v, []).extend(cuts)
+    every.setdefault(x, []).append((self.closing, self.last))
     self.borders = {
-      v: border(v, [*every.get(v, ()), *(c for _, c in needs.get(v, ()))])
+      v: border(v, [cut for _, cut in (*every.get(v, ()), *needs.get(v, ()))])
       for v in {**every, **needs}
     }
     self.indices = Indices(self.count)
@@ -117,6 +111,7 @@ class Rows:
         break
       kept |= more
     self.kept = [v for v in self.borders if v in kept]
+    self.frames = {v: self._frame(v, every.get(v, [])) for v in self.kept}
     self.layouts = {
       v: a
       for plan in (self.slot, self.row, *outer)
@@ -134,21 +129,49 @@ class Rows:
     ]
     self.fixed = list(dict.fromkeys(constant))
 
-  def _window(self, v: Array, needs: list[tuple[Class, Cut]]) -> Cut:
-    """The places of an array that a block uses, borders counted."""
+  def _uses(self, *plans: Class) -> dict[Array, list[tuple[Class, Cut]]]:
+    """What is read, of what others have kept, and what is made of that."""
+    found: dict[Array, list[tuple[Class, Cut]]] = {}
+    for plan in plans:
+      for v, cuts in plan.kept.items():
+        found.setdefault(v, []).extend((plan, cut) for cut in cuts)
+    for plan in plans:
+      for i in plan.instructions:
+        for v, made in zip(i.op.outputs, i.made, strict=True):
+          if v in found and made is not None:
+            found[v].append((plan, made))
+    return found
+
+  def _present(
+    self, v: Array, axis: int, uses: list[tuple[Class, Cut]]
+  ) -> np.ndarray:
+    """Which places of an axis each block uses, borders counted."""
+    low, high = self.borders[v][axis]
+    n = v.shape[axis]
+    present = np.zeros((self.count, low + n + high), bool)
+    for plan, cut in uses:
+      places = plan.places(cut[axis], n) + low
+      b = np.repeat(np.arange(self.count), plan.steps // self.count)[:, None]
+      first = plan is self.closing  # before the first block there is none
+      present[b[first:], places[first:]] = True
+    return present
+
+  def _window(self, v: Array, uses: list[tuple[Class, Cut]]) -> Cut:
+    """The places of an array that the slots of a block use."""
+    axes = range(len(v.shape))
+    return tuple(self.indices.covering(self._present(v, n, uses)) for n in axes)
+
+  def _frame(self, v: Array, uses: list[tuple[Class, Cut]]) -> Cut:
+    """The places of an array that are kept as a block begins."""
+    if self.derived.ready.facts(v).low is not None:
+      return (None,) * len(v.shape)  # zeros are no blank for it
     cut: list[Any] = []
-    for axis, n in enumerate(v.shape):
-      low, high = self.borders[v][axis]
-      present = np.zeros((self.count, low + n + high), bool)
-      for plan, own in needs:
-        index = own[axis]
-        if index is None:
-          present[:, low : low + n] = True
-          continue
-        per = plan.steps // self.count
-        b = np.repeat(np.arange(self.count), per)[:, None]
-        present[b, index.table + low] = True
-      cut.append(self.indices.covering(present))
+    for axis, index in enumerate(self.windows.get(v, (None,) * len(v.shape))):
+      present = self._present(v, axis, uses)
+      if v in self.windows:
+        places = self.indices.places(index, present.shape[1])
+        present[np.arange(self.count)[:, None], places] = True
+      cut.append(self.indices.moving(present))
     return tuple(cut)
 
   def _older(self, v: Array) -> bool:
@@ -171,37 +194,54 @@ class Rows:
         return True
     return False
 
-  def _at(self, plan: Class) -> Any:
-    """From places in an array to places in its window."""
+  def _at(self, plan: Class, kept: Mapping[Array, Cut]) -> Any:
+    """From places in an array to places in its window, or its frame."""
     known: dict[Any, Any] = {}
-    per = plan.steps // self.count
+    b = np.repeat(np.arange(self.count), plan.steps // self.count)
 
     def place(v: Array, cut: Cut) -> Cut:
       found: list[Any] = []
       for axis, index in enumerate(cut):
-        window, n = self.windows[v][axis], v.shape[axis]
+        own, n = kept[v][axis], v.shape[axis]
         low, high = self.borders[v][axis]
-        key = id(index), id(window), n, low
+        key = id(index), id(own), n, low
         if key not in known:
           whole = low + n + high
-          position = self.indices.positions(window, whole)
-          b = np.repeat(np.arange(self.count), per)[:, None]
           places = plan.places(index, n) + low
-          size = whole if window is None else window.size
-          known[key] = plan.of(position[b, places], size), index
+          table = self._inside(own, whole, b, places)
+          if plan is self.closing:  # before the first block: as before others
+            table[0] = table[1]
+          size = whole if own is None else own.size
+          known[key] = plan.of(table, size), index
         found.append(known[key][0])
       return tuple(found)
 
     return place
 
+  def _inside(
+    self, index: Index | None, size: int, b: np.ndarray, places: np.ndarray
+  ) -> np.ndarray:
+    """Where places int[K, m] stand among those of an axis at blocks int[K]."""
+    if index is not None and index.run:
+      return places - index.table[b, :1]
+    return self.indices.positions(index, size)[b[:, None], places]
+
   def _open(self, v: Array, run: Run, b: Any) -> Any:
     """The window of an array as a block begins."""
-    window, axes = self.windows[v], tuple(range(len(v.shape)))
-    axes = self.layouts.get(v, axes)
-    if v in run.kept:
-      return cutting.read(run.kept[v], tuple(window[n] for n in axes), b)
+    axes = self.layouts.get(v, tuple(range(len(v.shape))))
     edges = zip(v.shape, self.borders[v], strict=True)
-    shape = cutting.sizes(window, [low + n + high for n, (low, high) in edges])
+    dims = [low + n + high for n, (low, high) in edges]
+    if v in run.kept:
+      cut: list[Any] = []
+      every = np.arange(self.count)
+      for n in axes:
+        frame, window = self.frames[v][n], self.windows[v][n]
+        places = self.indices.places(window, dims[n])
+        size = dims[n] if frame is None else frame.size
+        inside = self._inside(frame, dims[n], every, places)
+        cut.append(self.indices.of(inside, size))
+      return cutting.read(run.kept[v], tuple(cut), b)
+    shape = cutting.sizes(self.windows[v], dims)
     a = jnp.zeros([shape[n] for n in axes], v.dtype)
     if (made := run.made(v)) is None:
       return a
@@ -210,6 +250,23 @@ class Rows:
     none = [(0, 0)] * len(axes)
     value = value.transpose(axes)
     return cutting.write(a, value, tuple(own[n] for n in axes), b, none)
+
+  def _moved(self, v: Array, a: Any) -> Any:
+    """What is kept of an array, a block further on; zeros are new."""
+    axes = self.layouts.get(v, tuple(range(len(v.shape))))
+    config = [(0, 0, 0)] * len(axes)
+    for n, axis in enumerate(axes):
+      if (frame := self.frames[v][axis]) is not None:
+        step = int(frame.table[1, 0] - frame.table[0, 0])
+        config[n] = -step, step, 0
+    return jax.lax.pad(a, jnp.zeros((), a.dtype), config)
+
+  def _blank(self, v: Array) -> Any:
+    """What is kept of an array before the first block."""
+    blank = self.derived.blank(v, self.borders[v], self.layouts)
+    axes = self.layouts.get(v, tuple(range(len(v.shape))))
+    frame = [self.frames[v][axis] for axis in axes]
+    return blank[tuple(slice(i and i.size) for i in frame)]
 
   def blocks(self) -> Blocks:
     """The record."""
@@ -221,9 +278,7 @@ class Rows:
   def init(self, params: Params, context: Context) -> '_Outer':
     """Before the first block."""
     known = self.derived.once(params, context)
-    kept = tuple(
-      self.derived.blank(v, self.borders[v], self.layouts) for v in self.kept
-    )
+    kept = tuple(self._blank(v) for v in self.kept)
     return _Outer(kept, tuple(known[v] for v in self.fixed), context)
 
   def begin(
@@ -232,13 +287,18 @@ class Rows:
     """Closes the block before, and opens block b."""
     b = jnp.asarray(b, jnp.int32)
     x, fixed = self.derived.x, self._fixed(params, cache)
-    kept = dict(zip(self.kept, cache.kept, strict=True))
+    pairs = zip(self.kept, cache.kept, strict=True)
+    kept = {v: self._moved(v, a) for v, a in pairs}
+    close, at = self._outer[self.closing], self._outer[self.opening]
+    none = {v: ((0, 0),) * len(v.shape) for v in self.borders}
     value = previous.reshape(cutting.sizes(self.last, x.shape))
-    kept[x] = cutting.write(kept[x], value, self.last, b, self.borders[x])
-    close = Run(self.closing, b, fixed, kept, self.borders, self.layouts)
-    close.all(self.to_close)
-    kept = close.kept
-    start = Run(self.opening, b, fixed, kept, self.borders, self.layouts)
+    value = jnp.where(b > 0, value, jnp.zeros_like(value))
+    kept[x] = cutting.write(kept[x], value, close(x, self.last), b, none[x])
+    end = Run(
+      self.closing, b, fixed, kept, none, self.layouts, close, exists=b > 0
+    )
+    end.all(self.to_close)
+    start = Run(self.opening, b, fixed, end.kept, none, self.layouts, at)
     start.all()
     windows = {v: self._open(v, start, b) for v in self.windows}
     given = _Given(
@@ -261,7 +321,8 @@ class Rows:
     self, params: Params, given: '_Given', inner: Any, j: Any, previous: Any
   ) -> tuple[Dist, Any]:
     """Of slot j of the block, given the value before it."""
-    slot = self.slot, given.b * self.size + j, self.previous, previous
+    k = Step(given.b, j, self.size)
+    slot = self.slot, k, self.previous, previous
     run = self._step(params, given, inner, *slot)
     dist = jax.tree.map(lambda d: d[0], self._values(run, self.slot_leaves))
     return dist, tuple(run.kept[v] for v in self.inner)
@@ -285,7 +346,7 @@ class Rows:
     x, at = self.derived.x, self._places[plan]
     kept = dict(zip(self.shared, given.shared, strict=True))
     kept.update(zip(self.inner, inner, strict=True))
-    none = {v: ((0, 0),) * len(v.shape) for v in self.windows}
+    none = {v: ((0, 0),) * len(v.shape) for v in self.borders}
     value = value.reshape(cutting.sizes(cut, x.shape))
     kept[x] = cutting.write(kept[x], value, at(x, cut), k, none[x])
     fixed = self._fixed(params, given)

@@ -27,6 +27,7 @@ class Run:
     borders: Mapping[Array, Border],
     layouts: Mapping[Array, tuple[int, ...]],
     at: Callable[[Array, Cut], Cut] = lambda v, cut: cut,
+    exists: Any = True,
   ):
     """Prepares it.
 
@@ -38,10 +39,12 @@ class Run:
       borders: zeros around what is kept.
       layouts: order of the axes of what is kept, where it is not the array's.
       at: from places in an array to places in what is kept of it.
+      exists: bool[]; where False, zeros are kept in place of what is computed.
     """
     self.kept = kept
     self._plan, self._k, self._fixed = plan, k, fixed
     self._borders, self._layouts, self._at = borders, layouts, at
+    self._exists = exists
     self._fresh: dict[Array, tuple[Cut, Any]] = {}
 
   def all(self, only: Iterable[Instruction | Group] | None = None) -> None:
@@ -76,7 +79,7 @@ class Run:
         for v, cut in group.exports
       ]
 
-    found = jax.lax.cond(jnp.asarray(group.mask)[self._k], run, leave)
+    found = jax.lax.cond(cutting.entry(group.mask, self._k), run, leave)
     for (v, cut), value in zip(group.exports, found, strict=True):
       self._put(v, cut, value)
 
@@ -86,6 +89,8 @@ class Run:
       axes, own = self._stored(v, cut)
       border = [self._borders[v][n] for n in axes]
       value = value.transpose(axes)
+      if self._exists is not True:
+        value = jnp.where(self._exists, value, jnp.zeros_like(value))
       self.kept[v] = cutting.write(self.kept[v], value, own, self._k, border)
 
   def _stored(self, v: Array, cut: Cut) -> tuple[tuple[int, ...], Cut]:

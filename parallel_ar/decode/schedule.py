@@ -72,9 +72,10 @@ class Readiness:
     self.outputs = [self._real(v) for v in program.outputs]
 
   def maker(self, v: Array) -> Op | None:
-    """The operation that reads values and makes an array."""
+    """The operation that makes an array."""
     if self._makers is None:
-      self._makers = {v: op for op in self.ops for v in op.outputs}
+      every = (*self.once, *self.ops)
+      self._makers = {v: op for op in every for v in op.outputs}
     return self._makers.get(v)
 
   def facts(self, v: Array) -> Facts:

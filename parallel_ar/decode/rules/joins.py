@@ -92,7 +92,7 @@ def _pad_step(op: Any, cuts: list[Any], at: Any) -> Step:
     v = jax.lax.pad(values[0], values[1], whole)
     shape = cutting.sizes(cuts[0], op.outputs[0].shape)
     for axis, hit in inside:
-      here = jnp.asarray(hit)[k].reshape(
+      here = cutting.entry(hit, k).reshape(
         [-1 if a == axis else 1 for a in range(v.ndim)]
       )
       v = jnp.where(here, v, values[1])
@@ -163,7 +163,7 @@ def _join_step(op: Any, cuts: list[Any], at: Any) -> Step:
     shape = cutting.sizes(cut, op.outputs[0].shape)
     out = jnp.broadcast_to(values[0], shape)
     for v, hit in zip(values[1:], inside[1:], strict=True):
-      here = jnp.asarray(hit)[k].reshape(
+      here = cutting.entry(hit, k).reshape(
         [-1 if a == axis else 1 for a in range(v.ndim)]
       )
       out = jnp.where(here, v, out)

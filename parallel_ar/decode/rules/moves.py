@@ -116,7 +116,7 @@ def _reshape_step(op: Any, cuts: list[Any], at: Any) -> Step:
     v = values[0].reshape([n for n, _ in picks])
     for axis, (_, where) in enumerate(picks):
       if where is not None:
-        v = jnp.take(v, jnp.asarray(where)[k], axis, mode='clip')
+        v = jnp.take(v, cutting.entry(where, k), axis, mode='clip')
     return [v.reshape(out)]
 
   return [(op.inputs[0], tuple(need))], run

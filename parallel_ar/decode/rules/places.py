@@ -116,8 +116,8 @@ def _any_step(op: Any, cuts: list[Any], at: Any) -> Step:
       for n, hit, at_box in parts:
         part = values[n].reshape(-1)
         if at_box is not None:
-          part = jnp.take(part, jnp.asarray(at_box)[k], mode='clip')
-        out = part if hit.all() else jnp.where(jnp.asarray(hit)[k], part, out)
+          part = jnp.take(part, cutting.entry(at_box, k), mode='clip')
+        out = part if hit.all() else jnp.where(cutting.entry(hit, k), part, out)
       outs.append(out.reshape(shape))
     return outs
 
@@ -181,8 +181,8 @@ def _added_step(op: Any, cuts: list[Any], at: Any) -> Step:
   def run(values: list[Any], k: Any) -> list[Any]:
     part = values[1].reshape(-1)
     if where is not None:
-      part = jnp.take(part, jnp.asarray(where)[k], mode='clip')
-    part = jnp.where(jnp.asarray(hit)[k], part, 0)
+      part = jnp.take(part, cutting.entry(where, k), mode='clip')
+    part = jnp.where(cutting.entry(hit, k), part, 0)
     return [values[0] + part.reshape(values[0].shape)]
 
   return [(target, cut), (update, tuple(axes))], run
