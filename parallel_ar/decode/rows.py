@@ -232,15 +232,15 @@ class Rows:
     edges = zip(v.shape, self.borders[v], strict=True)
     dims = [low + n + high for n, (low, high) in edges]
     if v in run.kept:
-      cut: list[Any] = []
+      held: list[Any] = []
       every = np.arange(self.count)
       for n in axes:
         frame, window = self.frames[v][n], self.windows[v][n]
         places = self.indices.places(window, dims[n])
         size = dims[n] if frame is None else frame.size
         inside = self._inside(frame, dims[n], every, places)
-        cut.append(self.indices.of(inside, size))
-      return cutting.read(run.kept[v], tuple(cut), b)
+        held.append(self.indices.of(inside, size))
+      return cutting.read(run.kept[v], tuple(held), b)
     shape = cutting.sizes(self.windows[v], dims)
     a = jnp.zeros([shape[n] for n in axes], v.dtype)
     if (made := run.made(v)) is None:
