@@ -9,8 +9,8 @@ Four parts, the programs of each row timed in turn in one process:
   own         three functions in plain `jnp` with no cache of their own: cached
               against ancestral, and the integers of many samples compared
   public      kinds of public models: derived, fixed point and ancestral
-  families    those of the house: the derived path against the one that was
-              written by hand, one batch without the pass that proves it
+  families    those of the house: the derived path against the one that is
+              written by hand, where there is one, without the pass that proves
   derivation  seconds from a record to its path, and of what program
 
 A ratio above 1 says that the derived path is faster. Parameters are random:
@@ -31,7 +31,7 @@ from absl import flags
 from experiments import entry, options, plain, plots
 from experiments.limits import race
 from experiments.tables import report
-from parallel_ar import models, samplers
+from parallel_ar import models, order, samplers
 from parallel_ar.analysis import timing
 from parallel_ar.decode import derive_decode
 from parallel_ar.model import AutoregressiveModel
@@ -39,6 +39,7 @@ from parallel_ar.samplers import path
 from parallel_ar.testing import case as cases
 
 PARTS = ('own', 'public', 'families', 'derivation')
+_TOGETHER = 8  # samples of a batch that is compared
 
 _PARTS = flags.DEFINE_list('parts', [], f'Of {", ".join(PARTS)}; all.')
 _ONLY = flags.DEFINE_list('only', [], 'Only rows whose names begin so.')
@@ -52,7 +53,7 @@ _SAMPLES = flags.DEFINE_integer(
   'samples', 32, 'Of the own functions, compared.', lower_bound=1
 )
 _BUDGET = flags.DEFINE_float(
-  'budget', 20.0, 'Seconds for the samples that are compared.', 0.0
+  'budget', 20.0, 'Seconds for samples of ancestral, at least a batch.', 0.0
 )
 _FULL = flags.DEFINE_bool(
   'full', False, '512 slots, 28 x 28, width 256, 6 layers, 1,000 samples.'
@@ -124,8 +125,7 @@ def _sizes() -> Sizes:
   if _FULL.value:
     return Sizes(512, 28, 256, 6, 1000, [1, 16], 600.0)
   of = _LENGTH, _SIDE, _WIDTH, _LAYERS, _SAMPLES, _BATCHES, _BUDGET
-  values: Any = [flag.value for flag in of]
-  return Sizes(*values)
+  return Sizes(*(flag.value for flag in of))  # type: ignore[arg-type]
 
 
 def _wanted(
@@ -176,23 +176,33 @@ def _families(sizes: Sizes) -> Iterator[Row]:
 def families(
   length: int, side: int
 ) -> dict[str, Callable[[], AutoregressiveModel]]:
-  """Every family with a path of its own: images, small images, text."""
+  """Every family: images, small images, text."""
   text: dict[str, Any] = {'event': (length,), 'num_values': 16}
   large, small = (side, side, 1), (min(side, 8), min(side, 8), 1)
   make = functools.partial
   return {
     'made': make(models.made, event=large, hidden=(256, 256)),
+    'nade': make(models.nade, event=large),
     'pixelcnn': make(models.pixelcnn, event=large),
     'gated_pixelcnn': make(models.gated_pixelcnn, event=large),
     'pixelcnn_pp': make(models.pixelcnn_pp, event=small, num_values=17),
     'pixelsnail': make(models.pixelsnail, event=small, num_values=17),
     'multiscale': make(models.multiscale, event=large),
     'ardm': make(models.ardm, event=small),
+    'ardm, tied': make(
+      models.ardm,
+      event=small,
+      rank=order.tie(order.random(small, 0), [small[0]] * small[1]),
+    ),
+    'next_scale': make(models.next_scale, event=large),
     'transformer': make(models.transformer, **text),
     'transformer_xl': make(
       models.transformer_xl, **text, segment=max(length // 8, 2)
     ),
     'two_stream': make(models.two_stream, **text),
+    'wavenet': make(models.wavenet, **text),
+    'gru': make(models.recurrent, **text, cell='gru'),
+    'min_gru': make(models.recurrent, **text),
   }
 
 
@@ -262,7 +272,7 @@ def measure(
     programs[kind] = functools.partial(keep, kind, run)
     compiled[kind] = time.monotonic() - begun, size
   rounds = timing.in_turn(programs, rounds=_ROUNDS.value)
-  want = drawn['ancestral' if slow else 'by hand'].x
+  want = drawn[list(kinds)[-1]].x
   facts: dict[str, tuple[float, str]] = {
     f'{kind}: different': (int((sample.x != want).sum()), 'integers')
     for kind, sample in drawn.items()
@@ -284,21 +294,19 @@ def _compared(
   model: AutoregressiveModel, params: Any, row: Row, sizes: Sizes
 ) -> dict[str, tuple[float, str]]:
   """Many samples of `cached` against those of other samplers."""
-  keys = jax.random.split(jax.random.key(2), sizes.samples)
-  makes: dict[str, Callable] = {
-    'fixed point': samplers.fixed_point,
-    'ancestral': samplers.ancestral,
-  }
-  most = {k: int(sizes.budget / row.seconds[k].median) for k in makes}
-  batch = min(sizes.samples, 8) if min(most.values()) >= 8 else 1
-  count = {k: min(max(n, batch), sizes.samples) for k, n in most.items()}
-  some = keys[: max(count.values())]
-  have = _drawn(samplers.cached(model), params, some, batch)
+  batch = min(sizes.samples, _TOGETHER)  # another size rounds otherwise
+  every = sizes.samples // batch * batch
+  some = int(sizes.budget / row.seconds['ancestral'].median) // batch * batch
+  keys = jax.random.split(jax.random.key(2), every)
+  have = _drawn(samplers.cached(model), params, keys, batch)
   facts: dict[str, tuple[float, str]] = {}
-  for name, make in makes.items():
-    want = _drawn(make(model), params, keys[: count[name]], batch)
-    different = int((have[: len(want)] != want).sum())
-    facts[f'cached and {name}: samples'] = len(want), 'samples'
+  for name, make, count in (
+    ('fixed point', samplers.fixed_point, every),
+    ('ancestral', samplers.ancestral, min(max(some, batch), every)),
+  ):
+    want = _drawn(make(model), params, keys[:count], batch)
+    different = int((have[:count] != want).sum())
+    facts[f'cached and {name}: samples'] = count, 'samples'
     facts[f'cached and {name}: integers'] = want.size, 'integers'
     facts[f'cached and {name}: different'] = different, 'integers'
   return facts
