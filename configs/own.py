@@ -4,8 +4,8 @@ Model: any function that returns a `par.AutoregressiveModel`, its arguments are
 flags: `--config.model.name=my.module:function --config.model.features=64`.
 Data: any source, or a function that returns a `par.data.Dataset`.
 Command: ./run.sh train --config=configs/own.py \
-    --config.model.name=docs.examples.mine:net \
-    --config.data.name=docs.examples.mine:walk --config.train.steps=200
+    --config.model.name=examples.mine:net \
+    --config.data.name=examples.mine:walk --config.train.steps=200
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
 """Audits which inputs each output reads, of a model of the house or your own.
 
-  ./run.sh audit --model=docs.examples.my_model:model --png=runs/audit.png
+  ./run.sh audit --model=examples.my_model:model --png=runs/audit.png
   ./run.sh audit --config=configs/digits_made.py --events=4
   ./run.sh audit --gallery
 

@@ -28,6 +28,8 @@ import jax
 import numpy as np
 from absl import flags
 
+from examples import plain as public
+from examples import scans
 from experiments import entry, options, plain, plots
 from experiments.limits import race
 from experiments.tables import report
@@ -151,15 +153,13 @@ def _own(sizes: Sizes) -> Iterator[Row]:
 
 
 def _public(sizes: Sizes) -> Iterator[Row]:
-  from tests import public_models as public  # of our own writing, for tests too
-
   length, side = max(sizes.length // 2, 8), max(sizes.side // 2, 3)
   wide: dict[str, Any] = {'pixelcnn': {'side': side}}
   makes = {
     make.__name__: functools.partial(
       make, **wide.get(make.__name__, {'length': length})
     )
-    for make in public.MODELS
+    for make in public.MODELS + scans.MODELS
   }
   for name, model in _wanted(makes):
     params = model.init(jax.random.key(0))

@@ -16,7 +16,7 @@ from tests import options_test
 from third_party.peers import audited
 
 ROOT = pathlib.Path(__file__).parents[1]
-MINE = (ROOT / 'docs/examples/my_model.py').read_text()
+MINE = (ROOT / 'examples/my_model.py').read_text()
 
 
 def audit(*flags, cwd=ROOT):
@@ -32,7 +32,7 @@ def audit(*flags, cwd=ROOT):
 def test_a_function_of_the_users_own(tmp_path):
   """The example of docs/audit.md is causal; with >= it is not, and is named."""
   (tmp_path / 'mine.py').write_text(MINE.replace('age > 0', 'age >= 0'))
-  flags = ['--model=docs.examples.my_model:model', f'--png={tmp_path}/a.png']
+  flags = ['--model=examples.my_model:model', f'--png={tmp_path}/a.png']
   done = audit(*flags, f'--out={tmp_path}/a.json')
   assert done.returncode == 0, done.stderr
   assert 'Causal: no output reads' in done.stdout

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from examples import plain, scans
 from parallel_ar import heads, models, order, samplers, transform
 from parallel_ar.analysis import causality
 from parallel_ar.data import synthetic
@@ -24,7 +25,7 @@ from parallel_ar.testing import (
   sampling_laws,
   wrong_samplers,
 )
-from tests import public_models, toys
+from tests import toys
 
 made = functools.partial(models.made, degrees='even', hidden=(32, 32))
 pixelcnn = functools.partial(
@@ -344,7 +345,7 @@ def test_continuous_values(name):
     print(conformance.LAWS[law](case))
 
 
-@pytest.mark.parametrize('build', public_models.MODELS)
+@pytest.mark.parametrize('build', plain.MODELS + scans.MODELS)
 def test_public_kinds_have_a_derived_path(build):
   """What nobody wrote a cache for: each kind agrees with its one pass."""
   model = build()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import parallel_ar as par
-from docs.examples import from_python
+from examples import from_python
 from parallel_ar.training import loop, trained
 from tests.training import tiny_run
 

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from examples import plain, scans
 from parallel_ar import heads, model, order
 from parallel_ar.analysis import causality, static
 from parallel_ar.testing import case as cases
 from parallel_ar.testing import leaks
-from tests import public_models
 
 LENGTH = 6
 LOWER = np.tril(np.ones((LENGTH, LENGTH), bool), -1)
@@ -322,7 +322,7 @@ def test_a_proof_says_what_it_assumes():
 CANNOT = {'deer_gru': 'a factor of zero meets'}
 
 
-@pytest.mark.parametrize('build', public_models.MODELS)
+@pytest.mark.parametrize('build', plain.MODELS + scans.MODELS)
 def test_public_kinds_of_models(build):
   """Both audits; what neither may do is to find a leak that is none."""
   record = build()
@@ -342,7 +342,7 @@ def test_public_kinds_of_models(build):
 
 def test_a_transform_that_is_not_padded_wraps_around():
   """The twin of a causal model: its FFT has as many samples as symbols."""
-  record = public_models.s4d(size=8)
+  record = scans.s4d(size=8)
   found = static.check(record)
   assert found.leaks and 'fft' in found.describe()
   params = record.init(jax.random.key(1))
@@ -362,7 +362,7 @@ def test_a_mask_off_by_one_in_a_block_is_blamed_not_the_sum_behind_it():
       h = h + jax.nn.gelu(h @ params['w'])
     return h
 
-  found = static.check(public_models.model_of(6, 3, {'w': (8, 8)}, fn))
+  found = static.check(plain.model_of(6, 3, {'w': (8, 8)}, fn))
   (finding,) = found.findings
   assert found.leaks and finding.suspect.operation == 'dot_general'
   assert 'static_test.py' in str(finding.suspect)
@@ -387,7 +387,7 @@ def test_a_leak_by_infinity_is_no_proof():
 
 
 def test_a_window_that_padding_may_close_cannot_be_decided():
-  found = static.check(public_models.padded(window=3))
+  found = static.check(plain.padded(window=3))
   assert not found.leaks and found.undecided
   assert 'wholly masked' in found.describe()
 

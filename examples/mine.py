@@ -1,4 +1,4 @@
-"""A model and data of one's own, which configs name: docs.examples.mine:net."""
+"""A model and data of one's own, which configs name: examples.mine:net."""
 
 import jax
 import jax.numpy as jnp

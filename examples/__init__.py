@@ -1,0 +1,1 @@
+"""Models as their authors write them, and the few lines that bring them in."""
