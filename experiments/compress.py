@@ -77,6 +77,8 @@ _EVENTS = options.define_output(
 )
 _OUT = options.define_output('out', 'Write the result here, as JSON.')
 
+TAKES = _INPUT  # what a word without a name is
+
 # A file may ask for any batch, and a program takes memory with it.
 _MOST = 1024
 
@@ -311,4 +313,4 @@ def _table(
 
 
 if __name__ == '__main__':
-  entry.run(main, takes=_INPUT)
+  entry.run(main, takes=TAKES)

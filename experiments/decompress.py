@@ -20,6 +20,7 @@ _FILE = flags.DEFINE_string(
 _OUT = options.define_output(
   'out', 'The file or, of several pictures, the folder; it must be new.'
 )
+TAKES = _FILE  # what a word without a name is
 
 
 def main() -> None:
@@ -36,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  entry.run(main, takes=_FILE)
+  entry.run(main, takes=TAKES)

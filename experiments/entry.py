@@ -67,7 +67,7 @@ def run(
   """
   leaving.install()
   begin = functools.partial(start, main, connects=connects, takes=takes)
-  app.run(begin, flags_parser=_parse)
+  app.run(begin, flags_parser=parse)
 
 
 def start(
@@ -160,7 +160,8 @@ def mesh(text: str | None, config: ConfigDict) -> Mesh:
   return made
 
 
-def _parse(argv: list[str]) -> list[str]:
+def parse(argv: list[str]) -> list[str]:
+  """Parses the flags of a script; a mistake ends the process."""
   try:
     rest = flags.FLAGS(argv)
     options.settle(flags.FLAGS, argv)

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+import statistics
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -85,6 +86,48 @@ def table(runs: list[Run], differing: list[str]) -> Iterator[str]:
     nats = [f'{n:.4f}' if n == n else '-' for n in (run.valid, run.test)]
     valid, test = nats
     rows.append((run.name, run.state, step, valid, test, ' '.join(words)))
+  yield from _aligned(rows)
+
+
+def over_seeds(runs: list[Run]) -> Iterator[str]:
+  """A table with one line for runs that differ in their seed only, best first.
+
+  Nats are means over the seeds, with their standard error where there are two.
+  """
+  differing = [path for path in differences(runs) if path != 'seed']
+  groups: dict[str, list[Run]] = {}
+  for run in runs:
+    words = [f'{p}={run.fields[p]}' for p in differing if p in run.fields]
+    groups.setdefault(' '.join(words) or 'all', []).append(run)
+  rows = [('test', 'valid', 'runs', 'what differs')]
+  for words, group in sorted(groups.items(), key=lambda g: _order(g[1])):
+    done = sum(run.state == 'done' for run in group)
+    count = f'{done}' if done == len(group) else f'{done} of {len(group)}'
+    test, valid = (
+      _mean([getattr(run, kind) for run in group]) for kind in ('test', 'valid')
+    )
+    rows.append((test, valid, count, words))
+  yield from _aligned(rows)
+
+
+def _order(runs: list[Run]) -> float:
+  """The mean of what is there on the test split; without any, last."""
+  found = [run.test for run in runs if run.test == run.test]
+  return statistics.fmean(found) if found else math.inf
+
+
+def _mean(values: list[float]) -> str:
+  found = [value for value in values if value == value]
+  if not found:
+    return '-'
+  mean = f'{statistics.fmean(found):.4f}'
+  if len(found) < 2:
+    return mean
+  return f'{mean} ± {statistics.stdev(found) / math.sqrt(len(found)):.4f}'
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> Iterator[str]:
+  """The rows as lines of columns."""
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   for row in rows:
     cells = [cell.ljust(w) for cell, w in zip(row, widths, strict=True)]

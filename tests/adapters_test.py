@@ -404,3 +404,20 @@ class TestFromApply:
         head=HEAD,
         start=VALUES,
       )
+
+
+@needs('haiku')
+def test_a_scan_that_carries_a_key_of_haiku_and_draws_nothing():
+  import haiku as hk
+
+  def network(tokens, rate=0.0):
+    fed = jax.nn.one_hot(tokens.T, VALUES + 1)
+    core = hk.LSTM(WIDTH)
+    states, _ = hk.dynamic_unroll(core, fed, core.initial_state(len(tokens)))
+    dropped = hk.dropout(hk.next_rng_key(), rate, states) if rate else states
+    return hk.Linear(VALUES)(dropped).swapaxes(0, 1)
+
+  fields = {'event': (LENGTH,), 'head': HEAD, 'start': VALUES}
+  assert static.check(par.from_haiku(network, **fields)).proved
+  with pytest.raises(ValueError, match='depend on a random key'):
+    par.from_haiku(lambda tokens: network(tokens, 0.5), **fields)

@@ -98,6 +98,24 @@ class TestDryRun:
     assert '\n+ sbatch ' in done.stdout
     assert cluster.calls() == []
 
+  def test_a_sweep_is_an_array(self, cluster):
+    run = f'sweep --config=a.py --seeds=2 --workdir={cluster.workdir}'
+    done = cluster.launch('slurm', '--dry_run', run=run)
+    assert done.returncode == 0, done.stderr
+    assert '#SBATCH --array=0-1\n' in done.stdout
+    head, _, rest = done.stdout.partition('case "$SLURM')
+    body = f'case "$SLURM{rest.partition("esac")[0]}esac'
+    shown = subprocess.run(
+      ['bash', '-uc', f'{body}\necho "$workdir" "$@"'],
+      env=cluster.environment(SLURM_ARRAY_TASK_ID='1'),
+      capture_output=True,
+      text=True,
+    ).stdout.split()
+    where = f'{cluster.workdir}/seed=1'
+    assert shown[:3] == [where, 'train', '--config=a.py']
+    assert {'--config.seed=1', f'--workdir={where}'} <= set(shown)
+    assert './run.sh "$@"\n' in rest
+
   def test_tpu_pod(self, cluster):
     done = cluster.launch('tpu_pod', '--dry_run')
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,6 @@
 """Flags are checked when they are parsed, in one process for all scripts."""
 
 import contextlib
-import importlib
 import io
 import pathlib
 import sys
@@ -9,7 +8,7 @@ import sys
 import pytest
 from absl import flags
 
-from experiments import entry, hosts
+from experiments import entry, inside
 from parallel_ar import models
 from parallel_ar.data import sources
 from parallel_ar.training import configuration
@@ -20,42 +19,22 @@ SCRIPTS = sorted(
   for path in (ROOT / 'experiments').rglob('*.py')
   if "if __name__ == '__main__'" in path.read_text()
 )
-_SHARED = (
-  *('experiments.entry', 'experiments.options', 'experiments.leaving'),
-  hosts.__name__,
-)
 
 
 def parse(script, words, look=None):
-  """What a script says of its flags: '' where it would start.
-
-  The module is imported afresh, beside none of the other scripts, since two may
-  define the same flag; afterwards all is as it was.
-  """
-  values, said, argv = flags.FLAGS, io.StringIO(), sys.argv
-  modules = {n: m for n, m in sys.modules.items() if _is_script(n)}
-  before = {name: _copied(value) for name, value in vars(values).items()}
-  for name in modules:
-    del sys.modules[name]
-  for name in list(values):
-    if _is_script(str(values.find_module_defining_flag(name))):
-      delattr(values, name)
-  sys.argv = [f'{script}.py', *words]
+  """What a script says of its flags: '' where it would start."""
+  said = io.StringIO()
   try:
-    with contextlib.redirect_stderr(said):
-      importlib.import_module(f'experiments.{script.replace("/", ".")}')
-      rest = entry._parse(sys.argv)
-      assert rest[1:] == [], f'no flags: {rest[1:]}'
+    with (
+      contextlib.redirect_stderr(said),
+      inside.imported(script, words) as module,
+    ):
+      rest = entry.parse(sys.argv)[1 + hasattr(module, 'TAKES') :]
+      assert rest == [], f'no flags: {rest}'
       if look is not None:
-        look(values)
+        look(flags.FLAGS)
   except SystemExit:
     pass
-  finally:
-    sys.argv = argv
-    vars(values).update(before)
-    for name in [n for n in sys.modules if _is_script(n)]:
-      del sys.modules[name]
-    sys.modules.update(modules)
   return ' '.join(said.getvalue().split())
 
 
@@ -71,17 +50,6 @@ def refusal(script, words):
       raise
 
   return parse(script, words, start)
-
-
-def _is_script(module):
-  return module.startswith('experiments.') and module not in _SHARED
-
-
-def _copied(value):
-  """A part of absl's registry, so that the part can change."""
-  if isinstance(value, dict):
-    return {key: _copied(item) for key, item in value.items()}
-  return list(value) if isinstance(value, list) else value
 
 
 class TestConfig:

@@ -1,4 +1,7 @@
-"""Every command of the README runs, and every result stands in a page."""
+"""Every command of the README and of docs/scripts.md runs.
+
+And every result stands in a page.
+"""
 
 import json
 import pathlib
@@ -7,19 +10,28 @@ import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from experiments import inside
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
 PAGES = [README] + [
   p.read_text() for p in sorted((ROOT / 'docs').rglob('*.md'))
 ]
-COMMANDS = [
+SCRIPTS = (ROOT / 'docs' / 'scripts.md').read_text()
+ALL = [
   line.split('#')[0].strip()
-  for block in re.findall(r'```sh\n(.*?)```', README, re.DOTALL)
+  for block in re.findall(r'```sh\n(.*?)```', README + SCRIPTS, re.DOTALL)
   for line in block.replace('\\\n', ' ').splitlines()
   if line.startswith('./run.sh')
 ]
+# Those on files of one's own, which a test has to make first.
+OWN = [line for line in ALL if re.search(r'\b(photos|book)\b', line)]
+COMMANDS = [line for line in ALL if line not in OWN]
+# Run by tests of their own.
+ELSEWHERE = ('test', 'sweep', 'launch/slurm')
 # What makes a command small, and its data absent files are replaced with.
 SMALL = {
   'quickstart': ['--steps=4', '--samples=6', '--rounds=1'],
@@ -81,8 +93,8 @@ def workdir(tmp_path_factory):
 @pytest.mark.parametrize('command', COMMANDS)
 def test_command(command, workdir):
   _, script, *flags = shlex.split(command)
-  if script == 'test':
-    return  # this run
+  if script in ELSEWHERE:
+    return
   if any(f.startswith('--data_dir') for f in flags):
     flags = ['--help']  # needs files that no test may fetch
     expected = 1  # absl's exit code of --help
@@ -119,6 +131,42 @@ def _train_first(script, command, workdir):
       config = f'--config=configs/{name}.py'
       (train,) = [c for c in COMMANDS if c.endswith(f'train {config}')]
       test_command(train, workdir)
+
+
+def test_files_of_ones_own(tmp_path):
+  """From nothing to a trained run, samples, and files that come back."""
+  from PIL import Image
+
+  random, folder = np.random.RandomState(0), tmp_path / 'photos'
+  folder.mkdir()
+  for n, x in enumerate(random.randint(0, 256, (200, 5, 4, 3), np.uint8)):
+    Image.fromarray(x).save(folder / f'{n}.png')
+  (tmp_path / 'book.txt').write_bytes(b'In the beginning was the word. ' * 60)
+  small = ['features=6', 'layers=1']
+  more = {
+    'photos': [*small, 'resolutions=1', 'num_mixtures=2'],
+    'book': [*small, 'heads=2', 'event=(16,)'],
+  }
+  assert len(OWN) == 7
+  for line in OWN:
+    _, script, *words = shlex.split(line)
+    path = re.compile(r'(^|=)(?=runs/|photos|book|again)')
+    words = [path.sub(rf'\g<1>{tmp_path}/', word) for word in words]
+    if script == 'train':
+      kind = 'photos' if 'photos' in line else 'book'
+      words += [f'--config.model.{field}' for field in more[kind]]
+      words += ['--config.train.steps=2', '--config.train.batch_size=8']
+      words += ['--config.mesh.data=1', '--config.train.tensorboard=False']
+      words += ['--config.data.length=16'] * (kind == 'book')
+    words += ['--count=2'] * (script == 'sample')
+    assert inside.run(script, words)[0] == 0
+  for file in folder.iterdir():
+    assert (tmp_path / 'again' / file.name).read_bytes() == file.read_bytes()
+  packed, out = (f'{tmp_path}/{n}' for n in ('book.txt.par', 'out'))
+  words = [packed, f'--workdir={tmp_path}/runs/book', f'--out={out}']
+  inside.run('decompress', words)
+  book = (tmp_path / 'book.txt').read_bytes()
+  assert pathlib.Path(out).read_bytes() == book
 
 
 def test_quickstart_leaves_its_files(workdir):

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from experiments import grid
+
 DRY_RUN = flags.DEFINE_bool(
   'dry_run', False, 'Print what would be done, and do nothing.'
 )
@@ -37,9 +39,35 @@ def experiment(*more: str) -> list[str]:
       "--config=configs/digits_made.py --workdir=/share/runs/made'."
     )
   workdir()
+  return _with(words, '--distributed=on', *more)
+
+
+def sweep(*more: str) -> dict[str, list[str]]:
+  """Where --run is a sweep: working directory -> the words of each training.
+
+  Args:
+    *more: further flags, for where --run does not say them.
+
+  Raises:
+    ValueError: it names no absolute --workdir, or its grid is none.
+  """
+  words = shlex.split(RUN.value or '')
+  if words[:1] != ['sweep']:
+    return {}
+  return {
+    f'{workdir()}/{name}': _with(
+      ['train', *flags_, f'--workdir={workdir()}/{name}'],
+      '--distributed=on',
+      *more,
+    )
+    for name, flags_ in grid.points(words[1:]).items()
+  }
+
+
+def _with(words: list[str], *more: str) -> list[str]:
+  """The words, and those flags of `more` that they have not."""
   given = {word.partition('=')[0] for word in words}
-  flags_ = ('--distributed=on', *more)
-  return words + [w for w in flags_ if w.partition('=')[0] not in given]
+  return words + [w for w in more if w.partition('=')[0] not in given]
 
 
 def workdir() -> pathlib.PurePosixPath:

@@ -10,7 +10,8 @@ there is no result.json yet, and queues the same job again. So it does when a
 process died, of whatever: memory errors, a lost link, kill -9. Only after three
 starts in a row that failed and saved nothing new, as a mistake in the command
 does, the job ends with the exit code. A node that fails is requeued by Slurm
-itself.
+itself. A --run that is a sweep becomes an array, one task a run; `./run.sh runs
+--under=` its directory prints the table.
 """
 
 import pathlib
@@ -49,9 +50,12 @@ _SCRIPT = """#!/bin/bash
 {options}
 set -u
 cd -- {repository}
+{choice}
+mkdir -p -- "$(dirname -- "$workdir")"
 export {token}="$(od -An -N16 -tx1 /dev/urandom | tr -d ' \\n')"
 newest() {{
-  ls -- {checkpoints} 2>/dev/null | grep -x '[0-9]*' | sort -n | tail -n 1
+  ls -- "$workdir/checkpoints" 2>/dev/null | grep -x '[0-9]*' | sort -n \\
+    | tail -n 1
 }}
 before="$(newest)"
 # Each start of the job runs this file from its top.
@@ -59,15 +63,15 @@ srun --kill-on-bad-exit=1 ./run.sh {experiment}
 code=$?
 failed=0
 if (( code != 0 )) && [[ "$(newest)" == "$before" ]]; then
-  failed=$(( $(cat -- {count} 2>/dev/null || echo 0) + 1 ))
+  failed=$(( $(cat -- "$workdir.slurm.failed" 2>/dev/null || echo 0) + 1 ))
 fi
-echo "$failed" >{count}
-if [[ -e {result} ]]; then
-  rm -f -- {count}
+echo "$failed" >"$workdir.slurm.failed"
+if [[ -e "$workdir/result.json" ]]; then
+  rm -f -- "$workdir.slurm.failed"
   echo 'the run is done'
   exit 0
 elif (( failed >= {tries} )); then
-  rm -f -- {count}
+  rm -f -- "$workdir.slurm.failed"
   echo "srun ended with exit code $code; {tries} starts in a row failed and" \
     'saved nothing new: look at the lines above' >&2
   exit "$code"
@@ -83,7 +87,8 @@ scontrol requeue "$SLURM_JOB_ID"
 def script() -> str:
   """The batch script."""
   platform = ['--platform=cuda'] if _GPUS.value else []
-  experiment = shlex.join(command.experiment(*platform))
+  runs = command.sweep(*platform)
+  experiment = '"$@"' if runs else shlex.join(command.experiment(*platform))
   options = {
     'job-name': f'par-{command.workdir().name}',
     'nodes': _NODES.value,
@@ -94,6 +99,9 @@ def script() -> str:
     'output': f'{command.workdir()}.slurm.log',
     'open-mode': 'append',
   }
+  if runs:
+    options['output'] = f'{command.workdir()}.%a.slurm.log'
+    options['array'] = f'0-{len(runs) - 1}'
   if _GPUS.value:
     options['gpus-per-node'] = _GPUS.value
   for name, flag in (('partition', _PARTITION), ('account', _ACCOUNT)):
@@ -104,14 +112,23 @@ def script() -> str:
   return _SCRIPT.format(
     options='\n'.join([*lines, '#SBATCH --requeue']),
     repository=shlex.quote(str(repository)),
+    choice=_choice(runs),
     experiment=experiment,
-    result=shlex.quote(command.result()),
-    checkpoints=shlex.quote(f'{command.workdir()}/checkpoints'),
-    count=shlex.quote(f'{command.workdir()}.slurm.failed'),
     token=command.TOKEN,
     tries=command.TRIES,
     restarts=_RESTARTS.value,
   )
+
+
+def _choice(runs: dict[str, list[str]]) -> str:
+  """The lines that set the working directory and, in an array, the command."""
+  if not runs:
+    return f'workdir={shlex.quote(str(command.workdir()))}'
+  cases = (
+    f'{n}) workdir={shlex.quote(where)}; set -- {shlex.join(words)} ;;'
+    for n, (where, words) in enumerate(runs.items())
+  )
+  return '\n'.join(['case "$SLURM_ARRAY_TASK_ID" in', *cases, 'esac'])
 
 
 def main() -> None:

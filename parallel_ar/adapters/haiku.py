@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Unpack
 
 import jax
-from jax.extend import core
+from jax.interpreters import partial_eval
 
 from parallel_ar import order
 from parallel_ar.adapters.equinox import imported
@@ -101,11 +101,9 @@ def _no_dropout(name: str, function: Callable[[PRNGKey], Any]) -> None:
   """
   key = jax.eval_shape(lambda: jax.random.key(0))
   traced = jax.make_jaxpr(function)(key).jaxpr
-  needed = set(traced.outvars)
-  for equation in reversed(traced.eqns):
-    if needed & set(equation.outvars):
-      needed |= {v for v in equation.invars if not isinstance(v, core.Literal)}
-  if needed & set(traced.invars):
+  # A scan of Haiku carries a key that its body may leave alone.
+  _, used = partial_eval.dce_jaxpr(traced, [True] * len(traced.outvars))
+  if any(used):
     raise ValueError(
       f'the outputs of {name} depend on a random key: give the function without'
       ' dropout, and the one with dropout as train='

@@ -1,0 +1,86 @@
+"""Scripts inside one process, as a table of many small runs starts them."""
+
+import contextlib
+import importlib
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+from absl import flags
+
+from experiments import entry, hosts
+
+# Modules whose flags every script has.
+_SHARED = ('entry', 'options', 'leaving', hosts.__name__.rpartition('.')[2])
+
+
+@contextlib.contextmanager
+def imported(script: str, words: Sequence[str]) -> Iterator[ModuleType]:
+  """The module of a script, its flags defined and not yet parsed.
+
+  It is imported afresh, beside none of the other scripts, since two may define
+  the same flag; afterwards all is as it was.
+
+  Args:
+    script: name of it below experiments/, such as 'tables/samplers'.
+    words: its flags; sys.argv has them.
+  """
+  values, argv = flags.FLAGS, sys.argv
+  modules = {n: m for n, m in sys.modules.items() if _is_script(n)}
+  before = {name: _copied(value) for name, value in vars(values).items()}
+  for name in modules:
+    del sys.modules[name]
+  for name in list(values):
+    where = str(values.find_module_defining_flag(name))
+    if _is_script(where) or where == argv[0]:
+      delattr(values, name)
+  sys.argv = [f'{script}.py', *words]
+  try:
+    yield importlib.import_module(f'experiments.{script.replace("/", ".")}')
+  finally:
+    sys.argv = argv
+    vars(values).update(before)
+    for name in [n for n in sys.modules if _is_script(n)]:
+      del sys.modules[name]
+    sys.modules.update(modules)
+
+
+def run(script: str, words: Sequence[str]) -> tuple[int, str]:
+  """Runs a script to its end.
+
+  Args:
+    script: name of it below experiments/.
+    words: its flags, and the word that its TAKES stands for.
+
+  Returns:
+    Exit code, and what it printed.
+
+  Raises:
+    ValueError: what the script refuses.
+  """
+  said, code = io.StringIO(), 0
+  with imported(script, words) as module:
+    rest = entry.parse(sys.argv)[1:]
+    if rest:
+      flags.FLAGS[module.TAKES.name].value = rest.pop(0)
+    with contextlib.redirect_stdout(said):
+      try:
+        module.main()
+      except SystemExit as left:
+        code = int(left.code or 0)
+  return code, said.getvalue()
+
+
+def _is_script(module: str) -> bool:
+  inside = module.startswith('experiments.')
+  shared = tuple(f'experiments.{name}' for name in (*_SHARED, 'inside'))
+  return inside and module not in shared
+
+
+def _copied(value: Any) -> Any:
+  """A part of absl's registry, so that the part can change."""
+  if isinstance(value, dict):
+    return {key: _copied(item) for key, item in value.items()}
+  return list(value) if isinstance(value, list) else value
