@@ -133,7 +133,7 @@ def settle(values: flags.FlagValues, argv: Sequence[str]) -> None:
     times = given[f'--{name}']
     if isinstance(flag.parser, _ConfigParser) and flag.value is not None:
       flag.parser.drop_unset(flag.value)
-    elif isinstance(flag, flags.MultiFlag) and times > 1:
+    elif isinstance(flag, flags.MultiFlag) and '.' in name and times > 1:
       raise ValueError(
         f'--{name} was given {times} times: give it once, as in '
         f"'--{name}=(1, 2)'."

@@ -4,13 +4,16 @@
 
 A run of text packs the bytes of any file, cut into events, the last one filled
 up; a run of images packs pictures of its size. The description says how long
-the file was, or how the pictures were called, and a digest of all.
+the file was, or how the pictures were called and which of the usual ways to
+write such a file makes its very bytes from the pixels, and a digest of all.
+Where none does, the picture comes back as a PNG of the same pixels.
 """
 
 import hashlib
 import io
 import json
 import pathlib
+import sys
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,17 @@ from parallel_ar.training import pictures, run_directory, trained
 
 _MAGIC, _MOST_BYTES = b'PARF', 1 << 20
 _MOST_EVENTS = 1024  # of one pass of a decoder; a program takes memory with it
+# How a picture may have been written: Pillow's format and options; the default,
+# which is the first, also where none of them makes the bytes.
+_WRITERS: tuple[tuple[str, dict[str, Any]], ...] = (
+  ('PNG', {}),
+  ('PNG', {'optimize': True}),
+  *(('PNG', {'compress_level': level}) for level in range(10)),
+  ('BMP', {}),
+  ('PPM', {}),
+  ('TIFF', {}),
+)
+_TOLD = 'come back as PNG of the same pixels, not byte for byte'
 
 
 def pack(run: trained.Trained, path: pathlib.Path) -> bytes:
@@ -54,7 +68,7 @@ def unpack(run: trained.Trained, packed: bytes) -> dict[str, bytes]:
     packed: the file.
 
   Returns:
-    name -> content: of one file, or of each picture, as PNG.
+    name -> content: of one file, or of each picture.
 
   Raises:
     ValueError: a damaged file, or another run.
@@ -76,7 +90,15 @@ def unpack(run: trained.Trained, packed: bytes) -> dict[str, bytes]:
         f'The file has {len(x)} pictures and {len(names)} names.'
       )
     levels = _levels(x, run.model.head.num_values)
-    return {n: _png(one) for n, one in zip(names, levels, strict=True)}
+    each = zip(names, levels, about['writers'], strict=True)
+    files = {name: _file(one, writer) for name, one, writer in each}
+    if _digest(files) != about['files']:
+      print(
+        'The pixels are those that were packed, but the Pillow installed here '
+        'writes other bytes than the one that packed them.',
+        file=sys.stderr,
+      )
+    return files
   if about['kind'] != 'bytes' or run.symbols is None or len(names) != 1:
     raise ValueError(
       f'The file is of {about["kind"]}, and the run in {run.where} is not.'
@@ -101,6 +123,15 @@ def _split(packed: bytes) -> tuple[dict[str, Any], bytes]:
       and all(_plain(name) for name in about['names'])
       and len(set(about['names'])) == len(about['names'])
       and isinstance(about['digest'], str)
+      and about['kind'] in ('bytes', 'pictures')
+      and (
+        about['kind'] == 'bytes'
+        or (
+          len(about['writers']) == len(about['names'])
+          and set(about['writers']) <= set(range(2 * len(_WRITERS)))
+          and isinstance(about['files'], str)
+        )
+      )
     )
   except (ValueError, KeyError, TypeError, RecursionError):
     right = False
@@ -150,9 +181,14 @@ def _of_pictures(
       'images pack files.'
     )
   files = folder.listed(path) if path.is_dir() else [path]
-  mode, found = 'RGB' if shape[2:] == (3,) else 'L', []
+  mode, found, content, writers = (
+    'RGB' if shape[2:] == (3,) else 'L',
+    [],
+    {},
+    [],
+  )
   for file in files:
-    levels = folder.read(file, mode)
+    levels = _whole(file, mode)
     if levels.shape[:2] != shape[:2]:
       raise ValueError(
         f'{file} has {levels.shape[0]} x {levels.shape[1]} pixels; the run '
@@ -165,10 +201,53 @@ def _of_pictures(
         'so it would not come back.'
       )
     found.append(x.reshape(shape).astype(run.model.event.dtype))
-  names = [f'{file.stem}.png' for file in files]
-  if len(set(names)) < len(names):
-    raise ValueError(f'{path}: two pictures differ in their ending only.')
-  return np.stack(found), {'kind': 'pictures', 'length': 0, 'names': names}
+    writer = _writer(file.read_bytes(), levels, writers[-1:])
+    name = f'{file.stem}.png' if writer is None else file.name
+    if name in content:
+      raise ValueError(f'{path}: two pictures differ in their ending only.')
+    writers.append(writer or 0)
+    content[name] = _file(levels, writer or 0)
+  if changed := sum(content.get(f.name) != f.read_bytes() for f in files):
+    print(f'{changed} of {len(files)} pictures {_TOLD}', file=sys.stderr)
+  about = {'kind': 'pictures', 'length': 0, 'names': list(content)}
+  return np.stack(found), about | {
+    'writers': writers,
+    'files': _digest(content),
+  }
+
+
+def _whole(file: pathlib.Path, mode: str) -> np.ndarray:
+  """The pixels of a picture that is nothing else: no other colours or layers.
+
+  Raises:
+    ValueError: grey levels or RGB of 8 bits do not hold all of it.
+  """
+  from PIL import Image
+
+  levels = folder.read(file, mode)
+  with Image.open(file) as image:
+    frames = getattr(image, 'n_frames', 1)
+    deep = image.mode[:1] in ('I', 'F')  # more than 8 bits
+    back, own = (
+      i.convert('RGBA').tobytes() for i in (Image.fromarray(levels), image)
+    )
+    if frames > 1 or deep or back != own:
+      raise ValueError(
+        f'{file} ({image.mode}, {frames} frames) holds more than the '
+        f'{"grey levels" if mode == "L" else "RGB"} of the run, as colours, '
+        'transparency, 16 bits or several pictures, so it would not come back.'
+      )
+  return levels
+
+
+def _writer(
+  content: bytes, levels: np.ndarray, before: list[int]
+) -> int | None:
+  """The number of the way to write these pixels that makes these bytes."""
+  for writer in (*before, *range(2 * len(_WRITERS))):
+    if _file(levels, writer) == content:
+      return writer
+  return None
 
 
 def _levels(x: np.ndarray, num_values: int | None) -> np.ndarray:
@@ -177,13 +256,20 @@ def _levels(x: np.ndarray, num_values: int | None) -> np.ndarray:
   return np.round(x * (255 / (num_values - 1))).astype(np.uint8)
 
 
-def _png(levels: np.ndarray) -> bytes:
+def _file(levels: np.ndarray, writer: int) -> bytes:
+  """A picture's file: by _WRITERS[writer // 2]; an odd one writes it grey."""
   from PIL import Image
 
-  file = io.BytesIO()
+  file, (kind, options) = io.BytesIO(), _WRITERS[writer // 2]
   grey = levels.ndim == 3 and levels.shape[2] == 1
-  Image.fromarray(levels[..., 0] if grey else levels).save(file, 'PNG')
+  image = Image.fromarray(levels[..., 0] if grey else levels)
+  image = image.convert('L') if writer % 2 else image
+  image.save(file, kind, **options)
   return file.getvalue()
+
+
+def _digest(files: dict[str, bytes]) -> str:
+  return hashlib.sha256(b''.join(files.values())).hexdigest()[:32]
 
 
 def write(files: dict[str, bytes], out: pathlib.Path) -> None:

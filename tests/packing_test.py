@@ -42,7 +42,7 @@ def test_what_does_not_fit_is_refused(texts, images, tmp_path):  # noqa: F811
     packing.pack(images, tmp_path)
 
 
-def test_pictures_come_back(plain_images, tmp_path):
+def test_pictures_come_back(plain_images, tmp_path, capsys, monkeypatch):
   from PIL import Image
 
   x = plain_images.load_split('test').x[:3]
@@ -51,7 +51,20 @@ def test_pictures_come_back(plain_images, tmp_path):
   levels = packing._levels(x, 17)
   for n, one in enumerate(levels):
     Image.fromarray(one[..., 0]).save(folder / f'{n}.png')
+  Image.fromarray(levels[0, ..., 0]).save(folder / '1.png', compress_level=0)
+  levels[1] = levels[0]
+  Image.fromarray(levels[1, ..., 0]).save(folder / '3.bmp')
+  by_hand = (folder / '2.png').read_bytes() + b'more'
+  (folder / '2.png').write_bytes(by_hand)  # as nobody writes it
   packed = packing.pack(plain_images, folder)
+  assert f'1 of 4 pictures {packing._TOLD}' in capsys.readouterr().err
+  files = packing.unpack(plain_images, packed)
+  for name in ('0.png', '1.png', '3.bmp'):
+    assert files[name] == (folder / name).read_bytes()
+  assert files['2.png'] == by_hand[:-4]
+  monkeypatch.setattr(packing, '_digest', lambda files: 'other')
+  assert packing.unpack(plain_images, packed) == files
+  assert 'writes other bytes' in capsys.readouterr().err
   out = tmp_path / 'out'
   packing.write(packing.unpack(plain_images, packed), out)
   for n, one in enumerate(levels):
@@ -60,6 +73,13 @@ def test_pictures_come_back(plain_images, tmp_path):
     )
   Image.fromarray(levels[0, ..., 0] + 1).save(folder / '0.png')
   with pytest.raises(ValueError, match='between the 17 values'):
+    packing.pack(plain_images, folder)
+  colored = np.dstack([levels[0, ..., 0], *2 * [0 * levels[0, ..., 0]]])
+  Image.fromarray(colored).save(folder / '0.png')
+  with pytest.raises(ValueError, match='RGB, 1 frames. holds more than'):
+    packing.pack(plain_images, folder)
+  Image.fromarray(levels[0, ..., 0].astype(np.uint16)).save(folder / '0.png')
+  with pytest.raises(ValueError, match='holds more than the grey levels'):
     packing.pack(plain_images, folder)
   Image.fromarray(levels[0, :7, :, 0]).save(folder / '0.png')
   with pytest.raises(ValueError, match='7 x 8 pixels; the run has 8 x 8'):
