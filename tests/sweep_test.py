@@ -82,4 +82,4 @@ def test_a_sweep(tmp_path):
   assert done.returncode == 1 and '1 of 2 runs failed: batch_size=0' in said
   assert 'train.batch_size = 0' in (tmp_path / 's/batch_size=0.log').read_text()
   head, line = done.stdout.splitlines()
-  assert head.startswith('test') and line.split()[1:] == ['-', '1', 'all']
+  assert head.startswith('test') and line.split()[-2:] == ['1', 'all']
