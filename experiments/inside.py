@@ -33,15 +33,24 @@ def imported(script: str, words: Sequence[str]) -> Iterator[ModuleType]:
   for name in modules:
     del sys.modules[name]
   for name in list(values):
-    where = str(values.find_module_defining_flag(name))
-    if _is_script(where) or where == argv[0]:
+    holder = str(values.find_module_defining_flag(name))
+    if _is_script(holder) or holder == argv[0]:
       delattr(values, name)
   sys.argv = [f'{script}.py', *words]
   try:
     yield importlib.import_module(f'experiments.{script.replace("/", ".")}')
   finally:
     sys.argv = argv
+    # A library that was imported for the first time keeps its flags.
+    where = values.find_module_defining_flag
+    kept = {
+      values[n]: str(where(n)) for n in values if not _is_script(str(where(n)))
+    }
     vars(values).update(before)
+    for flag, module in kept.items():
+      if flag.name not in values:
+        values[flag.name] = flag
+        values.register_flag_by_module(module, flag)
     for name in [n for n in sys.modules if _is_script(n)]:
       del sys.modules[name]
     sys.modules.update(modules)

@@ -5,7 +5,7 @@ import math
 import os
 import pathlib
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from parallel_ar.training import configuration, identity, owner
@@ -100,13 +100,13 @@ def over_seeds(runs: list[Run]) -> Iterator[str]:
     words = [f'{p}={run.fields[p]}' for p in differing if p in run.fields]
     groups.setdefault(' '.join(words) or 'all', []).append(run)
   rows = [('test', 'valid', 'runs', 'what differs')]
-  for words, group in sorted(groups.items(), key=lambda g: _order(g[1])):
+  for what, group in sorted(groups.items(), key=lambda g: _order(g[1])):
     done = sum(run.state == 'done' for run in group)
     count = f'{done}' if done == len(group) else f'{done} of {len(group)}'
     test, valid = (
       _mean([getattr(run, kind) for run in group]) for kind in ('test', 'valid')
     )
-    rows.append((test, valid, count, words))
+    rows.append((test, valid, count, what))
   yield from _aligned(rows)
 
 
@@ -126,7 +126,7 @@ def _mean(values: list[float]) -> str:
   return f'{mean} ± {statistics.stdev(found) / math.sqrt(len(found)):.4f}'
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> Iterator[str]:
+def _aligned(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
   """The rows as lines of columns."""
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   for row in rows:

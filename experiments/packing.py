@@ -181,12 +181,9 @@ def _of_pictures(
       'images pack files.'
     )
   files = folder.listed(path) if path.is_dir() else [path]
-  mode, found, content, writers = (
-    'RGB' if shape[2:] == (3,) else 'L',
-    [],
-    {},
-    [],
-  )
+  mode, found = 'RGB' if shape[2:] == (3,) else 'L', []
+  content: dict[str, bytes] = {}
+  writers: list[int] = []
   for file in files:
     levels = _whole(file, mode)
     if levels.shape[:2] != shape[:2]:
