@@ -48,7 +48,7 @@ def imported(script: str, words: Sequence[str]) -> Iterator[ModuleType]:
     }
     vars(values).update(before)
     for flag, module in kept.items():
-      if flag.name not in values:
+      if flag.name not in values and '.' not in flag.name:  # of no config
         values[flag.name] = flag
         values.register_flag_by_module(module, flag)
     for name in [n for n in sys.modules if _is_script(n)]:

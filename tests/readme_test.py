@@ -133,13 +133,16 @@ def _train_first(script, command, workdir):
       test_command(train, workdir)
 
 
-def test_files_of_ones_own(tmp_path):
+@pytest.mark.parametrize(
+  'count', [20, pytest.param(200, marks=pytest.mark.slow)]
+)
+def test_files_of_ones_own(count, tmp_path):
   """From nothing to a trained run, samples, and files that come back."""
   from PIL import Image
 
   random, folder = np.random.RandomState(0), tmp_path / 'photos'
   folder.mkdir()
-  for n, x in enumerate(random.randint(0, 256, (200, 5, 4, 3), np.uint8)):
+  for n, x in enumerate(random.randint(0, 256, (count, 5, 4, 3), np.uint8)):
     Image.fromarray(x).save(folder / f'{n}.png')
   (tmp_path / 'book.txt').write_bytes(b'In the beginning was the word. ' * 60)
   small = ['features=6', 'layers=1']
