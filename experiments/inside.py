@@ -74,7 +74,7 @@ def run(script: str, words: Sequence[str]) -> tuple[int, str]:
     rest = entry.parse(sys.argv)[1:]
     if rest:
       flags.FLAGS[module.TAKES.name].value = rest.pop(0)
-    with contextlib.redirect_stdout(said):
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
       try:
         module.main()
       except SystemExit as left:

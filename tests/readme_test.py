@@ -145,7 +145,7 @@ def test_files_of_ones_own(count, tmp_path):
   for n, x in enumerate(random.randint(0, 256, (count, 5, 4, 3), np.uint8)):
     Image.fromarray(x).save(folder / f'{n}.png')
   (tmp_path / 'book.txt').write_bytes(b'In the beginning was the word. ' * 60)
-  small = ['features=6', 'layers=1']
+  small = ['features=8', 'layers=1']
   more = {
     'photos': [*small, 'resolutions=1', 'num_mixtures=2'],
     'book': [*small, 'heads=2', 'event=(16,)'],
