@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
 
-from parallel_ar import likelihood, npz, order
+from parallel_ar import likelihood, npz, order, target
 from parallel_ar.decode import Decode, recompute_decode
 from parallel_ar.model import AutoregressiveModel, position_noise
 from parallel_ar.samplers.path import choose
@@ -300,12 +300,18 @@ def _decode(
 
 
 def _lower(program: Callable, leaves: list[Any], arguments: Callable) -> bytes:
-  """One program for every platform and any number of examples."""
+  """One program for every platform and any number of examples.
+
+  It is traced for none of them: without a kernel that only one has, and with
+  products of float32 that are float32 wherever it runs.
+  """
   (b,) = jax_export.symbolic_shape('b')
   like = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), leaves)
   made = jax_export.export(jax.jit(program), platforms=PLATFORMS)
+  level = jax.default_matmul_precision('highest')
   try:
-    return bytes(made(like, *arguments(b)).serialize())
+    with target.on('cpu'), level:
+      return bytes(made(like, *arguments(b)).serialize())
   except ModuleNotFoundError as error:
     raise ImportError(
       'A program is serialised by flatbuffers, which is not installed: '

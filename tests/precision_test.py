@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import parallel_ar as par
-from parallel_ar import coding, precision, target
+from parallel_ar import coding, export, precision, target
 from parallel_ar.coding import environment, lanes, stream
 from parallel_ar.training import configuration, evaluate, results
 
@@ -59,6 +59,20 @@ def test_coding_is_too_whatever_is_in_force(
   for program in (solve, tables):
     with jax.default_matmul_precision('bfloat16'):
       assert _levels(program, params) == {'Precision.HIGHEST'}
+
+
+def test_an_exported_program_asks_for_float32_wherever_it_runs(model, params):
+  saved = export._lower(
+    lambda leaves, x: par.log_prob(
+      model, jax.tree.unflatten(jax.tree.structure(params), leaves), x
+    ),
+    jax.tree.leaves(params),
+    lambda b: [jax.ShapeDtypeStruct((b, 5), np.int32)],
+  )
+  text = jax.export.deserialize(saved).mlir_module()
+  products = [line for line in text.splitlines() if 'dot_general' in line]
+  assert products
+  assert all('HIGHEST' in line for line in products)
 
 
 def test_the_loop_and_its_validation_have_their_own(

@@ -8,7 +8,8 @@ For each config and mesh the prediction, which compiles for at most four
 virtual devices, stands beside what XLA says of the whole mesh. Memory is what
 one device holds: arguments, results that are not donated, and temporaries.
 With --topology both are what XLA:TPU says (the extra tpu-compile), and every
-mesh of the slice is tried; --kept keeps what it said, and asks no more for it.
+mesh of the slice is tried, and the result has memory and operations. --kept
+keeps what it said, and asks no more for it.
 """
 
 import importlib
@@ -143,8 +144,9 @@ def _line(
   numbers[f'{key}: ratio'] = (ratio, '')
   numbers[f'{key}: flops'] = (cost.flops, 'FLOP')
   numbers[f'{key}: flops compiled'] = (real.flops, 'FLOP')
-  numbers[f'{key}: sent'] = (sent, 'bytes')
-  numbers[f'{key}: sent compiled'] = (measured, 'bytes')
+  if _TOPOLOGY.value is None:
+    numbers[f'{key}: sent'] = (sent, 'bytes')
+    numbers[f'{key}: sent compiled'] = (measured, 'bytes')
   return (
     f'| {name} | {mesh_lib.describe(sizes)} | {cost.memory / 1e6:.3f} | '
     f'{real.memory / 1e6:.3f} | {ratio:.3f} | {cost.flops / 1e9:.4f} | '

@@ -69,20 +69,23 @@ def census(text: str) -> dict[str, Traffic]:
     if op := _OP.search(line):
       kind, channel = op.group(2), _CHANNEL.search(line)
       size, name = _bytes(op.group(1)), channel.group(1) if channel else ''
-      own[here].append((kind, size, _parts(kind, line, every), name))
+      parts = _parts(kind, line, every)
+      if here.startswith('all-reduce-scatter'):  # how a TPU scatters a sum
+        kind, size = 'reduce-scatter', size // parts
+      own[here].append((kind, size, parts, name))
     for single, several in _CALLED.findall(line):
       times = _times(line, limits)
       for name in (single or several).split(','):
         calls[here].append((name.strip().lstrip('%'), times))
   total: dict[str, list[Any]] = defaultdict(lambda: [0, 0, 0.0])
-  done: set[str] = set()
+  done: set[tuple[str, str, int]] = set()
 
   def visit(name: str, times: int) -> None:
     for kind, size, parts, channel in own[name]:
-      if channel in done:
+      same = channel, kind, size  # a channel serves others too
+      if channel and same in done:
         continue
-      if channel:
-        done.add(channel)
+      done.add(same)
       total[kind][0] += times
       total[kind][1] += times * size
       total[kind][2] += times * on_the_wire(kind, size, parts)

@@ -48,7 +48,12 @@ ON_A_TPU = """HloModule jit_f, num_partitions=8
   %h = f32[64]{0:T(128)} all-gather(%a), channel_id=7, replica_groups=[1,8]<=[8]
 }
 
+%all-reduce-scatter (a: f32[64]) -> f32[8] {
+  %s = f32[64]{0:T(128)} all-reduce(%a), channel_id=7, replica_groups=[1,8]<=[8]
+}
+
 %body (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %r = f32[8]{0:T(128)} fusion(%x), kind=kCustom, calls=%all-reduce-scatter
   %f = f32[64]{0:T(128)} fusion(%x), kind=kCustom, calls=%begins
   %e = f32[64]{0:T(128)} fusion(%f), kind=kCustom, calls=%ends
 }
@@ -62,7 +67,10 @@ ENTRY %main (a: f32[8]) -> f32[8] {
 class TestCensus:
   def test_a_tpu_sends_once_what_stands_in_several_fusions(self):
     found = collectives.census(ON_A_TPU)
-    assert found == {'all-gather': (5, 5 * 256, 5 * 256 * 7 / 8)}
+    assert found == {
+      'all-gather': (5, 5 * 256, 5 * 256 * 7 / 8),
+      'reduce-scatter': (5, 5 * 32, 5 * 32 * 7),
+    }
 
   def test_kinds_sizes_loops_and_groups(self):
     found = collectives.census(TEXT)
