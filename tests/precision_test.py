@@ -70,7 +70,9 @@ def test_an_exported_program_asks_for_float32_wherever_it_runs(model, params):
     lambda b: [jax.ShapeDtypeStruct((b, 5), np.int32)],
   )
   text = jax.export.deserialize(saved).mlir_module()
-  products = [line for line in text.splitlines() if 'dot_general' in line]
+  products = [
+    line for line in text.splitlines() if 'stablehlo.dot_general' in line
+  ]
   assert products
   assert all('HIGHEST' in line for line in products)
 

@@ -54,8 +54,8 @@ def main() -> None:
     f'integers differ, in {images.sum()} of {len(images)} samples'
   )
   numbers: report.Numbers = {
-    'nats': (float(nats[0].mean()), 'nats'),
-    'nats_rounded': (float(nats[1].mean()), 'nats'),
+    'in_float32': (float(nats[0].mean()), 'nats'),
+    'in_bfloat16': (float(nats[1].mean()), 'nats'),
     'largest_difference': (float(gap.max()), 'nats'),
     'different_integers': (int(other.sum()), 'integers'),
     'integers': (int(other.size), 'integers'),
