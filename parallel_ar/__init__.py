@@ -33,6 +33,7 @@ from parallel_ar.coding import Codec, codec
 from parallel_ar.decode import Decode, derive_decode, recompute_decode
 from parallel_ar.doors import check_events
 from parallel_ar.ending import padded, with_end
+from parallel_ar.exact import Exact, NotWhole, exact
 from parallel_ar.head import Head
 from parallel_ar.likelihood import (
   bits_per_dim,
@@ -102,9 +103,11 @@ __all__ = [
   'Cache',
   'Codec',
   'Decode',
+  'Exact',
   'Head',
   'Labels',
   'Level',
+  'NotWhole',
   'Sample',
   'SampleInfo',
   'Sampler',
@@ -118,6 +121,7 @@ __all__ = [
   'decode_from_cache',
   'derive_decode',
   'describe',
+  'exact',
   'explain_decode',
   'fixed_point',
   'forecasters',

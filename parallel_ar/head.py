@@ -24,6 +24,7 @@ class _Parts(NamedTuple):
   chain: Callable[[Dist, Array], Array] | None = None
   temper: Callable[[Dist, Any], Dist] | None = None
   parts: Any = None  # a NamedTuple class
+  whole: int | None = None
 
 
 class Logits(NamedTuple):
@@ -57,6 +58,8 @@ class Head(_Parts):
       any tuple, mapping or object that has them by name, or in a plain tuple
       of that order; the functions see that class, or the array where there is
       only one. None takes a dist as it is.
+    whole: r, where a dist is int[E, V] whole frequencies that sum to 2^r, each
+      at least 1; see `par.exact`.
   """
 
   __slots__ = ()

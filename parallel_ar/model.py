@@ -79,6 +79,9 @@ class AutoregressiveModel:
     causality: 'exact' promises that forbidden inputs change no bit of the
       output; 'rounding' that they change it by rounding only (FFT
       convolutions).
+    whole: the pass computes whole numbers that cannot round, as `par.exact`
+      makes it: every program of it gives the same, so that nothing that a
+      cache draws needs a proof.
     name: shown in errors and descriptions.
 
   Raises:
@@ -98,6 +101,7 @@ class AutoregressiveModel:
   init_from_data: FromData | None = None
   conditionals_given: Given | None = None
   causality: Literal['exact', 'rounding'] = 'exact'
+  whole: bool = False
   name: str = 'model'
 
   def __post_init__(self):

@@ -56,6 +56,7 @@ _RECORD = {
   'init_from_data': 'key batch context -> params',
   'conditionals_given': 'params x context positions count -> dist',
   'causality': '',
+  'whole': '',
   'name': '',
 }
 

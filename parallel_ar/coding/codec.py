@@ -159,7 +159,7 @@ def codec(
       context=container.context_hash(context),
       events=container.events_hash(x),
       probe=_probe(model, of, precision, params, iter(parts)),
-      facts=environment.facts(),
+      facts=None if model.whole else environment.facts(),
     )
     return container.write(head, body)
 
@@ -167,9 +167,12 @@ def codec(
     head, body = container.read(data)
     of = head.method if method == 'auto' else method
     context = _context(model, context)
+    # Whole numbers do not ask for the program of the writer's batch; how many
+    # lanes there are is said by the file.
+    size = head.batch if model.whole else batch
     here = head._replace(
       method=of,
-      batch=batch,
+      batch=size,
       precision=precision,
       params=container.params_hash(params),
       model=container.model_hash(model),
@@ -177,22 +180,23 @@ def codec(
     )
     container.refuse(head, here)
     container.check_size(model, head, body, context)
-    parts = _blank(model, head.num, batch, context)
+    parts = _blank(model, head.num, size, context)
     if _probe(model, of, precision, params, parts) != head.probe:
       raise BadFile(
         'The file cannot be decoded here: on fixed events the model gives '
         'other bits than where it was written, so its frequencies differ. '
-        + environment.explain(head.facts, environment.facts())
+        + _explained(head)
       )
     try:
-      decoded = _read(model, of, how, params, head.num, context, body)
+      args = params, head.num, context, body
+      decoded = _read(model, of, (size, precision), *args)
       if container.events_hash(decoded.x) != head.events:
         raise ValueError('other events came out than were encoded.')
     except ValueError as error:
       raise BadFile(
         f'The file could not be decoded: {error} Its checksum is right, so it '
         'was damaged before that was made, or these events round otherwise '
-        'here. ' + environment.explain(head.facts, environment.facts())
+        'here. ' + _explained(head)
       ) from error
     return decoded
 
@@ -268,6 +272,15 @@ def _prove(
     )
 
 
+def _explained(head: container.Header) -> str:
+  if head.facts is None:
+    return (
+      'It was written by a model in whole numbers, whose bits are the same '
+      'everywhere.'
+    )
+  return environment.explain(head.facts, environment.facts())
+
+
 def _probe(
   model: AutoregressiveModel,
   method: str,
@@ -275,9 +288,12 @@ def _probe(
   params: Params,
   parts: Iterator[Part],
 ) -> bytes:
-  """The bits of a pass on fixed events, under the context of the first part."""
+  """The bits of a pass on fixed events, under the context of the first part.
+
+  Of a model in whole numbers they are the same everywhere, and not asked for.
+  """
   part = next(parts, None)
-  if part is None:
+  if part is None or model.whole:
     return bytes(4)
   assert model.head.num_values is not None
   number = np.arange(part.x.size, dtype=np.uint64) * 2654435761 >> 16

@@ -28,6 +28,7 @@ from parallel_ar.types import ArrayLike, Context, Params
 
 _MAGIC = b'PARc'
 _VERSION = 2
+_PORTABLE = 3  # of a model in whole numbers: nothing is said of the writer
 _START = struct.Struct('<4sIBB')  # magic, crc, version, method and precision
 _CHECKS = struct.Struct('<4s4s4s4s4s')
 METHODS = ('lanes', 'stream')
@@ -87,7 +88,8 @@ class Header(NamedTuple):
     context: hash of what the events are conditioned on.
     events: hash of the events.
     probe: the bits of one pass on fixed events.
-    facts: what wrote the file.
+    facts: what wrote the file; None of a model in whole numbers, whose bits
+      nothing can change.
   """
 
   num: int
@@ -99,7 +101,7 @@ class Header(NamedTuple):
   context: bytes
   events: bytes
   probe: bytes
-  facts: environment.Facts
+  facts: environment.Facts | None
 
 
 def params_hash(params: Params) -> bytes:
@@ -133,9 +135,11 @@ def write(head: Header, body: bytes) -> bytes:
   checks = _CHECKS.pack(
     head.params, head.model, head.context, head.events, head.probe
   )
-  rest = sizes + checks + head.facts.pack() + body
-  crc = zlib.crc32(rest, zlib.crc32(bytes([_VERSION, how])))
-  return _START.pack(_MAGIC, crc, _VERSION, how) + rest
+  facts = b'' if head.facts is None else head.facts.pack()
+  version = _PORTABLE if head.facts is None else _VERSION
+  rest = sizes + checks + facts + body
+  crc = zlib.crc32(rest, zlib.crc32(bytes([version, how])))
+  return _START.pack(_MAGIC, crc, version, how) + rest
 
 
 def read(data: bytes) -> tuple[Header, bytes]:
@@ -153,9 +157,10 @@ def read(data: bytes) -> tuple[Header, bytes]:
       f'{_MAGIC!r} and has a header.'
     )
   _, crc, version, how = _START.unpack_from(data)
-  if version != _VERSION:
+  if version not in (_VERSION, _PORTABLE):
     raise BadFile(
-      f'The file has version {version} and this codec reads {_VERSION}, or it '
+      f'The file has version {version} and this codec reads {_VERSION} and '
+      f'{_PORTABLE}, or it '
       'is damaged. Version 1 was written by parallel_ar before 26 November '
       '2026: decode it with that, on the machine and with the number of cores '
       'and XLA_FLAGS that wrote it.'
@@ -165,7 +170,9 @@ def read(data: bytes) -> tuple[Header, bytes]:
     number, at = _read_varint(data, at)
     sizes.append(number)
   num, batch, length = sizes
-  body_at = at + _CHECKS.size + environment.SIZE
+  body_at = at + _CHECKS.size
+  if version == _VERSION:
+    body_at += environment.SIZE
   if len(data) - body_at != length:
     raise BadFile(
       f'The file is cut off or damaged: {max(0, len(data) - body_at)} bytes '
@@ -181,7 +188,9 @@ def read(data: bytes) -> tuple[Header, bytes]:
       'is at least 1. The file is damaged or no file of this codec.'
     )
   checks = _CHECKS.unpack_from(data, at)
-  facts = environment.unpack(data[at + _CHECKS.size : body_at])
+  facts = None
+  if version == _VERSION:
+    facts = environment.unpack(data[at + _CHECKS.size : body_at])
   fields: list[Any] = [num, batch, METHODS[method], precision, *checks, facts]
   head = Header(*fields)
   return head, data[body_at:]

@@ -52,6 +52,11 @@ def check(model: AutoregressiveModel, precision: int = PRECISION) -> None:
     )
   if not isinstance(precision, int) or not 2 <= precision <= 16:
     raise ValueError(f'precision is 2 to 16 bits; got {precision}.')
+  if head.whole not in (None, precision):
+    raise ValueError(
+      f'{model.name} has whole frequencies of {head.whole} bits; make the '
+      f'codec with precision={head.whole}.'
+    )
   if 4 * head.num_values > 2**precision:
     raise ValueError(
       f'{model.name} has {head.num_values} values, too many for frequencies of '
@@ -94,6 +99,8 @@ def probabilities(head: Head, dist: Dist, x: Array) -> Array:
 
 def tables(head: Head, dist: Dist, x: Array, precision: int) -> Array:
   """int32[*event, V], the frequencies of `probabilities`."""
+  if head.whole is not None:
+    return dist
   return frequencies(probabilities(head, dist, x), precision)
 
 
@@ -115,6 +122,8 @@ def checked_tables(
   Returns:
     int32[*event, V], and bool[*event], whether the row can be coded with.
   """
+  if model.head.whole is not None:  # by integers alone
+    return dist, jnp.ones(dist.shape[:-1], bool)
   pmf = probabilities(model.head, dist, x)
   total = pmf.astype(jnp.float32).sum(-1)
   good = (pmf >= 0).all(-1) & (abs(total - 1) < 0.02)  # NaN is neither
@@ -168,6 +177,8 @@ def quantized(
   """
   check(model, precision)
   head = model.head
+  if head.whole is not None:
+    return model
   if head.chain is not None:
     raise ValueError(
       f'{model.name} carries channels in a position; the codec takes it, but '

@@ -63,7 +63,7 @@ def of_constant(value: Any) -> Facts:
   except TypeError:  # a random key
     return Facts()
   low = None
-  if a.dtype.kind == 'f':
+  if a.dtype.kind in 'fi':
     with np.errstate(invalid='ignore'):
       low = some(thin(a <= -HUGE))
   return Facts(None, some(thin(zero)), some(thin(~zero)), low)

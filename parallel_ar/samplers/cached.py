@@ -42,7 +42,8 @@ def cached(
     decode: incremental evaluation; by default the model's own, and without one
       the derived one, `par.derive_decode(model)`.
     verify: False returns the forecast itself, whose log_prob is that of the
-      cached conditionals; `info.passes` is then 0.
+      cached conditionals; `info.passes` is then 0, as it always is for a model
+      in whole numbers, whose paths cannot round.
 
   Returns:
     A sampler, called as `ancestral`'s. `info.steps` counts the D
@@ -53,8 +54,11 @@ def cached(
   Raises:
     ValueError: the decode path that is given is that of another model.
   """
-  draw = functools.partial(_draw, model, path.choose(model, decode))
-  return sweep.proved(model, draw) if verify else sweep.sampler(model, draw)
+  how = path.choose(model, decode)
+  draw = functools.partial(_draw, model, how)
+  if verify and not how.proves_itself:
+    return sweep.proved(model, draw)
+  return sweep.sampler(model, draw)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -58,7 +58,9 @@ def gauss_seidel(
       'image. Use cached, which draws slot after slot, or fixed_point.'
     )
   draw = functools.partial(_draw, model, how.decode.blocks, how.kind)
-  return sweep.proved(model, draw) if verify else sweep.sampler(model, draw)
+  if verify and not how.proves_itself:
+    return sweep.proved(model, draw)
+  return sweep.sampler(model, draw)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

@@ -72,7 +72,7 @@ def speculative(
     guess = rounds.draw(
       model, draft, _EQUAL, window, paths, pair, keys, context, given, known
     )
-    if not verify:
+    if not verify or paths[0].proves_itself:
       return guess
     return sweep.prove(model, pair[0], keys, context, guess, given, known)
 

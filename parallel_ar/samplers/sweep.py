@@ -52,7 +52,9 @@ class SampleInfo(NamedTuple):
     not_finite: int32[B], positions whose final value is not finite.
     path: int32[], the incremental evaluation that guessed, a place in
       `path.KINDS`: 0 none, 1 the model's own, 2 the derived one, 3 one that
-      was given, 4 a full pass for each block, where none could be derived.
+      was given, 4 a full pass for each block, where none could be derived, 5
+      that of a model in whole numbers (`par.exact`): it cannot round, so that
+      no pass proves the sample and `passes` is 0.
   """
 
   passes: ArrayLike

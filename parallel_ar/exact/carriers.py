@@ -1,0 +1,287 @@
+"""Whole-number programs in JAX: who carries the integers of a product.
+
+Sums whose partial sums stay below what a carrier holds are exact in any order,
+so every carrier gives the same integers, and the fastest may be taken:
+
+  int8       int8 x int8 -> int32, where both sides are that small
+  float32    whole numbers in float32, below 2^24
+  parts      the same, the summed axis cut until every part is below 2^24
+  int32      anything
+
+`choose` says which for a product, from its proved bound and the platform.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from parallel_ar.exact.reference import Op, Program
+
+Carrier = Literal['int8', 'float32', 'parts', 'int32']
+FLOAT = 2**24  # whole numbers up to here are exact in float32
+_SMALL = 127
+
+
+def choose(program: Program, op: Op, platform: str) -> Carrier:
+  """The carrier of a product or a convolution."""
+  small = all(_most(program, n) <= _SMALL for n in op.inputs)
+  # A GPU has no convolution of integers.
+  if small and (platform != 'gpu' or op.name == 'dot'):
+    return 'int8'
+  if op.params['partial'] < FLOAT:
+    return 'float32'
+  return 'parts' if op.name == 'dot' and _parts(program, op) else 'int32'
+
+
+def _most(program: Program, n: int) -> int:
+  return max(map(abs, program.bounds[n]))
+
+
+def _parts(program: Program, op: Op) -> int:
+  """Parts of the summed axis that are below 2^24 each; 0 where none are."""
+  (left, _), _ = op.params['dimensions']
+  if not left:
+    return 0
+  size = program.shapes[op.inputs[0]][left[0]]
+  rest = np.prod([program.shapes[op.inputs[0]][n] for n in left[1:]], dtype=int)
+  each = int(rest) * _most(program, op.inputs[0]) * _most(program, op.inputs[1])
+  entries = (FLOAT - 1) // max(each, 1)
+  return -(-size // entries) if entries else 0
+
+
+def run(
+  program: Program,
+  constants: Mapping[int, Any],
+  x: Any,
+  context: Any,
+  carriers: Mapping[int, Carrier],
+) -> Any:
+  """The frequencies of ONE example, int32[*event, V].
+
+  Args:
+    program: it.
+    constants: its constants, those that are parameters among them.
+    x: integers[*event].
+    context: leaves.
+    carriers: output of a product -> its carrier.
+  """
+  known = {n: _wide(jnp.asarray(a)) for n, a in constants.items()}
+  given = zip(program.inputs, program.steps, (x, *context), strict=True)
+  for n, step, a in given:
+    known[n] = on_grid(a, step, program.bounds[n])
+  for op in program.ops:
+    values = [known[n] for n in op.inputs]
+    if op.output in carriers:
+      rule = {'dot': _dot, 'conv': _conv}[op.name]
+      known[op.output] = rule(program, op, carriers[op.output], *values)
+    else:
+      params = {name: _fixed(p) for name, p in op.params.items()}
+      known[op.output] = _OPS[op.name](params, *values)
+  return known[program.output]
+
+
+def _fixed(value: Any) -> Any:
+  """What JSON has as a list, as JAX wants it."""
+  return tuple(map(_fixed, value)) if isinstance(value, list) else value
+
+
+def on_grid(a: Any, step: int | None, bound: tuple[int, int]) -> Any:
+  """See `reference.on_grid`."""
+  if step is None:
+    return jnp.asarray(a).astype(jnp.int32)
+  a = jnp.asarray(a).astype(jnp.float32) * np.float32(2.0**-step)
+  low, high = map(np.float32, bound)
+  return jnp.clip(jnp.round(a), low, high).astype(jnp.int32)
+
+
+# -------------------------------------------------------------------- products
+
+
+def _dot(program: Program, op: Op, carrier: Carrier, a: Any, b: Any) -> Any:
+  (lc, rc), batch = op.params['dimensions']
+  dims = (tuple(lc), tuple(rc)), tuple(map(tuple, batch))
+  if carrier == 'parts':
+    count = _parts(program, op)
+    size = a.shape[lc[0]]
+    cut = -(-size // count)
+    total = 0
+    for start in range(0, size, cut):
+      at = functools.partial(jax.lax.slice_in_dim, start_index=start)
+      stop = min(start + cut, size)
+      left = at(a, limit_index=stop, axis=lc[0])
+      right = at(b, limit_index=stop, axis=rc[0])
+      total = total + _product(dims, 'float32', left, right)
+    return total
+  return _product(dims, carrier, a, b)
+
+
+def _product(dims: Any, carrier: Carrier, a: Any, b: Any) -> Any:
+  kind, precision, out = _KINDS[carrier]
+  return jax.lax.dot_general(
+    a.astype(kind),
+    b.astype(kind),
+    dims,
+    precision=precision,
+    preferred_element_type=out,
+  ).astype(jnp.int32)
+
+
+_HIGHEST = (jax.lax.Precision.HIGHEST,) * 2
+_KINDS: dict[str, tuple[Any, Any, Any]] = {
+  'int8': (jnp.int8, None, jnp.int32),
+  'int32': (jnp.int32, None, jnp.int32),
+  'float32': (jnp.float32, _HIGHEST, jnp.float32),
+}
+
+
+def _conv(program: Program, op: Op, carrier: Carrier, x: Any, w: Any) -> Any:
+  p = {name: _fixed(value) for name, value in op.params.items()}
+  kind, precision, out = _KINDS[carrier]
+  return jax.lax.conv_general_dilated(
+    x.astype(kind),
+    w.astype(kind),
+    window_strides=p['strides'],
+    padding=p['pad'],
+    lhs_dilation=p['spread'],
+    rhs_dilation=p['dilation'],
+    dimension_numbers=jax.lax.ConvDimensionNumbers(
+      p['lhs'], p['rhs'], p['out']
+    ),
+    feature_group_count=p['groups'],
+    precision=precision,
+    preferred_element_type=out,
+  ).astype(jnp.int32)
+
+
+# ------------------------------------------------------------------ operations
+
+
+def _scale(p: dict, a: Any) -> Any:
+  times, shift = p['times'], p['shift']
+  if times != 1:
+    a = a * np.int32(times)
+  if not shift:
+    return a
+  return jax.lax.shift_right_arithmetic(
+    a + np.int32((1 << shift) >> 1), _like(shift, a)
+  )
+
+
+def _like(number: int, a: Any) -> Any:
+  return jnp.full(a.shape, number, jnp.int32)
+
+
+def _quotient(p: dict, a: Any, b: Any) -> Any:
+  """Division of integers rounds to zero; of numbers below 0 it must not."""
+  n = a * np.int32(1 << p['shift'])
+  if p['nearest']:
+    n = n + jax.lax.shift_right_arithmetic(b, _like(1, b))
+  q = jax.lax.div(n, b)
+  return q - (n < q * b).astype(jnp.int32)
+
+
+def _root(p: dict, a: Any) -> Any:
+  """Bit after bit; r r is below 2^32."""
+  a = a.astype(jnp.uint32)
+  r = jnp.zeros_like(a)
+  for bit in range(15, -1, -1):
+    t = r | np.uint32(1 << bit)
+    r = jnp.where(t * t <= a, t, r)
+  return r.astype(jnp.int32)
+
+
+def _select(p: dict, which: Any, *cases: Any) -> Any:
+  return jax.lax.select_n(which, *cases)
+
+
+def _broadcast(p: dict, a: Any) -> Any:
+  return jax.lax.broadcast_in_dim(a, p['shape'], p['axes'])
+
+
+def _gather(p: dict, a: Any, indices: Any) -> Any:
+  dims = jax.lax.GatherDimensionNumbers(
+    p['offset'],
+    p['dropped'],
+    p['starts'],
+    p['batched'],
+    p['index_batched'],
+  )
+  return jax.lax.gather(a, indices, dims, p['sizes'], mode='clip')
+
+
+def _scatter(p: dict, a: Any, indices: Any, updates: Any) -> Any:
+  dims = jax.lax.ScatterDimensionNumbers(
+    p['window'],
+    p['inserted'],
+    p['starts'],
+    p['batched'],
+    p['index_batched'],
+  )
+  write = jax.lax.scatter_add if p['add'] else jax.lax.scatter
+  return write(a, indices, updates, dims, mode='drop')
+
+
+def _table(p: dict, a: Any, t: Any) -> Any:
+  at = a - np.int32(p['low'])
+  return jnp.take(t, at, mode='clip').astype(jnp.int32)
+
+
+def _each(function: Callable) -> Callable:
+  return lambda p, *arrays: function(*arrays)
+
+
+def _wide(a: Any) -> Any:
+  """int32, or truth values."""
+  return a if a.dtype == bool else a.astype(jnp.int32)
+
+
+def _over(function: Callable) -> Callable:
+  return lambda p, a: function(a, axis=p['axes'])
+
+
+_OPS: dict[str, Callable[..., Any]] = {
+  'add': _each(jnp.add),
+  'all': _over(jnp.all),
+  'and': _each(jnp.logical_and),
+  'any': _over(jnp.any),
+  'argmax': lambda p, a: jax.lax.argmax(a, p['axes'][0], np.int32),
+  'broadcast': _broadcast,
+  'clip': lambda p, a: jnp.clip(a, np.int32(p['low']), np.int32(p['high'])),
+  'concatenate': lambda p, *a: jnp.concatenate(a, p['axis']),
+  'cummax': lambda p, a: jax.lax.cummax(a, p['axis'], p['reverse']),
+  'cumsum': lambda p, a: jax.lax.cumsum(a, p['axis'], p['reverse']),
+  'eq': _each(jnp.equal),
+  'gather': _gather,
+  'ge': _each(jnp.greater_equal),
+  'gt': _each(jnp.greater),
+  'le': _each(jnp.less_equal),
+  'least': _over(jnp.min),
+  'lt': _each(jnp.less),
+  'max': _each(jnp.maximum),
+  'min': _each(jnp.minimum),
+  'most': _over(jnp.max),
+  'mul': _each(jnp.multiply),
+  'ne': _each(jnp.not_equal),
+  'not': _each(jnp.logical_not),
+  'number': lambda p, a: a.astype(jnp.int32),
+  'or': _each(jnp.logical_or),
+  'pad': lambda p, a: jax.lax.pad(
+    a, np.asarray(p['value'], a.dtype), p['config']
+  ),
+  'quotient': _quotient,
+  'reshape': lambda p, a: jnp.reshape(a, p['shape']),
+  'rev': lambda p, a: jax.lax.rev(a, p['axes']),
+  'root': _root,
+  'scale': _scale,
+  'scatter': _scatter,
+  'select': _select,
+  'slice': lambda p, a: jax.lax.slice(a, p['start'], p['stop'], p['step']),
+  'sub': _each(jnp.subtract),
+  'sum': lambda p, a: jnp.sum(a, axis=p['axes'], dtype=jnp.int32),
+  'table': _table,
+  'transpose': lambda p, a: jnp.transpose(a, p['axes']),
+}

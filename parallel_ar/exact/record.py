@@ -1,0 +1,329 @@
+"""The model in whole numbers: a record like any other, that cannot round.
+
+Theorem. Let every array of a program be bounded by 2^31, and every partial sum
+of a product by what its carrier holds. Then each operation has one result,
+whatever the order of its sums, the batch, the program that it is part of, the
+compiler and the device: sums of whole numbers that do not round are
+associative, and what rounds, `scale`, `quotient`, `root` and `table`, is a
+function of one entry (or two) that integers compute exactly.
+
+So the pass, a derived cache, a codec and an interpreter in NumPy agree bit for
+bit, and no pass has to prove what another drew.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from parallel_ar import doors
+from parallel_ar.exact import (
+  calibrate,
+  carriers,
+  frequencies,
+  moves,
+  pointwise,
+  products,
+)
+from parallel_ar.exact.builder import Grid, NotWhole
+from parallel_ar.exact.carriers import Carrier
+from parallel_ar.exact.lowering import Lowering
+from parallel_ar.exact.reference import Program
+from parallel_ar.head import Head, Logits, parts_of
+from parallel_ar.model import AutoregressiveModel
+from parallel_ar.program import trace
+from parallel_ar.types import Array, ArrayLike, Context, Params, PRNGKey
+
+RULES = {**pointwise.RULES, **moves.RULES, **products.RULES}
+_INPUT_BITS = 16  # of real numbers in a context
+
+
+class Product(NamedTuple):
+  """A product of the pass, and how it is carried.
+
+  Attributes:
+    name: 'dot' or 'conv'.
+    shapes: of its operands.
+    bits: of its operands, sign included.
+    partial: no partial sum is larger.
+    carrier: of `carriers.choose`, on this platform.
+  """
+
+  name: str
+  shapes: tuple[tuple[int, ...], ...]
+  bits: tuple[int, ...]
+  partial: int
+  carrier: Carrier
+
+
+class Report(NamedTuple):
+  """What became of a pass.
+
+  Attributes:
+    program: the whole-number program.
+    products: its products.
+    platform: for which the carriers are.
+  """
+
+  program: Program
+  products: tuple[Product, ...]
+  platform: str
+
+  def __str__(self) -> str:
+    lines = [
+      f'{self.program.name}: {len(self.program.ops)} operations on whole '
+      f'numbers, {len(self.products)} of them products'
+    ]
+    for p in self.products:
+      shapes = ' x '.join(str(list(s)) for s in p.shapes)
+      bits = ' x '.join(map(str, p.bits))
+      lines.append(
+        f'  {p.name} {shapes}: {bits} bits, sums below {p.partial + 1}, '
+        f'{p.carrier} on {self.platform}'
+      )
+    return '\n'.join(lines)
+
+
+class Exact(NamedTuple):
+  """A model in whole numbers.
+
+  Attributes:
+    model: the record.
+    params: its integers.
+    report: what became of the pass.
+  """
+
+  model: AutoregressiveModel
+  params: Params
+  report: Report
+
+
+def exact(
+  model: AutoregressiveModel,
+  params: Params,
+  examples: ArrayLike,
+  context: Context = None,
+  *,
+  weight_bits: int = 8,
+  activation_bits: int = 10,
+  precision: int = 16,
+) -> Exact:
+  """The model whose conditionals are whole numbers and cannot round.
+
+  Every array of the traced pass is put on a grid of equal steps, chosen from
+  its range on `examples`; the bound of every sum is computed from the weights
+  themselves. What comes out is another model, close to the first: its
+  likelihood is its own and exact, and its integers are the same in every
+  program, batch, cache, device and in NumPy.
+
+  Args:
+    model: a model of symbols.
+    params: its parameters.
+    examples: integers[N, *event], of the training set; some dozens do.
+    context: of the examples, leading axis N.
+    weight_bits: of the constants of products, sign included.
+    activation_bits: of what they meet; fewer where a sum has no room.
+    precision: r; frequencies sum to 2^r.
+
+  Returns:
+    An Exact. Its params are integers; they are not trained.
+
+  Raises:
+    NotWhole: an operation that cannot be made of whole numbers, by name and
+      line. Nothing is left in float.
+    ValueError: arguments that do not fit.
+  """
+  _check(model, weight_bits, activation_bits, precision)
+  x = np.asarray(doors.check_events(model, examples))
+  if not len(x):
+    raise ValueError('par.exact takes its ranges from examples; got none.')
+  context = doors.check_context(model, context, len(x))
+  leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(context)]
+  l, out = _lowered(
+    model, params, x, leaves, weight_bits, activation_bits, precision
+  )
+  b = l.builder
+  if out.shape[:-1] != model.event.shape:
+    raise NotWhole('positions that carry channels have no whole frequencies')
+  inputs = range(1 + len(leaves))
+  program = Program(
+    name=model.name,
+    inputs=tuple(inputs),
+    steps=tuple(_step_of(a) for a in (x, *leaves)),
+    constants=b.constants,
+    ops=tuple(b.ops),
+    output=out.id,
+    shapes=b.shapes,
+    bounds=b.bounds,
+    rank=np.asarray(model.rank),
+    precision=precision,
+  )
+  return of_program(program, model, b.trained)
+
+
+def of_program(
+  program: Program, like: AutoregressiveModel, trained: Any = None
+) -> Exact:
+  """The record of a program.
+
+  Args:
+    program: it.
+    like: a model of the same event, rank and context.
+    trained: numbers of the constants that are parameters; all by default that
+      are no truth values.
+  """
+  platform = jax.default_backend()
+  chosen = {
+    op.output: carriers.choose(program, op, platform)
+    for op in program.ops
+    if op.name in ('dot', 'conv')
+  }
+  if trained is None:
+    trained = {n for n, a in program.constants.items() if a.dtype != bool}
+  fixed = {n: a for n, a in program.constants.items() if n not in trained}
+  names = {n: f'array_{n}' for n in sorted(trained)}
+  params = {
+    name: jnp.asarray(program.constants[n]) for n, name in names.items()
+  }
+
+  def conditionals(params: Params, x: Array, context: Context) -> Array:
+    known = fixed | {n: params[name] for n, name in names.items()}
+    leaves = jax.tree.leaves(context)
+    return carriers.run(program, known, x, leaves, chosen)
+
+  num_values = program.shapes[program.output][-1]
+  record = AutoregressiveModel(
+    event=like.event,
+    rank=program.rank,
+    head=whole_head(num_values, program.precision),
+    init=lambda key: dict(params),
+    conditionals=conditionals,
+    context=like.context,
+    whole=True,
+    name=f'{program.name} in whole numbers',
+  )
+  found = tuple(
+    Product(
+      op.name,
+      tuple(program.shapes[n] for n in op.inputs),
+      tuple(_bits(program.bounds[n]) for n in op.inputs),
+      op.params['partial'],
+      chosen[op.output],
+    )
+    for op in program.ops
+    if op.output in chosen
+  )
+  return Exact(record, params, Report(program, found, platform))
+
+
+def whole_head(num_values: int, precision: int) -> Head:
+  """The head whose dist are whole frequencies, int[E, V].
+
+    p(x_i = v) = f_v / 2^r,   x_i = the symbol that owns u_i < 2^r
+
+  Integers alone decide a pick; log_prob is for reading.
+  """
+  total = 2**precision
+
+  def log_prob(dist: Array, x: Array) -> Array:
+    at = jnp.take_along_axis(dist, x[..., None].astype(jnp.int32), -1)
+    return jnp.log(at[..., 0].astype(jnp.float32) / total)
+
+  def noise(key: PRNGKey, position: Array) -> Array:
+    bits = jax.random.bits(jax.random.fold_in(key, position), (), jnp.uint32)
+    return (bits >> np.uint32(32 - precision)).astype(jnp.int32)
+
+  def pick(dist: Array, noise: Array) -> Array:
+    ends = jnp.cumsum(dist, -1, dtype=jnp.int32)
+    return (ends <= noise[..., None]).sum(-1, dtype=jnp.int32)
+
+  return Head(
+    name=f'whole({num_values}, {precision} bits)',
+    num_values=num_values,
+    log_prob=log_prob,
+    noise=noise,
+    pick=pick,
+    pmf=lambda dist: dist.astype(jnp.float32) / total,
+    whole=precision,
+  )
+
+
+def _bits(bound: tuple[int, int]) -> int:
+  return max(abs(bound[0]), abs(bound[1])).bit_length() + 1
+
+
+def _check(
+  model: AutoregressiveModel, weights: int, activations: int, precision: int
+) -> None:
+  doors.check_model(model)
+  values = model.head.num_values
+  if values is None or (model.head.pmf is None and model.head.chain is None):
+    raise NotWhole(
+      f'{model.name} has continuous values or no probabilities of symbols: a '
+      'head in whole numbers has frequencies. Quantize the values first.'
+    )
+  if model.head.chain is not None and model.head.pmf is None:
+    raise NotWhole(
+      f'{model.name} carries channels in a position ({model.head.name}), for '
+      'which there are no whole frequencies yet.'
+    )
+  for name, n, (low, high) in (
+    ('weight_bits', weights, (2, 16)),
+    ('activation_bits', activations, (2, 16)),
+    ('precision', precision, (2, 16)),
+  ):
+    if not isinstance(n, int) or not low <= n <= high:
+      raise ValueError(f'{name} is {low} to {high}; got {n}.')
+
+
+def _step_of(a: np.ndarray) -> int | None:
+  """The exponent of an input's grid; None for integers."""
+  if a.dtype.kind in 'biu':
+    return None
+  reach = max(1.25 * float(np.abs(a).max(initial=0)), 1e-30)
+  return int(np.ceil(np.log2(reach / (2 ** (_INPUT_BITS - 1) - 1))))
+
+
+def _lowered(
+  model: AutoregressiveModel,
+  params: Params,
+  x: np.ndarray,
+  leaves: list[np.ndarray],
+  weight_bits: int,
+  activation_bits: int,
+  precision: int,
+) -> tuple[Lowering, Grid]:
+  """The pass with frequencies at its end."""
+  head = model.head
+  by_logits = head.parts is Logits
+
+  def scores(x: Array, context: Context) -> Any:
+    dist = parts_of(head, model.conditionals(params, x, context))
+    if by_logits:
+      return dist
+    assert head.pmf is not None
+    return head.pmf(dist)
+
+  program = calibrate.laid_out(trace.trace(scores, model.event, model.context))
+  found = calibrate.ranges(program, x, leaves)
+  l = Lowering(RULES, found, weight_bits, activation_bits)
+  inputs = [_input(l, model, a) for a in (x, *leaves)]
+  (value,) = l.run(program, inputs)
+  if not by_logits:
+    return l, frequencies.of_weights(l, l.grid(value), precision)
+  shape = program.outputs[0].shape
+  if shape == model.event.shape:
+    return l, frequencies.of_logit(l, value, precision)
+  return l, frequencies.of_logits(l, value, precision)
+
+
+def _input(l: Lowering, model: AutoregressiveModel, a: np.ndarray) -> Grid:
+  """An event or a leaf of the context, of one example."""
+  exponent, shape = _step_of(a), a.shape[1:]
+  if exponent is not None:
+    most = 2 ** (_INPUT_BITS - 1) - 1
+    return l.builder.input(shape, 2.0**exponent, -most, most)
+  values = model.head.num_values or 2
+  high = max(int(a.max(initial=0)), values - 1)
+  return l.builder.input(shape, 1.0, min(int(a.min(initial=0)), 0), high)

@@ -1,0 +1,73 @@
+"""Law 8: a model in whole numbers has the same integers in every program."""
+
+import functools
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from parallel_ar.exact import Exact, NotWhole, exact, reference
+from parallel_ar.samplers import ancestral, cached
+from parallel_ar.samplers import path as paths
+from parallel_ar.testing import oracles
+from parallel_ar.testing.case import Case, LawBroken, make_case
+
+_BATCHES = 1, 3, 16
+
+
+def portable(case: Case) -> str:
+  """Jitted, op by op, in other batches, in the derived cache, and in NumPy.
+
+  What cannot be made of whole numbers must be refused by name.
+  """
+  if case.model.head.num_values is None:
+    return 'does not apply: continuous values have no whole frequencies'
+  examples = make_case(case.model, batch=16, seed=1)
+  try:
+    found = exact(case.model, case.params, examples.x, examples.context)
+  except NotWhole as error:
+    return f'not whole: {error}'
+  count = 0
+  for what, want, got in _pairs(case, found):
+    want, got = np.asarray(want), np.asarray(got)
+    if want.shape != got.shape or (want != got).any():
+      raise LawBroken(
+        f'Law 8 (portability). {case.name}: {what} gives other integers in '
+        f'{int((want != got).sum())} of {want.size} places.'
+      )
+    count += want.size
+  kinds = sorted({p.carrier for p in found.report.products})
+  return f'{count} integers are the same, carried by {", ".join(kinds)}'
+
+
+def _pairs(case: Case, found: Exact) -> Iterator[tuple[str, object, object]]:
+  """What is compared: a name, and two arrays of integers."""
+  model, params, report = found
+  one_pass = jax.jit(jax.vmap(model.conditionals, (None, 0, 0)))
+  of = lambda rows: one_pass(
+    params,
+    case.x[rows],
+    jax.tree.map(lambda leaf: leaf[rows], case.context),
+  )
+  num = len(case.x)
+  want = np.asarray(of(np.arange(num)))
+  total = want.sum(-1)
+  yield (
+    'the sum of a row',
+    np.full_like(total, 2**report.program.precision),
+    total,
+  )
+  for batch in _BATCHES:
+    rows = np.arange(batch) % num
+    yield f'a pass of batch {batch}', want[rows], of(rows)
+  first = oracles.row(case.context, 0)
+  yield 'op by op', want[0], model.conditionals(params, case.x[0], first)
+  for n in range(num):
+    leaves = map(np.asarray, jax.tree.leaves(oracles.row(case.context, n)))
+    yield 'NumPy', want[n], reference.run(report.program, case.x[n], *leaves)
+  args = params, case.keys, case.context
+  drawn = ancestral(model)(*args)
+  guess = cached(model)(*args)
+  yield 'the derived cache', drawn.x, guess.x
+  whole = functools.partial(np.full, ())
+  yield 'its info', whole(paths.KINDS.index('whole')), guess.info.path
