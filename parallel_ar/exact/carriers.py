@@ -92,7 +92,7 @@ def _fixed(value: Any) -> Any:
 def on_grid(a: Any, step: int | None, bound: tuple[int, int]) -> Any:
   """See `reference.on_grid`."""
   if step is None:
-    return jnp.asarray(a).astype(jnp.int32)
+    return jnp.clip(jnp.asarray(a).astype(jnp.int32), *map(np.int32, bound))
   a = jnp.asarray(a).astype(jnp.float32) * np.float32(2.0**-step)
   low, high = map(np.float32, bound)
   return jnp.clip(jnp.round(a), low, high).astype(jnp.int32)

@@ -33,7 +33,14 @@ from parallel_ar.exact.reference import Program
 from parallel_ar.head import Head, Logits, parts_of
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.program import trace
-from parallel_ar.types import Array, ArrayLike, Context, Params, PRNGKey
+from parallel_ar.types import (
+  Array,
+  ArrayLike,
+  Context,
+  Labels,
+  Params,
+  PRNGKey,
+)
 
 RULES = {**pointwise.RULES, **moves.RULES, **products.RULES}
 _INPUT_BITS = 16  # of real numbers in a context
@@ -308,7 +315,10 @@ def _lowered(
   program = calibrate.laid_out(trace.trace(scores, model.event, model.context))
   found = calibrate.ranges(program, x, leaves)
   l = Lowering(RULES, found, weight_bits, activation_bits)
-  inputs = [_input(l, model, a) for a in (x, *leaves)]
+  high = (model.head.num_values or 2) - 1
+  specs = jax.tree.leaves(model.context)
+  inputs = [l.builder.input(x.shape[1:], 1.0, 0, high)]
+  inputs += [_input(l, *of) for of in zip(specs, leaves, strict=True)]
   (value,) = l.run(program, inputs)
   if not by_logits:
     return l, frequencies.of_weights(l, l.grid(value), precision)
@@ -318,12 +328,11 @@ def _lowered(
   return l, frequencies.of_logits(l, value, precision)
 
 
-def _input(l: Lowering, model: AutoregressiveModel, a: np.ndarray) -> Grid:
-  """An event or a leaf of the context, of one example."""
-  exponent, shape = _step_of(a), a.shape[1:]
+def _input(l: Lowering, spec: Any, a: np.ndarray) -> Grid:
+  """A leaf of the context, of one example."""
+  exponent, most = _step_of(a), 2 ** (_INPUT_BITS - 1) - 1
   if exponent is not None:
-    most = 2 ** (_INPUT_BITS - 1) - 1
-    return l.builder.input(shape, 2.0**exponent, -most, most)
-  values = model.head.num_values or 2
-  high = max(int(a.max(initial=0)), values - 1)
-  return l.builder.input(shape, 1.0, min(int(a.min(initial=0)), 0), high)
+    return l.builder.input(spec.shape, 2.0**exponent, -most, most)
+  if isinstance(spec, Labels):
+    return l.builder.input(spec.shape, 1.0, 0, spec.num_classes - 1)
+  return l.builder.input(spec.shape, 1.0, -most, most)

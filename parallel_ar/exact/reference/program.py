@@ -117,11 +117,15 @@ def run(program: Program, x: Any, *context: Any) -> np.ndarray:
 
 
 def on_grid(a: Any, step: int | None, bound: tuple[int, int]) -> np.ndarray:
-  """An input on its grid; a power of two and `rint` round nowhere else."""
+  """An input on its grid, and inside its bound whatever comes.
+
+  A power of two and `rint` are exact in float32, here and in JAX.
+  """
+  low, high = bound
   if step is None:
-    return np.asarray(a).astype(np.int64)
-  a = np.asarray(a).astype(np.float32) * np.float32(2.0**-step)
-  return np.clip(np.rint(a), *map(np.float32, bound)).astype(np.int64)
+    return np.clip(np.asarray(a).astype(np.int64), low, high)
+  a = np.rint(np.asarray(a).astype(np.float32) * np.float32(2.0**-step))
+  return np.clip(a, np.float32(low), np.float32(high)).astype(np.int64)
 
 
 def save(program: Program, file: Any) -> None:
@@ -143,7 +147,9 @@ def save(program: Program, file: Any) -> None:
     'precision': program.precision,
   }
   text = json.dumps(fields, default=int).encode()
-  arrays = {f'array_{n}': a for n, a in program.constants.items()}
+  arrays: dict[str, Any] = {
+    f'array_{n}': a for n, a in program.constants.items()
+  }
   np.savez_compressed(
     file,
     program=np.frombuffer(text, np.uint8),
