@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 import re
 import subprocess
@@ -113,6 +114,39 @@ class TestRecord:
         some = slice(start, start + size)
         got = np.asarray(draw(found.params, keys[some]).x)
         assert (got == want[some]).all()
+
+  def test_a_mesh_changes_nothing(self):
+    case, found = whole('made')
+    assert len(jax.devices()) == 8
+    mesh = jax.make_mesh((2, 4), ('data', 'tensor'))
+    place = lambda a, *spec: jax.device_put(
+      a, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
+    )
+    cut = lambda a: [None] * (a.ndim - 1) + ['tensor' * (a.shape[-1] % 4 == 0)]
+    params = {
+      name: place(a, *(axis or None for axis in cut(a)))
+      for name, a in found.params.items()
+    }
+    assert any(not a.sharding.is_fully_replicated for a in params.values())
+    of = jax.jit(jax.vmap(found.model.conditionals, (None, 0, None)))
+    got = of(params, place(jnp.asarray(case.x), 'data'), None)
+    want = numpy_pass(found, case.x, case.context)
+    assert (np.asarray(got) == want).all()
+
+  def test_wide_numbers_change_nothing(self):
+    case, found = whole('made')
+    want = numpy_pass(found, case.x[:3], case.context)
+    with jax.enable_x64(True):
+      of = jax.jit(jax.vmap(found.model.conditionals, (None, 0, None)))
+      got = of(found.params, case.x[:3], None)
+    assert (np.asarray(got) == want).all()
+
+  def test_a_context_outside_of_its_range_is_brought_inside(self):
+    case, found = whole()
+    far = jax.tree.map(lambda leaf: leaf * 1e6, case.context)
+    of = jax.jit(jax.vmap(found.model.conditionals, (None, 0, 0)))
+    got = np.asarray(of(found.params, case.x, far))
+    assert (got == numpy_pass(found, case.x, far)).all()  # and no bound breaks
 
   def test_no_sum_of_floats_is_left_that_could_round(self):
     case, found = whole('gated_label')
@@ -344,6 +378,45 @@ class TestFiles:
     )
     with pytest.raises(ValueError, match='for their own machine'):
       reference.read(program, float_file)
+
+
+_ELSEWHERE = """
+import sys
+import jax
+import numpy as np
+from parallel_ar.exact import load, of_program
+from tests import conformance_test
+like = conformance_test.CASES['gated_label']()
+found = of_program(load('program.npz'), like)
+x, label = np.load('x.npy'), np.load('label.npy')
+of = jax.jit(jax.vmap(found.model.conditionals, (None, 0, 0)))
+np.save('found.npy', np.asarray(of(found.params, x, label)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'settings',
+  [
+    {'XLA_FLAGS': '--xla_cpu_multi_thread_eigen=false'},
+    {'XLA_FLAGS': '--xla_backend_optimization_level=0'},
+    {'XLA_FLAGS': '--xla_cpu_enable_fast_math=true'},
+    {'JAX_ENABLE_X64': '1'},
+  ],
+)
+def test_other_environments(tmp_path, settings):
+  case, found = whole('gated_label')
+  reference.save(found.report.program, tmp_path / 'program.npz')
+  np.save(tmp_path / 'x.npy', case.x)
+  np.save(tmp_path / 'label.npy', np.asarray(case.context))
+  subprocess.run(
+    [sys.executable, '-c', _ELSEWHERE],
+    cwd=tmp_path,
+    env=os.environ | {'PYTHONPATH': str(ROOT)} | settings,
+    check=True,
+  )
+  want = numpy_pass(found, case.x, case.context)
+  assert (np.load(tmp_path / 'found.npy') == want).all()
 
 
 # Law 8, in the default run for a model of each kind of layer.

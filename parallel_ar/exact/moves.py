@@ -84,6 +84,27 @@ def _one(l: Lowering, op: Op, values: list[Any]) -> list[Any]:
   return [made]
 
 
+def _cut(l: Lowering, op: Op, values: list[Any]) -> list[Any]:
+  """A slice whose start may be computed, as long as it is known."""
+  value, *starts = values
+  if not all(isinstance(v, np.ndarray) for v in starts):
+    raise NotWhole('its start depends on the event')
+  sizes = _whole(op.params['slice_sizes'])
+  sides = zip(starts, sizes, op.inputs[0].shape, strict=True)
+  first = [min(max(int(s), 0), side - size) for s, size, side in sides]
+  params = {
+    'start': first,
+    'stop': [a + n for a, n in zip(first, sizes, strict=True)],
+    'step': [1] * len(sizes),
+  }
+  if isinstance(value, np.ndarray):
+    return [OPS['slice'](params, value)]
+  g = l.grid(value)
+  made = _moved(l, g, 'slice', op.outputs[0].shape, params)
+  l.keep_span(g, made)
+  return [made]
+
+
 def _split(l: Lowering, op: Op, values: list[Any]) -> list[Any]:
   g, axis, made, start = l.grid(values[0]), op.params['axis'], [], 0
   for v, size in zip(op.outputs, op.params['sizes'], strict=True):
@@ -310,6 +331,7 @@ RULES = {
   'concatenate': _concatenate,
   'cummax': _running,
   'cumsum': _running,
+  'dynamic_slice': _cut,
   'gather': _gather,
   'pad': _pad,
   'reduce_and': _truths,
