@@ -118,7 +118,8 @@ class TestRecord:
   def test_a_mesh_changes_nothing(self):
     case, found = whole('made')
     assert len(jax.devices()) == 8
-    mesh = jax.make_mesh((2, 4), ('data', 'tensor'))
+    auto = (jax.sharding.AxisType.Auto,) * 2
+    mesh = jax.make_mesh((2, 4), ('data', 'tensor'), axis_types=auto)
     place = lambda a, *spec: jax.device_put(
       a, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
     )
@@ -446,4 +447,9 @@ def test_law_8(name):
 
 
 # What stops the families that cannot be made whole yet.
-NOT_WHOLE = {}
+NOT_WHOLE = {
+  'gru_deer': 'while (layers/deer.py:',
+  'gru_quasi_deer': 'while (layers/deer.py:',
+  'pixelcnn_pp_rgb_vector': 'carries channels',
+  'pixelsnail_rgb_vector': 'carries channels',
+}

@@ -151,8 +151,6 @@ def exact(
     model, params, x, leaves, weight_bits, activation_bits, precision
   )
   b = l.builder
-  if out.shape[:-1] != model.event.shape:
-    raise NotWhole('positions that carry channels have no whole frequencies')
   inputs = range(1 + len(leaves))
   program = Program(
     name=model.name,
@@ -200,10 +198,11 @@ def of_program(
     return carriers.run(program, known, x, leaves, chosen)
 
   num_values = program.shapes[program.output][-1]
+  inner = like.event.shape[program.rank.ndim :]
   record = AutoregressiveModel(
     event=like.event,
     rank=program.rank,
-    head=whole_head(num_values, program.precision),
+    head=whole_head(num_values, program.precision, inner),
     init=lambda key: dict(params),
     conditionals=conditionals,
     context=like.context,
@@ -224,8 +223,10 @@ def of_program(
   return Exact(record, params, Report(program, found, platform))
 
 
-def whole_head(num_values: int, precision: int) -> Head:
-  """The head whose dist are whole frequencies, int[E, V].
+def whole_head(
+  num_values: int, precision: int, inner: tuple[int, ...] = ()
+) -> Head:
+  """The head whose dist are whole frequencies, int[E, V], or int[E, 1, V].
 
     p(x_i = v) = f_v / 2^r,   x_i = the symbol that owns u_i < 2^r
 
@@ -235,10 +236,11 @@ def whole_head(num_values: int, precision: int) -> Head:
 
   def log_prob(dist: Array, x: Array) -> Array:
     at = jnp.take_along_axis(dist, x[..., None].astype(jnp.int32), -1)
-    return jnp.log(at[..., 0].astype(jnp.float32) / total)
+    nats = jnp.log(at[..., 0].astype(jnp.float32) / total)
+    return nats.reshape(nats.shape[: nats.ndim - len(inner)])
 
   def noise(key: PRNGKey, position: Array) -> Array:
-    bits = jax.random.bits(jax.random.fold_in(key, position), (), jnp.uint32)
+    bits = jax.random.bits(jax.random.fold_in(key, position), inner, jnp.uint32)
     return (bits >> np.uint32(32 - precision)).astype(jnp.int32)
 
   def pick(dist: Array, noise: Array) -> Array:
@@ -270,7 +272,7 @@ def _check(
       f'{model.name} has continuous values or no probabilities of symbols: a '
       'head in whole numbers has frequencies. Quantize the values first.'
     )
-  if model.head.chain is not None and model.head.pmf is None:
+  if model.num_dims != model.num_positions:
     raise NotWhole(
       f'{model.name} carries channels in a position ({model.head.name}), for '
       'which there are no whole frequencies yet.'
@@ -321,11 +323,17 @@ def _lowered(
   inputs += [_input(l, *of) for of in zip(specs, leaves, strict=True)]
   (value,) = l.run(program, inputs)
   if not by_logits:
-    return l, frequencies.of_weights(l, l.grid(value), precision)
-  shape = program.outputs[0].shape
-  if shape == model.event.shape:
-    return l, frequencies.of_logit(l, value, precision)
-  return l, frequencies.of_logits(l, value, precision)
+    out = frequencies.of_weights(l, l.grid(value), precision)
+  elif program.outputs[0].shape == model.rank.shape:
+    out = frequencies.of_logit(l, value, precision)
+  else:
+    out = frequencies.of_logits(l, value, precision)
+  # A position may have an axis of one value.
+  shape = (*model.event.shape, out.shape[-1])
+  if out.shape != shape:
+    bound, params = (out.low, out.high), {'shape': list(shape)}
+    out = l.builder.op('reshape', [out], bound, shape, params=params)
+  return l, out
 
 
 def _input(l: Lowering, spec: Any, a: np.ndarray) -> Grid:

@@ -226,7 +226,8 @@ def _fault(program: Program) -> str | None:
   if len(program.steps) != len(program.inputs):
     return 'its inputs and their grids differ in number.'
   event, row = program.shapes[program.inputs[0]], program.shapes[program.output]
-  if program.rank.shape != event or row[:-1] != event:
+  positions = event[: program.rank.ndim]
+  if program.rank.shape != positions or row[:-1] != event:
     return f'rank {program.rank.shape}, event {event} and output {row} differ.'
   if not 2 <= program.precision <= 16:
     return f'precision is 2 to 16; it says {program.precision}.'
