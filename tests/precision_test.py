@@ -61,6 +61,16 @@ def test_coding_is_too_whatever_is_in_force(
       assert _levels(program, params) == {'Precision.HIGHEST'}
 
 
+def test_a_derived_path_is_at_the_level_of_its_pass(on_a_tpu, model, params):
+  path = par.derive_decode(model)
+  first = lambda p: path.extend(p, path.init(p, None), 0, jnp.zeros(1, int))
+  assert _levels(first, params) == set()  # derived before, run inside
+  with precision.scope('highest'):
+    assert _levels(first, params) == {'Precision.HIGHEST'}
+  with jax.default_matmul_precision('BF16_BF16_F32'):
+    jax.eval_shape(first, params)
+
+
 def test_an_exported_program_asks_for_float32_wherever_it_runs(model, params):
   saved = export._lower(
     lambda leaves, x: par.log_prob(

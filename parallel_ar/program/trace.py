@@ -63,12 +63,24 @@ class Op:
   def bind(self, *values: Any, **changed: Any) -> list[Any]:
     """The operation on these values, with parameters changed."""
     how = self.eqn.primitive.get_bind_params(self.eqn.params) | changed
-    level = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    if level is not None and how.get('precision', level) is None:
-      # As the pass, which is traced where the operation is run.
-      how['precision'] = (jax.lax.Precision(level),) * 2
+    if 'precision' in how and how['precision'] is None:
+      how['precision'] = _precision()
     out = self.eqn.primitive.bind(*values, **how)
     return list(out) if self.eqn.primitive.multiple_results else [out]
+
+
+def _precision() -> Any:
+  """What is in force for products where they run, as JAX's own functions take.
+
+  A pass may be traced before `precision.scope`, and its operations run inside.
+  """
+  level = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+  try:
+    return level and (jax.lax.Precision(level),) * 2
+  except (
+    ValueError
+  ):  # the name of an algorithm, which only some operations take
+    return None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
