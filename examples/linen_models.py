@@ -37,10 +37,8 @@ class TransformerDo(nn.Module):
 
 def nanodo(length: int = 12, num_values: int = 7) -> par.AutoregressiveModel:
   """TransformerDo of nanodo."""
-  head, net = (
-    par.heads.categorical(num_values),
-    TransformerDo(num_values + 1, length),
-  )
+  head = par.heads.categorical(num_values)
+  net = TransformerDo(num_values + 1, length)
   return par.from_linen(
     net, event=(length,), head=head, start=num_values, batched=True
   )

@@ -34,15 +34,9 @@ def model_of(length, num_values, shapes, fn, **fields):
   def apply(params, tokens):
     return fn(params, params['e'][tokens], tokens) @ params['o']
 
-  return par.from_apply(
-    apply,
-    drawer(shapes),
-    event=(length,),
-    head=par.heads.categorical(num_values),
-    start=num_values,
-    batched=False,
-    **fields,
-  )
+  head = par.heads.categorical(num_values)
+  fields |= {'head': head, 'start': num_values, 'batched': False}
+  return par.from_apply(apply, drawer(shapes), event=(length,), **fields)
 
 
 def _norm(h):
