@@ -248,7 +248,7 @@ def glue(make: Callable[..., Any]) -> int:
   # The glue of those in plain jnp.
   shared = getattr(make, '__globals__', {}).get('model_of')
   called = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
-  return count + (glue(shared) if 'model_of' in called else 0)
+  return count + (glue(shared) if shared and 'model_of' in called else 0)
 
 
 def line(kind: str, row: Row) -> str:
