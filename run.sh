@@ -70,7 +70,7 @@ environment, and PARALLEL_AR_SETTINGS=off leaves all of it out.
 
 PARALLEL_AR_EXTRAS=tpu, cuda12 or cuda13 installs JAX's plugin for it too, and
 \`--platform=tpu\` or \`cuda\` ends a script where there is none. The CPU's
-settings are then left out.
+settings are then left out. \`datasets\` and \`tfds\` install readers of data.
 EOF
 }
 
@@ -182,8 +182,9 @@ check_extras() {
   local extra
   for extra in ${EXTRAS//,/ }; do
     case "$extra" in
-      tpu | cuda12 | cuda13) ;;
-      *) die "PARALLEL_AR_EXTRAS=$EXTRAS: expected tpu, cuda12 or cuda13." ;;
+      tpu | cuda12 | cuda13 | datasets | tfds) ;;
+      *) die "PARALLEL_AR_EXTRAS=$EXTRAS: expected tpu, cuda12 or cuda13," \
+        "datasets, tfds." ;;
     esac
   done
 }
@@ -303,8 +304,8 @@ on_cpu() {
   for word in "$@"; do
     case "$word" in --platform=*) wanted="${word#*=}" ;; esac
   done
-  if [[ -z $wanted ]]; then wanted="${EXTRAS:-cpu}"; fi
-  [[ $wanted == cpu* ]]
+  if [[ -z $wanted && $EXTRAS == *@(tpu|cuda)* ]]; then wanted="$EXTRAS"; fi
+  [[ ${wanted:-cpu} == cpu* ]]
 }
 
 # export_settings PYTHON [FLAG...]: exports what makes XLA fast on a CPU, and on

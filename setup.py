@@ -60,6 +60,8 @@ setuptools.setup(
     'export': ['flatbuffers>=24.3'],
     # Weights in the format of Hugging Face (`par.pretrained`).
     'safetensors': ['safetensors>=0.5'],
+    # Working directories in a bucket, gs://...
+    'gcs': ['gcsfs>=2026.1'],
     # What from_equinox and from_haiku take.
     'equinox': ['equinox>=0.13'],
     'haiku': ['dm-haiku>=0.0.16'],

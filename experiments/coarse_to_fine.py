@@ -9,7 +9,6 @@ p(pixel | 3 x 3 coarse neighbours), counted on the training split. That image
 is the first guess of `fixed_point`. docs/coarse_to_fine.md tells what came out.
 """
 
-import pathlib
 import time
 from typing import Any
 
@@ -37,8 +36,8 @@ _OUT = options.define_output('out', 'Write the result here, as JSON.')
 def main() -> None:
   """Runs the script."""
   started = time.monotonic()
-  fine = trained.load(pathlib.Path(entry.require(_WORKDIR)))
-  coarse = trained.load(pathlib.Path(entry.require(_COARSE)))
+  fine = trained.load(entry.require(_WORKDIR))
+  coarse = trained.load(entry.require(_COARSE))
   model, small = fine.models[0], coarse.models[0]
   want = tuple(-(-n // 2) for n in model.event.shape[:2])
   if small.event.shape != (*want, 1) or model.head.name != 'bernoulli':

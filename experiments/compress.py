@@ -91,7 +91,7 @@ def main() -> None:
   if _INPUT.value:
     _pack(target)
     return
-  run = trained.load(pathlib.Path(entry.require(_WORKDIR)))
+  run = trained.load(entry.require(_WORKDIR))
   model = run.models[0]
   if len(run.models) > 1:
     raise ValueError(
@@ -165,7 +165,7 @@ def _pack(target: pathlib.Path | None) -> None:
   assert target is not None
   if not source.exists():
     raise ValueError(f'{source}: there is no such file or folder to pack.')
-  run = trained.load(pathlib.Path(entry.require(_WORKDIR)))
+  run = trained.load(entry.require(_WORKDIR))
   packed = packing.pack(run, source)
   run_directory.replace(target, packed)
   files = [source] if source.is_file() else sorted(source.iterdir())

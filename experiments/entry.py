@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from experiments import leaving, options
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.distributed import sharding
-from parallel_ar.training import interrupt, results
+from parallel_ar.training import bucket, interrupt, results
 
 _TRACEBACK = flags.DEFINE_bool(
   'traceback', False, 'Show where an error arose, and not only what it says.'
@@ -102,7 +102,9 @@ def start(
     if stop.number == signal.SIGINT:
       leaving.die(signal.SIGINT)
     raise
-  except _TAUGHT as error:
+  except Exception as error:
+    if not isinstance(error, _TAUGHT) and not bucket.of_client(error):
+      raise
     if isinstance(error, BrokenPipeError) and leaving.nobody_reads():
       leaving.die(signal.SIGPIPE)
     if _TRACEBACK.value or isinstance(error, jax.errors.JaxRuntimeError):

@@ -7,13 +7,11 @@ for any batch, with the parameters. `parallel_ar/export.py` describes it, and
 reads it with JAX and NumPy alone. The length of an event is fixed.
 """
 
-import pathlib
-
 from absl import flags
 
 from experiments import entry, options
 from parallel_ar import describe, export
-from parallel_ar.training import trained
+from parallel_ar.training import bucket, run_directory, trained
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _OUT = options.define_output(
@@ -29,8 +27,8 @@ _STEP = flags.DEFINE_integer(
 
 def main() -> None:
   """Runs the script."""
-  workdir = pathlib.Path(entry.require(_WORKDIR))
-  out = pathlib.Path(_OUT.value or workdir / 'model.zip')
+  workdir = run_directory.resolve(entry.require(_WORKDIR))
+  out = run_directory.resolve(_OUT.value or workdir / 'model.zip')
   options.check_writable(out)
   run = trained.load(workdir, which=_PARAMS.value, step=_STEP.value)
   if len(run.models) > 1:
@@ -41,7 +39,7 @@ def main() -> None:
   print(describe(run.models[0]))
   about = export.save(out, run.models[0], run.params)
   print(
-    f'{out}: {out.stat().st_size / 1e6:.2f} MB, {run.params_name}, programs '
+    f'{out}: {bucket.size(out) / 1e6:.2f} MB, {run.params_name}, programs '
     f'{", ".join(about["programs"])} for {", ".join(about["platforms"])}'
   )
 

@@ -8,14 +8,18 @@ checksums as JSON under '__meta__'. `evaluate`, `sample` and every other script
 with --workdir take it in the place of the run's directory.
 """
 
-import pathlib
-
 from absl import flags
 
 from experiments import entry, hosts, options
 from parallel_ar import describe
 from parallel_ar.distributed import multihost
-from parallel_ar.training import configuration, params_file, trained
+from parallel_ar.training import (
+  bucket,
+  configuration,
+  params_file,
+  run_directory,
+  trained,
+)
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _PARAMS = flags.DEFINE_enum(
@@ -35,8 +39,8 @@ _OUT = options.define_output(
 def main() -> None:
   """Runs the script."""
   hosts.connect()
-  workdir = pathlib.Path(entry.require(_WORKDIR))
-  out = pathlib.Path(_OUT.value or workdir / 'params.npz')
+  workdir = run_directory.resolve(entry.require(_WORKDIR))
+  out = run_directory.resolve(_OUT.value or workdir / 'params.npz')
   options.check_writable(out)
   run = trained.load(workdir, which=_PARAMS.value, step=_STEP.value)
   params_file.save(
@@ -50,7 +54,7 @@ def main() -> None:
   if not multihost.is_first():
     return
   print(describe(run.models[0]))
-  print(f'{run.params_name}, {out.stat().st_size} bytes: {out}')
+  print(f'{run.params_name}, {bucket.size(out)} bytes: {out}')
 
 
 if __name__ == '__main__':

@@ -8,8 +8,6 @@ them. It prints how often the pick of head t is the model's own, on the
 validation split.
 """
 
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +37,7 @@ _RATE = flags.DEFINE_float(
 
 def main() -> None:
   """Runs the script."""
-  workdir = pathlib.Path(entry.require(_WORKDIR))
+  workdir = run_directory.resolve(entry.require(_WORKDIR))
   folder = workdir.parent if workdir.is_file() else workdir
   out = folder / 'forecaster.npz'
   options.check_writable(out)

@@ -7,7 +7,6 @@ number of wrong positions after each fixed-point pass beside the prediction
 sum(C^k e_0). docs/coarse_to_fine.md has the derivation.
 """
 
-import pathlib
 import time
 
 import jax
@@ -33,7 +32,7 @@ _OUT = options.define_output('out', 'Write the result here, as JSON.')
 def main() -> None:
   """Runs the script."""
   started = time.monotonic()
-  run = trained.load(pathlib.Path(entry.require(_WORKDIR)))
+  run = trained.load(entry.require(_WORKDIR))
   model = run.models[0]
   key, other = jax.random.split(jax.random.key(_SEED.value))
   drawn = jax.random.split(other, _EVENTS.value)

@@ -23,7 +23,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
 from parallel_ar import models, resolve
-from parallel_ar.training import datasets, run_directory
+from parallel_ar.training import bucket, datasets, run_directory
 
 flags.disclaim_key_flags()  # --help shows a flag with the script that has it
 
@@ -155,11 +155,9 @@ class _OutputParser(flags.ArgumentParser):
     self.suffixes = tuple(suffixes)
 
   def parse(self, argument: str) -> str:
-    path = pathlib.Path(argument).expanduser()
-    if not argument or argument.endswith('/') or path.is_dir():
+    if not argument or argument.endswith('/'):
       raise ValueError('name a file, not a directory.')
-    if '://' in argument:
-      raise ValueError('only files of this machine can be written.')
+    path = run_directory.resolve(argument)
     if self.suffixes and path.suffix not in self.suffixes:
       raise ValueError(
         f'the name must end with {" or ".join(self.suffixes)}, which says what '
@@ -178,6 +176,8 @@ def check_writable(path: str | os.PathLike[str]) -> None:
   Raises:
     ValueError: it cannot be written.
   """
+  if bucket.is_address(path):
+    return  # the first write says who may
   if pathlib.Path(path).is_dir():
     raise ValueError('name a file, not a directory.')
   folder = pathlib.Path(path).absolute().parent

@@ -28,7 +28,13 @@ from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.distributed import multihost
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.samplers import forecasters, learned, path
-from parallel_ar.training import datasets, pictures, run_directory, trained
+from parallel_ar.training import (
+  bucket,
+  datasets,
+  pictures,
+  run_directory,
+  trained,
+)
 
 _SAMPLERS = {
   'ancestral': samplers.ancestral,
@@ -112,7 +118,7 @@ _OUT = options.define_output(
 def main() -> None:
   """Runs the script."""
   hosts.connect()
-  workdir = pathlib.Path(entry.require(_WORKDIR))
+  workdir = run_directory.resolve(entry.require(_WORKDIR))
   config = trained.read_config(workdir)
   level = precision.scope(config.evaluate.precision)
   with jax.set_mesh(entry.mesh(_MESH.value, config)), level:
@@ -245,7 +251,7 @@ def _forecaster(model: AutoregressiveModel) -> forecasters.Forecaster:
     found = resolve.call(name, 'forecaster', make, model)
     kind, how = forecasters.Forecaster, 'par.forecasters.last(model)'
     return resolve.returned(name, 'forecaster', found, kind, how)
-  run = pathlib.Path(entry.require(_WORKDIR))
+  run = run_directory.resolve(entry.require(_WORKDIR))
   if run.is_file():  # its heads stand beside a file of parameters
     run = run.parent
   path = run / 'forecaster.npz'
@@ -254,7 +260,7 @@ def _forecaster(model: AutoregressiveModel) -> forecasters.Forecaster:
       f'--forecaster=learned needs {path}. Train the heads on the directory of '
       f'the run first: ./run.sh forecaster --workdir={run}'
     )
-  return learned.forecaster(model, learned.load(path, model))
+  return learned.forecaster(model, learned.load(bucket.readable(path), model))
 
 
 class _Kind(NamedTuple):
@@ -293,7 +299,7 @@ def _out(workdir: pathlib.Path, kind: _Kind) -> pathlib.Path:
   named = ('count', 'seed', 'temperature', 'step', 'params', 'label')
   given = [(n, flags.FLAGS[n]) for n in named]
   parts = [f'_{n}{f.value}' for n, f in given if f.value != f.default]
-  out = pathlib.Path(
+  out = run_directory.resolve(
     _OUT.value or workdir / f'samples{"".join(parts)}{kind.ending}'
   )
   known = list(dict.fromkeys((kind.ending, '.npy', '.npz')))

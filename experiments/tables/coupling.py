@@ -8,7 +8,6 @@ passes, for each coupling of noise that the head of the run knows. A rate is of
 positions that pick the same; `parallel_ar/analysis/coupling.py` has the bounds.
 """
 
-import pathlib
 import time
 from typing import Any
 
@@ -38,7 +37,7 @@ PASSES = (1, 2, 4, 8)
 def main() -> None:
   """Runs the script."""
   started = time.monotonic()
-  run = trained.load(pathlib.Path(entry.require(_WORKDIR)))
+  run = trained.load(entry.require(_WORKDIR))
   model = run.models[0]
   if model.context is not None or model.head.pmf is None:
     raise ValueError(

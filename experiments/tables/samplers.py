@@ -12,7 +12,6 @@ Compile times and memory are those of the sampler as one program. Heads that
 """
 
 import functools
-import pathlib
 import time
 from typing import Any, NamedTuple
 
@@ -25,7 +24,14 @@ from parallel_ar import describe, samplers
 from parallel_ar.analysis import timing
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.samplers import forecasters, learned, path
-from parallel_ar.training import configuration, datasets, results, trained
+from parallel_ar.training import (
+  bucket,
+  configuration,
+  datasets,
+  results,
+  run_directory,
+  trained,
+)
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _DATA_DIR = flags.DEFINE_string(
@@ -83,15 +89,15 @@ def main() -> None:
     )
   # A compilation that a cache answers would be timed as nearly nothing.
   jax.config.update('jax_enable_compilation_cache', False)
-  run = trained.load(pathlib.Path(entry.require(_WORKDIR)))
+  run = trained.load(entry.require(_WORKDIR))
   model = run.models[0]
   context = None
   if model.context is not None:
     split = run.config.evaluate.split
     data = run.load_split(split, _DATA_DIR.value)
     context = datasets.contexts(model, data, _COUNT.value)
-  path = pathlib.Path(entry.require(_WORKDIR)) / 'forecaster.npz'
-  heads = learned.load(path, model) if path.exists() else None
+  path = run_directory.resolve(entry.require(_WORKDIR)) / 'forecaster.npz'
+  heads = learned.load(bucket.readable(path), model) if path.exists() else None
   rows = measure(model, run.params, context, heads)
   print(describe(model))
   print(

@@ -10,7 +10,6 @@ that the formula promises takes c, the draft's time of a slot over the model's.
 """
 
 import functools
-import pathlib
 import time
 from typing import Any
 
@@ -42,8 +41,8 @@ _OUT = options.define_output('out', 'Write the result here, as JSON.')
 def main() -> None:
   """Runs the script."""
   started = time.monotonic()
-  run = trained.load(pathlib.Path(entry.require(_WORKDIR)))
-  small = trained.load(pathlib.Path(entry.require(_DRAFT)))
+  run = trained.load(entry.require(_WORKDIR))
+  small = trained.load(entry.require(_DRAFT))
   model, draft = run.models[0], small.models[0]
   if model.context is not None or _COUNT.value % _BATCH.value:
     raise ValueError(

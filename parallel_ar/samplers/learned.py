@@ -13,7 +13,7 @@ References:
   models. ICML 2020, section 3.3 (their heads are small convolutions).
 """
 
-from typing import Any
+from typing import IO, Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,7 @@ def init(model: AutoregressiveModel, horizon: int) -> Heads:
   }
 
 
-def load(path: PathLike, model: AutoregressiveModel) -> Heads:
+def load(path: PathLike | IO[bytes], model: AutoregressiveModel) -> Heads:
   """The heads in a .npz file of anyone.
 
   Args:

@@ -15,7 +15,6 @@ model is refused, with the fields that differ.
 
 import functools
 import os
-import pathlib
 import sys
 import time
 from collections.abc import Callable
@@ -26,9 +25,10 @@ import numpy as np
 
 from parallel_ar.distributed import multihost
 from parallel_ar.training import (
+  bucket,
+  checkpoint_bucket,
   checkpoint_faults,
   checkpoint_meta,
-  checkpoint_store,
   checksum,
   results,
 )
@@ -73,14 +73,14 @@ class Checkpoints:
       keep: newest checkpoints that are kept, beside `best_step`.
       read_only: open another run's checkpoints, and change nothing.
     """
-    self.directory = pathlib.Path(directory).absolute()
+    self.directory = bucket.absolute(directory)
     self.best_step: int | None = None
     self.notes: list[str] = []
     self._told: set[int] = set()
     self._config = config
     self._keep = keep
     self._saved_at = time.monotonic()
-    self._store = checkpoint_store.Store(self.directory, read_only=read_only)
+    self._store = checkpoint_bucket.store(self.directory, read_only=read_only)
 
   def steps(self) -> list[int]:
     """Steps with a checkpoint, oldest first."""

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from parallel_ar.distributed import multihost
-from parallel_ar.training import disk
+from parallel_ar.training import bucket, disk
 from parallel_ar.training.checkpoint_meta import OtherRunError
 
 # Seconds before the next try where the disk does not answer.
@@ -57,7 +57,7 @@ def judge(error: Exception | None, step: pathlib.Path) -> str:
   if any(_passes(one) for one in _chain(error)):
     return 'unread'
   try:
-    disk.read_all(step)
+    (bucket if bucket.is_address(step) else disk).read_all(step)
   except OSError as problem:
     return 'unread' if _passes(problem) else 'damaged'
   return 'damaged'
@@ -114,4 +114,4 @@ def _passes(error: BaseException) -> bool:
     return True
   if isinstance(error, OSError):
     return error.errno is not None and error.errno not in _NAMES
-  return bool(_OF_THE_DISK.match(str(error)))
+  return bucket.of_client(error) or bool(_OF_THE_DISK.match(str(error)))

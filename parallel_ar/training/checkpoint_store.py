@@ -28,8 +28,15 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from parallel_ar.distributed import multihost
-from parallel_ar.training import checkpoint_faults, checkpoint_meta, disk
+from parallel_ar.training import (
+  bucket,
+  checkpoint_faults,
+  checkpoint_meta,
+  disk,
+)
 from parallel_ar.training.checkpoint_meta import BrokenCheckpoint, Json
+
+Publish = Callable[[pathlib.Path], None]
 
 _PATIENCE = 86400  # seconds: a held save waits for the next step of the run
 
@@ -50,6 +57,27 @@ class _Save:
   error: Exception | None = None
 
 
+class _Draft(ocp.path.atomicity.AtomicRenameTemporaryPath):
+  """What orbax writes; what follows its own rename is the store's."""
+
+  publish: Publish
+
+  def __init__(self, temporary_path, final_path, **options):
+    super().__init__(_Literal(temporary_path), final_path, **options)
+
+  async def finalize(self) -> None:
+    await super().finalize()
+    await asyncio.to_thread(self.publish, pathlib.Path(self.get_final()))
+
+
+class _Literal(type(epath.Path())):  # type: ignore[misc]
+  """A path whose brackets are no pattern, though orbax globs below it."""
+
+  def glob(self, pattern: str) -> Iterator['_Literal']:
+    for path in pathlib.Path(self).glob(pattern):
+      yield type(self)(path)
+
+
 class Store:
   """The steps of one directory. All processes of a job call it alike.
 
@@ -57,28 +85,27 @@ class Store:
     directory: where the steps lie.
   """
 
+  _kind: type[ocp.path.atomicity.TemporaryPathBase] = _Draft
+
   def __init__(self, directory: pathlib.Path, *, read_only: bool):
     """Opens the directory; makes it and clears old drafts, unless read-only."""
     self.directory = directory
     self._save: _Save | None = None
     if not read_only and multihost.is_first():
-      disk.make_directory(directory)
+      self._make_directory()
       for draft in self._drafts():
-        disk.remove(draft)
+        self._remove(draft)
     logging.getLogger('absl').addFilter(_reported_here)
     publish = staticmethod(self._publish)
     self._orbax = ocp.AsyncCheckpointer(
       ocp.CompositeCheckpointHandler(),
       async_options=ocp.AsyncOptions(timeout_secs=_PATIENCE),
-      temporary_path_class=type('Draft', (_Draft,), {'publish': publish}),
+      temporary_path_class=type('Draft', (self._kind,), {'publish': publish}),
     )
 
   def steps(self) -> list[int]:
     """Steps that are there, oldest first."""
-    if not self.directory.is_dir():
-      return []
-    names = [path.name for path in self.directory.iterdir() if path.is_dir()]
-    return sorted(int(name) for name in names if name.isdecimal())
+    return sorted(int(name) for name in self._names() if name.isdecimal())
 
   def path(self, step: int) -> pathlib.Path:
     """Where a step lies."""
@@ -112,8 +139,8 @@ class Store:
       save.decided.set()
     args = {k: ocp.args.StandardSave(v) for k, v in items.items()}
     args['meta'] = ocp.args.JsonSave(meta)
-    draft = self.directory / f'{save.step}{disk.DRAFT}'
     try:
+      draft = self._begin(save.step)
       self._orbax.save(draft, args=ocp.args.Composite(**args), force=True)
     except (ValueError, OSError, RuntimeError) as error:
       raise self._lost(error) from error
@@ -145,7 +172,7 @@ class Store:
       raise self._lost(error) from error
     if not save.wanted:
       self._save = None
-    elif save.error is not None or not self.path(save.step).is_dir():
+    elif save.error is not None or not self._is_there(save.step):
       raise self._lost(save.error) from save.error
 
   def close(self) -> None:
@@ -171,15 +198,43 @@ class Store:
 
   def move_aside(self, step: int) -> str:
     """Renames a step to corrupt-STEP-N; returns that name."""
-    count = len(list(self.directory.glob(f'corrupt-{step}-*')))
+    count = sum(p.startswith(f'corrupt-{step}-') for p in self._names())
     name = f'corrupt-{step}-{count}'
     if multihost.is_first():
-      self.path(step).rename(self.directory / name)
-      disk.sync(self.directory)
+      self._rename(step, name)
     multihost.all_agree('quarantine', True)
     return name
 
-  def _publish(self) -> None:
+  # What a disk does; `checkpoint_bucket` has what a bucket does.
+
+  def _make_directory(self) -> None:
+    disk.make_directory(self.directory)
+
+  def _names(self) -> list[str]:
+    if not self.directory.is_dir():
+      return []
+    return [path.name for path in self.directory.iterdir() if path.is_dir()]
+
+  def _is_there(self, step: int) -> bool:
+    return self.path(step).is_dir()
+
+  def _begin(self, step: int) -> pathlib.Path:
+    """Where orbax is to put the draft of a step."""
+    return self.directory / f'{step}{disk.DRAFT}'
+
+  def _release(self, draft: pathlib.Path, step: int) -> None:
+    """Gives a draft that is on the disk its name."""
+    os.rename(draft, self.path(step))
+    disk.sync(self.directory)
+
+  def _rename(self, step: int, name: str) -> None:
+    self.path(step).rename(self.directory / name)
+    disk.sync(self.directory)
+
+  _remove = staticmethod(disk.remove)
+  _sync = staticmethod(disk.sync_tree)
+
+  def _publish(self, draft: pathlib.Path) -> None:
     """Gives the draft its name; process 0, in orbax's thread.
 
     An error is kept for `wait`: raised here, it would leave the other processes
@@ -187,16 +242,14 @@ class Store:
     """
     save = self._save
     assert save is not None
-    draft = self.directory / f'{save.step}{disk.DRAFT}'
     try:
       prove(draft, save.meta)
-      disk.sync_tree(draft)
+      self._sync(draft)
       save.decided.wait()
       if not save.wanted:
-        disk.remove(draft)
+        self._remove(draft)
         return
-      os.rename(draft, self.path(save.step))
-      disk.sync(self.directory)
+      self._release(draft, save.step)
     except Exception as error:  # whatever it is, the step is not there
       save.error = error
       return
@@ -206,7 +259,7 @@ class Store:
   def _forget(self, steps: Iterable[int]) -> None:
     for step in sorted(steps):
       try:
-        disk.remove(self.path(step))
+        self._remove(self.path(step))
       except OSError as error:  # no reason to lose the save
         print(
           f'The old checkpoint of step {step} cannot be removed: {error}.',
@@ -222,17 +275,15 @@ class Store:
     """
     quiet, deadline = 0, time.monotonic() + 10
     while quiet < 3 and time.monotonic() < deadline:
-      drafts = [d for d in self._drafts() if d.name.startswith(f'{step}.')]
+      drafts = [d for d in self._drafts() if _step(d.name) == str(step)]
       quiet = 0 if drafts else quiet + 1
       for draft in drafts:
         with contextlib.suppress(OSError):
-          disk.remove(draft)
+          self._remove(draft)
       time.sleep(0.05)
 
   def _drafts(self) -> list[pathlib.Path]:
-    if not self.directory.is_dir():
-      return []
-    return [d for d in self.directory.iterdir() if _is_draft(d.name)]
+    return [self.directory / n for n in self._names() if _is_draft(n)]
 
   def _lost(self, error: Exception | None) -> LostSave:
     """Ends a save that failed; the steps before it are as they were."""
@@ -249,27 +300,6 @@ class Store:
     )
 
 
-class _Draft(ocp.path.atomicity.AtomicRenameTemporaryPath):
-  """What orbax writes; what follows its own rename is the store's."""
-
-  publish: Callable[[], None]
-
-  def __init__(self, temporary_path, final_path, **options):
-    super().__init__(_Literal(temporary_path), final_path, **options)
-
-  async def finalize(self) -> None:
-    await super().finalize()
-    await asyncio.to_thread(self.publish)
-
-
-class _Literal(type(epath.Path())):  # type: ignore[misc]
-  """A path whose brackets are no pattern, though orbax globs below it."""
-
-  def glob(self, pattern: str) -> Iterator['_Literal']:
-    for path in pathlib.Path(self).glob(pattern):
-      yield type(self)(path)
-
-
 def prove(draft: pathlib.Path, meta: Json) -> None:
   """Opens every array of a draft again, and its description.
 
@@ -282,7 +312,7 @@ def prove(draft: pathlib.Path, meta: Json) -> None:
   handler = ocp.StandardCheckpointHandler()
   for name, layout in meta['layout'].items():
     try:
-      tree = handler.metadata(_Literal(draft / name)).tree
+      tree = handler.metadata(literal(draft / name)).tree
     except Exception as error:  # of many kinds, and all say the same
       why = checkpoint_faults.reason(error)
       raise BrokenCheckpoint(f'{name} cannot be opened: {why}') from error
@@ -292,6 +322,15 @@ def prove(draft: pathlib.Path, meta: Json) -> None:
   text = (draft / 'meta' / 'metadata').read_text()
   if checkpoint_meta.digest(json.loads(text)) != meta['digest']:
     raise BrokenCheckpoint('its description is not what was written')
+
+
+def literal(path: pathlib.Path) -> Any:
+  """A path as orbax takes it; addresses have no signs of patterns."""
+  return epath.Path(path) if bucket.is_address(path) else _Literal(path)
+
+
+def _step(name: str) -> str:
+  return name.partition('.')[0]
 
 
 def _is_draft(name: str) -> bool:

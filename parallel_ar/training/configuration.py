@@ -20,7 +20,7 @@ from ml_collections import ConfigDict, config_dict
 
 from parallel_ar import precision, resolve
 from parallel_ar.partition import AXES
-from parallel_ar.training import optimizer
+from parallel_ar.training import bucket, optimizer
 
 OPEN_SECTIONS = ('data', 'model', 'optimizer.options')
 _MOST_BYTES = 1 << 22  # of a config.json
@@ -305,7 +305,7 @@ def read(path: str | os.PathLike[str]) -> Any:
     FileNotFoundError: no such file.
     ValueError: it is not JSON, or larger than a config is.
   """
-  with open(path, 'rb') as file:
+  with bucket.place(path).open('rb') as file:
     content = file.read(_MOST_BYTES + 1)
   try:
     if len(content) > _MOST_BYTES:

@@ -30,7 +30,13 @@ from ml_collections import ConfigDict
 from parallel_ar import models
 from parallel_ar.data import sources
 from parallel_ar.data.dataset import Dataset
-from parallel_ar.training import configuration, optimizer, own_code, results
+from parallel_ar.training import (
+  bucket,
+  configuration,
+  optimizer,
+  own_code,
+  results,
+)
 
 Json = dict[str, Any]
 
@@ -138,7 +144,7 @@ def read(directory: str | os.PathLike[str]) -> Json | None:
     ValueError: a file is there that cannot be read.
   """
   for name in (FILE, 'config.json'):
-    path = pathlib.Path(directory) / name
+    path = bucket.place(directory) / name
     try:
       found = configuration.read(path)
     except FileNotFoundError:

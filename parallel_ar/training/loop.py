@@ -31,6 +31,7 @@ from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.distributed import multihost, sharding
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.training import (
+  bucket,
   checkpoint,
   configuration,
   datasets,
@@ -196,7 +197,7 @@ class _Run:
     found = self.checkpoints.restore_latest(self.template)
     if found is None:
       records = self.workdir / 'metrics.jsonl'
-      if records.exists() and records.stat().st_size:
+      if records.exists() and bucket.size(records):
         checkpoint.tell(f'No checkpoint beside {records}: the run begins anew.')
       create = jax.jit(self.create, out_shardings=self.shardings)
       data = state.first_data(self.models[0], self.batches)

@@ -1,7 +1,8 @@
 """Where the numbers of a run go.
 
 metrics.jsonl is the record: one JSON object a line, written and flushed line
-by line, so it survives a kill. A resumed run first cuts it back to the step it
+by line, so it survives a kill; in a bucket it is sent before each checkpoint
+and now and then. A resumed run first cuts it back to the step it
 resumes from; no step is told twice. TensorBoard scalars are a view of the same
 records, and a progress bar (on a terminal) or plain lines tell a person.
 """
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from parallel_ar.distributed import multihost
-from parallel_ar.training import disk, run_directory
+from parallel_ar.training import bucket, disk, run_directory
 
 PathLike = str | os.PathLike[str]
 
@@ -77,6 +78,11 @@ class MetricWriter:
     Raises:
       ImportError: tensorboardX is wanted and not installed.
     """
+    self._spool = None
+    if bucket.is_address(directory):
+      self._spool = bucket.Spool(bucket.place(directory))
+      self._spool.fetch('metrics.jsonl')
+      directory = self._spool.folder
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / 'metrics.jsonl'
@@ -105,6 +111,8 @@ class MetricWriter:
     record |= {name: _json_number(value) for name, value in values.items()}
     self._keep_name()
     self._file.write(json.dumps(record) + '\n')
+    if self._spool is not None:
+      self._spool.send_soon()
     if self._board is not None:
       for name, value in values.items():
         if math.isfinite(value):  # TensorBoard draws no others, and warns
@@ -119,6 +127,11 @@ class MetricWriter:
 
   def sync(self) -> None:
     """Waits until the records are on the disk: a power cut leaves them."""
+    if self._spool is not None:
+      if self._board is not None:
+        self._board.flush()
+      self._spool.send()
+      return
     with contextlib.suppress(FileNotFoundError):
       disk.sync(self._path)
 
@@ -190,6 +203,8 @@ class MetricWriter:
     if self._board is not None:
       self._board.close()
       self._board = None
+    if self._spool is not None:
+      self._spool.close()
 
 
 class SilentWriter(MetricWriter):
@@ -244,7 +259,7 @@ def read(path: PathLike) -> list[dict[str, Any]]:
     ValueError: a line that no run writes; it is named.
   """
   records = []
-  lines = pathlib.Path(path).read_bytes().splitlines()
+  lines = bucket.content(path).splitlines()
   for number, line in enumerate(lines, 1):
     try:
       record = json.loads(line)

@@ -11,6 +11,9 @@ another machine watches it, by a clock of its own: it changes, and the owner
 lives; it is silent for SILENCE_SECONDS, and the owner is dead. An owner that
 finds another's line in the place of its own has lost the directory, and saves
 nothing more.
+
+A bucket has no locks, and makes an object for one of all who ask at once: the
+line alone tells there, by its process on one machine, and else by its beat.
 """
 
 import fcntl
@@ -25,6 +28,7 @@ import uuid
 from typing import Any, NoReturn
 
 from parallel_ar.distributed import multihost
+from parallel_ar.training import bucket
 
 NAME = 'owner.lock'
 BEAT_SECONDS = 5.0
@@ -43,8 +47,9 @@ class Owner:
     """Holds nothing yet; `take` is the way in."""
     self.directory = directory
     self._path = directory / NAME
-    self._made = [p for p in (directory, *directory.parents) if not p.exists()]
+    self._made = self._missing()
     self._file = -1
+    self._held = False
     self._record: dict[str, Any] = {
       'host': socket.gethostname(),
       'pid': os.getpid(),
@@ -65,7 +70,7 @@ class Owner:
   def release(self) -> None:
     """Gives the directory back; safe to call twice."""
     self._ended.set()
-    if self._file >= 0:
+    if self._held:
       if _token(_read(self._path)) == self._record['token']:
         self._path.unlink(missing_ok=True)
       self._close()
@@ -83,16 +88,23 @@ class Owner:
 
   def take(self) -> None:
     """Makes the directory and claims it; see the function `take`."""
-    self.directory.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(self._made):
+      folder.mkdir(exist_ok=True)
     patience = time.monotonic() + _SETTLE_SECONDS
     while not self._claim(late=time.monotonic() > patience):
       self._close()
       time.sleep(0.05)
     threading.Thread(target=self._beat, daemon=True).start()
 
+  def _missing(self) -> list[pathlib.Path]:
+    """Directories that have to be made, the inmost first."""
+    path = self.directory
+    return [p for p in (path, *path.parents) if not p.exists()]
+
   def _claim(self, late: bool) -> bool:
     """One try; False where the file is just being made or given back."""
     self._file, new = _open(self._path)
+    self._held = True
     locked = _lock(self._file)
     there = _read(self._path)
     if not _is_at(self._file, self._path):
@@ -103,7 +115,11 @@ class Owner:
       self._refuse(there)
     if there is None and not (new or late):
       return False
-    if there is not None and not self._is_dead(there, bool(locked)):
+    return self._take_over(there, bool(locked))
+
+  def _take_over(self, there: dict[str, Any] | None, locked: bool) -> bool:
+    """Writes the line, in the place of one whose owner is dead."""
+    if there is not None and not self._is_dead(there, locked):
       return False
     self._write()
     if there is not None and there['boot'] != self._record['boot']:
@@ -155,15 +171,19 @@ class Owner:
     )
 
   def _close(self) -> None:
+    self._held = False
     if self._file >= 0:
       os.close(self._file)
       self._file = -1
 
   def _write(self) -> None:
-    line = json.dumps(self._record).encode() + b'\n'
+    line = self._line()
     os.pwrite(self._file, line, 0)
     os.ftruncate(self._file, len(line))
     os.fsync(self._file)
+
+  def _line(self) -> bytes:
+    return json.dumps(self._record).encode() + b'\n'
 
   def _beat(self) -> None:
     while not self._ended.wait(BEAT_SECONDS):
@@ -182,6 +202,26 @@ class Owner:
         continue  # a full or passing disk; the next beat may come through
 
 
+class _OfBucket(Owner):
+  """Holds a directory in a bucket."""
+
+  def _missing(self) -> list[pathlib.Path]:
+    return []
+
+  def _claim(self, late: bool) -> bool:
+    if bucket.create(self._path, self._line()):
+      self._held = True
+      return True
+    there = _read(self._path)
+    if there is None and not late:
+      return False
+    self._held = self._take_over(there, locked=False)
+    return self._held
+
+  def _write(self) -> None:
+    bucket.write(self._path, self._line())
+
+
 def take(directory: str | os.PathLike[str]) -> Owner:
   """Makes this process the one writer of a directory.
 
@@ -197,7 +237,8 @@ def take(directory: str | os.PathLike[str]) -> Owner:
   Raises:
     OwnedElsewhere: a living process holds it; nothing there was changed.
   """
-  owner, problem = Owner(pathlib.Path(directory)), None
+  kind = _OfBucket if bucket.is_address(directory) else Owner
+  owner, problem = kind(bucket.place(directory)), None
   if multihost.is_first():
     try:
       owner.take()
@@ -218,9 +259,9 @@ def state(directory: str | os.PathLike[str]) -> str:
   Returns:
     'training'; 'died' where an owner left its line there; 'stopped'.
   """
-  path = pathlib.Path(directory) / NAME
+  path = bucket.place(directory) / NAME
   try:
-    fresh = time.time() - path.stat().st_mtime < SILENCE_SECONDS
+    fresh = time.time() - bucket.changed(path) < SILENCE_SECONDS
   except OSError:
     return 'stopped'
   record = _read(path)
@@ -271,7 +312,7 @@ def _is_at(file: int, path: pathlib.Path) -> bool:
 def _read(path: pathlib.Path) -> dict[str, Any] | None:
   """The line of a file; None where there is none, or it is being made."""
   try:
-    record = json.loads(path.read_text().partition('\n')[0])
+    record = json.loads(bucket.content(path).partition(b'\n')[0])
     return record if record.keys() >= _FIELDS else None
   except (OSError, ValueError, AttributeError):
     return None

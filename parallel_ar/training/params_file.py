@@ -15,7 +15,6 @@ import io
 import json
 import math
 import os
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +24,7 @@ import numpy as np
 from parallel_ar import npz
 from parallel_ar.distributed import multihost
 from parallel_ar.training import (
+  bucket,
   checkpoint_meta,
   checksum,
   results,
@@ -70,7 +70,7 @@ def save(
   Raises:
     ValueError: another name.
   """
-  path = pathlib.Path(path)
+  path = bucket.place(path)
   if path.suffix != '.npz':
     raise ValueError(f'{path}: the name of a file of parameters ends in .npz.')
   params = multihost.fetch(params)
@@ -104,7 +104,7 @@ def read_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
   Raises:
     ValueError: it is no such file, or broken.
   """
-  with _reading(path), npz.Archive(path) as file:
+  with _reading(path), npz.Archive(bucket.readable(path)) as file:
     return _read_meta(file)
 
 
@@ -123,7 +123,7 @@ def load(
   Raises:
     ValueError: it is no such file, broken, or of another model.
   """
-  with _reading(path), npz.Archive(path) as file:
+  with _reading(path), npz.Archive(bucket.readable(path)) as file:
     meta = _read_meta(file)
     lines = checkpoint_meta.layout_differences(
       meta['layout'], checkpoint_meta.layout(template)

@@ -5,6 +5,8 @@ from typing import Any
 
 import jax
 
+from parallel_ar.training import bucket
+
 _WARM_UP = 2  # steps that are left out: compilation, and one after it
 
 
@@ -22,7 +24,10 @@ class Profile:
       start: updates done before this process.
       steps: updates to trace; 0 traces none.
     """
-    self.directory = directory
+    self._spool = None
+    if bucket.is_address(directory) and steps:
+      self._spool = bucket.Spool(directory)
+    self.directory = self._spool.folder if self._spool else directory
     self._first = start + _WARM_UP + 1
     self._after = self._first + steps
     self._running = False
@@ -54,3 +59,5 @@ class Profile:
     if self._running:
       jax.profiler.stop_trace()
       self._running = False
+    if self._spool is not None:
+      self._spool.close()

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from parallel_ar import precision
-from parallel_ar.training import configuration, run_directory
+from parallel_ar.training import bucket, configuration, run_directory
 
 PACKAGES = (
   'parallel_ar',
@@ -51,9 +51,9 @@ def note_run(directory: str | os.PathLike[str], facts: dict[str, Any]) -> None:
     directory: of the run, or a file of its parameters.
     facts: JSON data; see `identity.note`.
   """
-  path = pathlib.Path(directory)
-  name = str(_inside(path.absolute()) or path.name)
-  _RUNS[str(path.absolute())] = {'run': name} | facts
+  path = bucket.absolute(directory)
+  name = str(_inside(path) or path.name)
+  _RUNS[str(path)] = {'run': name} | facts
 
 
 def result_json(
@@ -170,7 +170,7 @@ def save(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
 
 def warn_of_commit(path: str | os.PathLike[str], commit: str) -> None:
   """Says on stderr that a file to keep would name no code that exists."""
-  inside = _inside(pathlib.Path(path).absolute())
+  inside = _inside(bucket.absolute(path))
   if inside is None or inside.parts[0] != 'results':
     return
   if re.fullmatch('[0-9a-f]{40}', commit) is None:

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import jax
 
 from parallel_ar.distributed import multihost
-from parallel_ar.training import configuration, disk
+from parallel_ar.training import bucket, configuration, disk
 
 PathLike = str | os.PathLike[str]
 DRAFTS: set[pathlib.Path] = set()  # being written by this process, see `whole`
@@ -33,17 +33,20 @@ DRAFTS: set[pathlib.Path] = set()  # being written by this process, see `whole`
 def resolve(path: PathLike) -> pathlib.Path:
   """The path that a person meant, where files can be written and read back.
 
-  `~` is the home directory.
+  `~` is the home directory; gs://BUCKET/... is a place in a bucket.
 
   Raises:
-    ValueError: an address of a bucket, or a name that is no text.
+    ValueError: an address of another kind, or a name that is no text.
   """
   text = os.path.expanduser(os.fspath(path))
+  if bucket.is_address(text):
+    return bucket.address(text)
   address = re.match(r'([a-zA-Z][a-zA-Z0-9+.-]+):/', text)
   if address:
     raise ValueError(
-      f'{text}: {address[1]}: addresses are not written or read yet. Mount '
-      'the bucket, or name a directory that all hosts share.'
+      f'{text}: {address[1]}: addresses are not written or read: arrays of '
+      'checkpoints go to gs://BUCKET/... alone. Take such a bucket, mount this '
+      'one, or name a directory that all hosts share.'
     )
   try:
     text.encode()
@@ -108,6 +111,12 @@ def whole(path: PathLike) -> Iterator[BinaryIO]:
     OSError: names the file.
   """
   path = resolve(path)
+  if bucket.is_address(path):
+    content = io.BytesIO()
+    yield content
+    if not jax.distributed.is_initialized() or multihost.is_first():
+      bucket.write(path, content.getvalue())
+    return
   if jax.distributed.is_initialized() and not multihost.is_first():
     yield io.BytesIO()
     return

@@ -20,7 +20,7 @@ class Processes:
     self._all = []
 
   def start(self, workdir, steps, *words, prefix=(), **environment):
-    workdir.mkdir(exist_ok=True)
+    workdir.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, '-m', 'tests.training.tiny_run']
     process = subprocess.Popen(
       [*prefix, *command, str(workdir), str(steps), *words],

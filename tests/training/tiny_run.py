@@ -9,7 +9,6 @@ other by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 """
 
 import ast
-import pathlib
 import sys
 import time
 
@@ -18,7 +17,7 @@ import numpy as np
 
 from parallel_ar.data import pipeline
 from parallel_ar.distributed import multihost
-from parallel_ar.training import configuration, loop
+from parallel_ar.training import configuration, loop, run_directory
 
 
 def config(steps):
@@ -44,7 +43,7 @@ def config(steps):
 
 
 def main():
-  workdir, steps = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+  workdir, steps = run_directory.resolve(sys.argv[1]), int(sys.argv[2])
   changed, wait = config(steps), 60.0
   for word in sys.argv[3:]:
     path, _, value = word.partition('=')
@@ -58,8 +57,8 @@ def main():
   multihost.initialize('auto', timeout=wait, heartbeat_seconds=10)
   summary = loop.train(changed, workdir, progress=False)
   leaves = jax.tree.leaves(multihost.fetch(summary.state))
-  if multihost.is_first():
-    np.savez(workdir / 'final.npz', *leaves)
+  with run_directory.whole(workdir / 'final.npz') as file:
+    np.savez(file, *leaves)
 
 
 def _pause(seconds):
