@@ -62,6 +62,10 @@ setuptools.setup(
     'safetensors': ['safetensors>=0.5'],
     # Working directories in a bucket, gs://...
     'gcs': ['gcsfs>=2026.1'],
+    # Readers of data: Hugging Face's, TensorFlow Datasets (ArrayRecord is
+    # grain's own).
+    'datasets': ['datasets>=3.0'],
+    'tfds': ['tensorflow-datasets>=4.9.7'],
     # What from_equinox and from_haiku take.
     'equinox': ['equinox>=0.13'],
     'haiku': ['dm-haiku>=0.0.16'],

@@ -13,7 +13,6 @@ input, which names the operation of a leak). Exit code 1 where there is a leak.
 each reports beside the true one.
 """
 
-import pathlib
 import sys
 import time
 from typing import Any
@@ -122,7 +121,7 @@ def main() -> None:
 def subject() -> tuple[AutoregressiveModel, Any, Any]:
   """The model, its parameters and the context of one example."""
   if _WORKDIR.value is not None:
-    run = trained.load(pathlib.Path(_WORKDIR.value))
+    run = trained.load(_WORKDIR.value)
     case = cases.make_case(run.models[0], params=run.params)
   elif _CONFIG.value is not None:
     case = cases.make_case(

@@ -233,7 +233,9 @@ def _data(run: trained.Trained) -> dataset.Dataset:
   )
   count = _COUNT.value or len(data)
   context = None if data.context is None else data.context[:count]
-  data = dataclasses.replace(data, x=data.x[:count], context=context)
+  data = dataclasses.replace(
+    data, x=np.asarray(data.x[:count]), context=context
+  )
   return dataset.binarize_once(data)
 
 

@@ -17,20 +17,13 @@ from absl import app, flags, logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments import leaving, options
+from experiments import hosts, leaving, options
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.distributed import sharding
 from parallel_ar.training import bucket, interrupt, results
 
 _TRACEBACK = flags.DEFINE_bool(
   'traceback', False, 'Show where an error arose, and not only what it says.'
-)
-
-_PLATFORM = flags.DEFINE_enum(
-  'platform',
-  None,
-  ('cpu', 'cuda', 'tpu'),
-  'Compute on this and on nothing else; without it JAX takes what it finds.',
 )
 
 # What the library raises on purpose; anything else is a bug and shows itself.
@@ -61,8 +54,8 @@ def run(
 
   Args:
     main: the script; takes no arguments, since flags are global.
-    connects: it joins other processes before any JAX, and calls
-      `check_platform` after that.
+    connects: it is one job with other processes, see `hosts.connect`; any other
+      script runs in process 0 alone.
     takes: the flag that a word without a name is the value of.
   """
   leaving.install()
@@ -91,11 +84,10 @@ def start(
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)  # orbax tells every file it moves
   results.commit()  # of the code that starts now
-  if _PLATFORM.value:
-    jax.config.update('jax_platforms', _PLATFORM.value)
   try:
-    if not connects:
-      check_platform()
+    hosts.choose_platform()
+    if not connects and not hosts.alone():
+      return
     main()
     sys.stdout.flush()
   except interrupt.Interrupted as stop:
@@ -110,26 +102,6 @@ def start(
     if _TRACEBACK.value or isinstance(error, jax.errors.JaxRuntimeError):
       raise
     _fail(error)
-
-
-def check_platform() -> None:
-  """Finds the devices of --platform, where it is given.
-
-  Raises:
-    ValueError: there are none; JAX would say so later and elsewhere.
-  """
-  if not _PLATFORM.value:
-    return
-  try:
-    jax.devices()
-  except (RuntimeError, AssertionError) as error:
-    why = str(error).partition(' (set JAX_PLATFORMS')[0]
-    raise ValueError(
-      f'--platform={_PLATFORM.value}: JAX finds no such device here'
-      f'{f" ({why[:200]})" if why else ""}. Install its plugin '
-      '(PARALLEL_AR_EXTRAS=tpu, cuda12 or cuda13 for run.sh), and look whether '
-      'this host sees the accelerator; --platform=cpu computes on the CPU.'
-    ) from error
 
 
 def require(flag: flags.FlagHolder) -> Any:

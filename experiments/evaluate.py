@@ -130,7 +130,8 @@ def _check_oracle(
       f'--oracle takes one model; this run is a mixture of {len(run.models)}.'
     )
   count = min(_ORACLE.value, len(data))
-  head = dataset.binarize_once(dataclasses.replace(data, x=data.x[:count]))
+  first = np.asarray(data.x[:count])
+  head = dataset.binarize_once(dataclasses.replace(data, x=first))
   context = datasets.contexts(run.models[0], data, count)
   oracle = jax.jit(likelihood.sequential_log_prob, static_argnums=0)
   x = jax.numpy.asarray(head.x, run.models[0].event.dtype)

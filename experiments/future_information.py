@@ -36,6 +36,7 @@ from parallel_ar.training import (
   evaluate,
   identity,
   params_file,
+  run_directory,
   trained,
 )
 
@@ -214,7 +215,8 @@ def train(name: str, path: str, wide: bool, rank: Any = None) -> Row:
   config.train.steps = 3000 if _FULL.value else _STEPS.value
   steps, recorded = config.train.steps, configuration.to_json(config)
   fit = fitting.Fit(config, steps, rank)
-  file = pathlib.Path(_WORKDIR.value) / f'{re.sub("[^a-z]+", "_", name)}.npz'
+  named = re.sub('[^a-z]+', '_', name)
+  file = run_directory.resolve(f'{_WORKDIR.value}/{named}.npz')
   learnt, chosen = split(config, 'train'), split(config, 'valid')
   data = {'train': learnt, 'valid': chosen}
   who = identity.of(recorded) | {

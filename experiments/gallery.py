@@ -115,7 +115,7 @@ def train(name: str) -> tuple[Any, Any]:
   if _STEPS.value:
     config.train.steps = _STEPS.value
   configuration.validate(config)
-  return config, loop.train(config, pathlib.Path(_WORKDIR.value) / name)
+  return config, loop.train(config, f'{_WORKDIR.value}/{name}')
 
 
 def _one_pass(run: Any) -> Any:

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from parallel_ar.training import configuration, identity, owner
+from parallel_ar.training import bucket, configuration, identity, owner
 
 _MOST_FIELDS = 8  # that a line on the terminal shows
 _MOST_BYTES = 1 << 28  # of a metrics.jsonl
@@ -36,11 +36,12 @@ class Run(NamedTuple):
 
 def found(under: pathlib.Path) -> Iterator[pathlib.Path]:
   """Directories with a config.json, none inside another."""
-  for folder, inner, files in os.walk(under):
+  walk = under.walk() if bucket.is_address(under) else os.walk(under)
+  for folder, inner, files in walk:
     inner.sort()
     if 'config.json' in files:
       inner.clear()
-      yield pathlib.Path(folder)
+      yield bucket.place(folder)
 
 
 def read(path: pathlib.Path, under: pathlib.Path) -> Run:
@@ -146,9 +147,9 @@ def _progress(path: pathlib.Path) -> tuple[int, float]:
   """The last step and the least nats on validation."""
   step, valid = 0, math.nan
   try:
-    if path.stat().st_size > _MOST_BYTES:
+    if bucket.size(path) > _MOST_BYTES:
       return step, valid
-    lines = path.read_bytes().splitlines()
+    lines = bucket.content(path).splitlines()
   except OSError:
     return step, valid
   for line in lines:

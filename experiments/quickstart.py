@@ -11,7 +11,6 @@ directory.
 """
 
 import io
-import pathlib
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -70,7 +69,7 @@ class Agreement(NamedTuple):
 def main() -> None:
   """Runs the script."""
   started = time.monotonic()
-  workdir = pathlib.Path(_WORKDIR.value)
+  workdir = run_directory.resolve(_WORKDIR.value)
   config = digits_gated_pixelcnn.get_config()
   if _STEPS.value:
     config.train.steps = _STEPS.value

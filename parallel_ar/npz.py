@@ -76,6 +76,29 @@ class Archive:
       ) from error
     return _header(start, info.file_size, f'its array {name!r}')
 
+  def offset(self, name: str, stream: IO[bytes]) -> int:
+    """Where the .npy file of an array begins in the archive's file.
+
+    Args:
+      name: of the array.
+      stream: the file of the archive.
+
+    Raises:
+      ValueError: it is compressed, or damaged.
+    """
+    info = self._zip.getinfo(f'{name}.npy')
+    if info.compress_type != zipfile.ZIP_STORED:
+      raise ValueError(
+        f'its array {name!r} is compressed and cannot be mapped: write it with '
+        'np.savez, or as .npy'
+      )
+    stream.seek(info.header_offset)
+    local = stream.read(30)
+    if local[:4] != b'PK\3\4':
+      raise ValueError(f'its array {name!r} is not where the archive says')
+    lengths = np.frombuffer(local[26:30], '<u2')
+    return info.header_offset + 30 + int(lengths.sum())
+
   def read(
     self,
     name: str,
@@ -175,6 +198,23 @@ def map_file(path: PathLike) -> np.ndarray:
     header.shape,
     'F' if header.fortran else 'C',
   )
+
+
+def map_member(path: PathLike, name: str) -> np.ndarray:
+  """One array of a .npz file, mapped from disk and not writable.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: no such array, one that is compressed or empty, or damaged.
+  """
+  with Archive(path) as archive, open(path, 'rb') as stream:
+    header = archive.header(name)
+    if not math.prod(header.shape):
+      raise ValueError(f'its array {name!r} is {header}, which is empty')
+    begin = archive.offset(name, stream)
+  order: Any = 'F' if header.fortran else 'C'
+  place = begin + header.offset
+  return np.memmap(path, header.dtype, 'r', place, header.shape, order)
 
 
 def stored_dtype(dtype: Any) -> np.dtype:

@@ -23,11 +23,12 @@ TOKEN = 'PARALLEL_AR_JOB_TOKEN'
 TRIES = 3  # starts in a row that fail and save nothing new
 
 
-def experiment(*more: str) -> list[str]:
+def experiment(*more: str, buckets: bool = False) -> list[str]:
   """The words of --run, with --distributed=on.
 
   Args:
     *more: further flags, for where --run does not say them.
+    buckets: whether --workdir may be gs://...
 
   Raises:
     ValueError: it is missing, is no `train`, or names no absolute --workdir.
@@ -38,7 +39,7 @@ def experiment(*more: str) -> list[str]:
       "--run must be a training, such as --run='train "
       "--config=configs/digits_made.py --workdir=/share/runs/made'."
     )
-  workdir()
+  workdir(buckets)
   return _with(words, '--distributed=on', *more)
 
 
@@ -70,7 +71,7 @@ def _with(words: list[str], *more: str) -> list[str]:
   return words + [w for w in more if w.partition('=')[0] not in given]
 
 
-def workdir() -> pathlib.PurePosixPath:
+def workdir(buckets: bool = False) -> pathlib.PurePosixPath:
   """The --workdir of --run: the one place that survives the machines.
 
   Raises:
@@ -81,7 +82,8 @@ def workdir() -> pathlib.PurePosixPath:
     for word in shlex.split(RUN.value or '')
     if word.startswith('--workdir=')
   ]
-  if len(given) != 1 or not given[0].startswith('/'):
+  begins = ('/', 'gs://') if buckets else '/'
+  if len(given) != 1 or not given[0].startswith(begins):
     raise ValueError(
       '--run needs one absolute --workdir=/..., on a file system that all '
       'hosts share and that outlives them: a restart resumes what lies there.'

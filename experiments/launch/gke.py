@@ -52,13 +52,14 @@ def main() -> None:
     f'--stop_code={RESTARTED}',
     # Images are pulled at different times, and a missing pod is no restart.
     '--wait_seconds=1800',
+    buckets=True,
   )
   token = f'{command.TOKEN}={secrets.token_hex(16)}'
   training = (
     f'cd {shlex.quote(_REPOSITORY.value)} && '
     f'exec env {token} ./run.sh {shlex.join(run)}'
   )
-  name = _WORKLOAD.value or command.workdir().name
+  name = _WORKLOAD.value or command.workdir(buckets=True).name
   words = ['xpk', 'workload', 'create', f'--workload={name.replace("_", "-")}']
   words += [f'--cluster={_CLUSTER.value}', f'--zone={_ZONE.value}']
   if _PROJECT.value:

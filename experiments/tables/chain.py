@@ -14,7 +14,6 @@ the depth, the passes that are always enough. Give the chain as many parameters
 as the full model.
 """
 
-import pathlib
 import time
 from typing import Any
 
@@ -62,7 +61,7 @@ def main() -> None:
   runs, nats = {}, {}
   for name, config in configs.items():
     runs[name] = loop.train(
-      config, pathlib.Path(_WORKDIR.value) / name, data_dir=_DATA_DIR.value
+      config, f'{_WORKDIR.value}/{name}', data_dir=_DATA_DIR.value
     )
     test = datasets.load_split(config, config.evaluate.split, _DATA_DIR.value)
     found = evaluate.evaluate(

@@ -16,7 +16,6 @@ the config of another: it gets the data, steps and batches of --config, and
 should have as many parameters.
 """
 
-import pathlib
 import re
 import time
 
@@ -64,7 +63,7 @@ def main() -> None:
   rows, first = [], None
   for name, config in configs.items():
     run = loop.train(
-      config, pathlib.Path(_WORKDIR.value) / name, data_dir=_DATA_DIR.value
+      config, f'{_WORKDIR.value}/{name}', data_dir=_DATA_DIR.value
     )
     found = evaluate.evaluate(
       run.models, run.params, test, config.evaluate.batch_size

@@ -21,7 +21,7 @@ from experiments import entry, options
 from experiments.tables import report
 from parallel_ar import likelihood, quantize
 from parallel_ar.analysis import timing
-from parallel_ar.training import datasets, evaluate, trained
+from parallel_ar.training import datasets, evaluate, run_directory, trained
 
 _WORKDIRS = flags.DEFINE_list('workdirs', None, 'Directories of runs.')
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Directory of data files.')
@@ -41,7 +41,7 @@ KINDS: dict[str, tuple[quantize.Bits, int]] = {
 def main() -> None:
   """Runs the script."""
   started = time.monotonic()
-  directories = [pathlib.Path(d) for d in entry.require(_WORKDIRS)]
+  directories = [run_directory.resolve(d) for d in entry.require(_WORKDIRS)]
   numbers: report.Numbers = {}
   print(
     '| run | weights | bits/dim | lost | MB | one pass, ms | of float32 |\n'

@@ -33,9 +33,16 @@ class Batches:
   """
 
   def __init__(
-    self, source: Dataset, batch_size: int, seed: int, narrow: bool = False
+    self,
+    source: Dataset,
+    batch_size: int,
+    seed: int,
+    narrow: bool = False,
+    workers: int = 0,
   ):
     self.dataset = source
+    self._workers = workers
+    self._ahead: _Ahead | None = None
     self._dtype = dtype(source.num_values) if narrow else np.dtype(np.int32)
     self.batch_size = batch_size
     self.seed = seed
@@ -53,7 +60,7 @@ class Batches:
     step = operator.index(step)
     if step < 0:
       raise ValueError(f'Training batches have steps >= 0, got {step}.')
-    return self._batches[step]
+    return self._made(step, None)
 
   def part(self, step: int, rows: np.ndarray) -> Batch:
     """Rows of the batch of a step: what one of several hosts reads.
@@ -68,8 +75,21 @@ class Batches:
     Returns:
       As `batches[step]`, with n rows.
     """
-    indices = self._indices[operator.index(step)]
-    return self._gather(step, indices, rows)
+    return self._made(operator.index(step), rows)
+
+  def close(self) -> None:
+    """Ends the processes that read ahead; safe to call twice."""
+    if self._ahead is not None:
+      self._ahead.close()
+      self._ahead = None
+
+  def _made(self, step: int, rows: np.ndarray | None) -> Batch:
+    """A batch, or rows of it: made here, or ahead by other processes."""
+    if self._workers and self._ahead is None:
+      self._ahead = _Ahead(self, step, rows, self._workers)
+    if self._ahead is not None and self._ahead.step == step:
+      return self._ahead.take()
+    return self._gather(step, self._indices[step], rows)
 
   def __iter__(self) -> Iterator[Batch]:
     return self.starting_at(0)
@@ -107,7 +127,12 @@ def dtype(num_values: int) -> np.dtype:
 
 
 def batches(
-  source: Dataset, batch_size: int, seed: int = 0, *, narrow: bool = False
+  source: Dataset,
+  batch_size: int,
+  seed: int = 0,
+  *,
+  narrow: bool = False,
+  workers: int = 0,
 ) -> Batches:
   """Training batches of a dataset, for ever.
 
@@ -117,6 +142,9 @@ def batches(
     batch_size: B, at most the number of examples.
     seed: of the order, reshuffled every epoch, and of the bits.
     narrow: x of `dtype(num_values)`, which a device widens, and not int32.
+    workers: processes that read ahead, from the first step that is asked for
+      on, in turn; the batches are the same. For examples on disk: each process
+      gets a copy of what lies in memory. Call `close` at the end.
 
   Returns:
     Batches.
@@ -132,7 +160,7 @@ def batches(
     )
   if seed < 0:
     raise ValueError(f'The seed of the data must be >= 0, got {seed}.')
-  return Batches(source, batch_size, seed, narrow)
+  return Batches(source, batch_size, seed, narrow, workers)
 
 
 def padded_batches(
@@ -204,6 +232,43 @@ def num_steps(source: Dataset, batch_size: int, epochs: float) -> int:
   return math.ceil(epochs * len(source) / batch_size)
 
 
+class _Ahead:
+  """Batches, or the same rows of each, from a step on, made by processes.
+
+  Attributes:
+    step: of the batch that `take` gives next.
+  """
+
+  def __init__(
+    self,
+    batches: Batches,
+    step: int,
+    rows: np.ndarray | None,
+    workers: int,
+  ):
+    self.step = step
+    plain = Batches(batches.dataset, batches.batch_size, batches.seed)
+    plain._dtype = batches._dtype
+    made = grain.MapDataset.source(batches._indices).map_with_index(
+      functools.partial(_part, plain, rows)
+    )
+    options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=2)
+    self._batches = iter(made[step:].to_iter_dataset().mp_prefetch(options))
+
+  def take(self) -> Batch:
+    self.step += 1
+    return next(self._batches)
+
+  def close(self) -> None:
+    self._batches.close()
+
+
+def _part(
+  batches: Batches, rows: np.ndarray | None, step: int, indices: np.ndarray
+) -> Batch:
+  return batches._gather(step, indices, rows)
+
+
 class _Indices:
   """Batch `step` of the shuffled stream, as indices: int64[B].
 
@@ -213,12 +278,19 @@ class _Indices:
   def __init__(self, num_examples: int, batch_size: int, seed: int):
     self._num_examples = num_examples
     self._batch_size = batch_size
-    # Two epochs are kept: a batch may lie across the border of two.
-    self._order = functools.lru_cache(maxsize=2)(
-      lambda epoch: dataset.random_state('order', seed, epoch).permutation(
-        num_examples
-      )
-    )
+    self._seed = seed
+    self._epochs: dict[int, np.ndarray] = {}
+
+  def __getstate__(self) -> dict[str, Any]:
+    return vars(self) | {'_epochs': {}}
+
+  def _order(self, epoch: int) -> np.ndarray:
+    if epoch not in self._epochs:
+      # Two epochs are kept: a batch may lie across the border of two.
+      kept = {e: o for e, o in self._epochs.items() if e == epoch - 1}
+      random = dataset.random_state('order', self._seed, epoch)
+      self._epochs = kept | {epoch: random.permutation(self._num_examples)}
+    return self._epochs[epoch]
 
   def __len__(self) -> int:
     return sys.maxsize

@@ -21,14 +21,15 @@ References:
   alternative to the CIFAR datasets, 2017 (the present ones).
 """
 
+import dataclasses
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from parallel_ar import npz
-from parallel_ar.data import archives, catalogue, dataset, files
+from parallel_ar.data import archives, catalogue, dataset, files, records
 from parallel_ar.data.dataset import Dataset
 from parallel_ar.data.files import PathLike
 
@@ -133,8 +134,8 @@ def imagenet(
 ) -> Dataset:
   """ImageNet made smaller, from the .npz files that image-net.org has now.
 
-  They are read whole: 3.9 GB of memory at 32x32 and 15.7 GB at 64x64, and as
-  much again while they are put together.
+  The first use unpacks them, a file at a time, into one .npy beside them, 3.9
+  GB at 32x32 and 15.7 GB at 64x64, which is mapped: no process holds it.
 
   Args:
     name: 'imagenet32' or 'imagenet64'.
@@ -155,10 +156,31 @@ def imagenet(
     ValueError: no such split.
   """
   dataset.check_split(name, split)
+  wanted = _imagenet_archives(int(name.removeprefix('imagenet')), split)
+  sources = [p for a in wanted for p in _places(name, a, data_dir)]
+  part = 'test' if split == 'test' else 'train'
+  kept = records.Kept(
+    sources[0].parent / f'{name}-{part}{"" if verify else "-unverified"}',
+    sources,
+  )
+  x, classes = kept.arrays(
+    lambda: _imagenet_batches(name, wanted, data_dir, verify)
+  )
+  if verify:
+    _check_count(name, split, len(x), _IMAGENET_COUNTS, data_dir)
+  held_out = HELD_OUT['imagenet']
+  return _split(name, split, x, classes if labels else None, held_out)
+
+
+def _imagenet_batches(
+  name: str,
+  wanted: Sequence[_Archive],
+  data_dir: PathLike | None,
+  verify: bool,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """(images [N, H, W, 3], classes int32[N]) of each file in turn, checked."""
   size = int(name.removeprefix('imagenet'))
-  images, classes = [], []
-  found = _contents(name, _imagenet_archives(size, split), data_dir, verify)
-  for where, content in found:
+  for where, content in _contents(name, wanted, data_dir, verify):
     parts = archives.parse_npz(where, content, ['data', 'labels'])
     data, label = parts['data'], parts['labels'].reshape(-1)
     wide = data.ndim == 2 and data.shape[1] == 3 * size**2
@@ -173,13 +195,7 @@ def imagenet(
         f'{where} has labels in {label.min()}..{label.max()}; expected 1..1000.'
         f' {files.advice(name, data_dir)}'
       )
-    images.append(_last_axis(data, size))
-    classes.append(label - 1)
-  x = np.concatenate(images)
-  if verify:
-    _check_count(name, split, len(x), _IMAGENET_COUNTS, data_dir)
-  context = np.concatenate(classes) if labels else None
-  return _split(name, split, x, context, HELD_OUT['imagenet'])
+    yield _last_axis(data, size), (label - 1).astype(np.int32)
 
 
 def imagenet_old(
@@ -222,7 +238,8 @@ def imagenet_old(
       f'{path} is no .npy file that can be mapped: {error}. '
       f'{files.advice(name, data_dir)}'
     ) from error
-  if x.shape[1:] == (3, size, size):
+  first = x.shape[1:] == (3, size, size)
+  if first:
     x = x.transpose(0, 2, 3, 1)
   if x.shape[1:] != (size, size, 3) or x.dtype != np.uint8:
     raise files.WrongFileError(
@@ -231,7 +248,22 @@ def imagenet_old(
     )
   if verify:
     _check_count(name, split, len(x), _OLD_COUNTS, data_dir)
-  return _split(name, split, x, None, HELD_OUT['imagenet'])
+  rows = records.of(_OldFile(str(path), first), range(len(x)))
+  return _split(name, split, rows, None, HELD_OUT['imagenet'])
+
+
+@dataclasses.dataclass(frozen=True)
+class _OldFile:
+  """Opens a file whose channels may come first."""
+
+  path: str
+  channels_first: bool
+
+  def __call__(self) -> Callable[[np.ndarray], np.ndarray]:
+    x, axes = npz.map_file(self.path), (0, 1, 2, 3)
+    if self.channels_first:
+      axes = (0, 2, 3, 1)
+    return lambda rows: x[rows].transpose(axes)
 
 
 def _imagenet_archives(size: int, split: str) -> list[_Archive]:
@@ -248,6 +280,19 @@ def _imagenet_archives(size: int, split: str) -> list[_Archive]:
   return [_Archive(f'{n}.zip', n, batch) for n, batch in parts.items()]
 
 
+def _places(
+  name: str, archive: _Archive, data_dir: PathLike | None
+) -> list[pathlib.Path]:
+  """The archive, or else the files that it unpacks to."""
+  first, *more = (
+    (f'{archive.folder}/{member}', member) for member in archive.members
+  )
+  path = files.find(name, (archive.name, *first), data_dir)
+  if path.name in (archive.name, f'{archive.name}.gz'):
+    return [path]
+  return [path, *(files.find(name, names, data_dir) for names in more)]
+
+
 def _contents(
   name: str,
   wanted: Sequence[_Archive],
@@ -256,16 +301,9 @@ def _contents(
 ) -> Iterator[tuple[str, bytes]]:
   """(where, content) of all members, from archives or what they unpack to."""
   for archive in wanted:
-    first = archive.members[0]
-    places = (archive.name, f'{archive.folder}/{first}', first)
-    path = files.find(name, places, data_dir)
+    path, *more = _places(name, archive, data_dir)
     if path.name not in (archive.name, f'{archive.name}.gz'):
-      yield str(path), files.read(path)
-      for member in archive.members[1:]:
-        path = files.find(
-          name, (f'{archive.folder}/{member}', member), data_dir
-        )
-        yield str(path), files.read(path)
+      yield from ((str(one), files.read(one)) for one in (path, *more))
       continue
     digests = catalogue.digests(name, archive.name)
     if verify and not files.matches(path, digests):

@@ -18,6 +18,7 @@ from parallel_ar.data import (
   images,
   music,
   rgb,
+  stored,
   synthetic,
   text,
 )
@@ -56,6 +57,10 @@ SOURCES: dict[str, Callable[..., Dataset]] = {
   'markov': synthetic.markov,
   'lattice': synthetic.lattice,
   'mixture': exact.mixture,
+  'arrays': stored.arrays,
+  'array_record': stored.array_record,
+  'hugging_face': stored.hugging_face,
+  'tfds': stored.tfds,
 }
 
 

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax._src import clusters, distributed  # no public door to these two
+from jax._src import clusters, distributed  # no public door to these three
+from jax._src.clusters import cloud_tpu_cluster
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 
@@ -27,6 +28,14 @@ from parallel_ar.distributed import roll_call
 from parallel_ar.distributed.roll_call import RollCallError
 
 MODES = ('auto', 'on', 'off')
+# By which environments tell of other processes.
+_TELLING = (
+  'JAX_COORDINATOR_ADDRESS',
+  'JAX_NUM_PROCESSES',
+  'JAX_PROCESS_ID',
+  'SLURM_PROCID',
+  'TPU_WORKER_HOSTNAMES',
+)
 AGREE_SECONDS = 300.0  # for the slowest of the hosts to come to a question
 
 _hosts: dict[int, str] = {}
@@ -64,9 +73,9 @@ def initialize(
 
   'auto' connects where the environment tells of several processes: a
   coordinator in the arguments or in JAX_COORDINATOR_ADDRESS, a Slurm step of
-  more than one task, or more than one name in TPU_WORKER_HOSTNAMES (GKE). A TPU
-  VM pod tells this only to those who ask its metadata server, so it needs 'on'.
-  'on' asks all that JAX knows (TPU, Slurm, Kubernetes, Open MPI); 'off' is one
+  more than one task, more than one name in TPU_WORKER_HOSTNAMES (GKE), or, on a
+  machine with TPU chips, a metadata server that knows of more workers. 'on'
+  asks all that JAX knows (TPU, Slurm, Kubernetes, Open MPI); 'off' is one
   process. What the arguments leave open is taken from JAX_COORDINATOR_ADDRESS,
   JAX_NUM_PROCESSES and JAX_PROCESS_ID, then from the cluster.
 
@@ -88,11 +97,15 @@ def initialize(
       are.
     RollCallError: a process is missing, or differs; it is named.
   """
-  if mode not in MODES:
-    raise ValueError(f'--distributed={mode}: expected one of {MODES}.')
-  if mode == 'off' or (mode == 'auto' and not _several(coordinator)):
+  place = find(
+    mode,
+    coordinator=coordinator,
+    num_processes=num_processes,
+    process_id=process_id,
+    timeout=timeout,
+  )
+  if place is None:
     return False
-  place = locate(coordinator, num_processes, process_id, timeout)
   names = roll_call.roll_call(
     place.coordinator,
     place.num_processes,
@@ -112,6 +125,31 @@ def initialize(
     shutdown_timeout_seconds=60,
   )
   return True
+
+
+def find(
+  mode: str,
+  *,
+  coordinator: str | None = None,
+  num_processes: int | None = None,
+  process_id: int | None = None,
+  timeout: float = 300,
+) -> Place | None:
+  """Where this process stands; None where it is no part of a job.
+
+  Arguments and errors are those of `initialize`.
+  """
+  if mode not in MODES:
+    raise ValueError(f'--distributed={mode}: expected one of {MODES}.')
+  if mode == 'off' or (mode == 'auto' and not _several(coordinator)):
+    return None
+  return locate(coordinator, num_processes, process_id, timeout)
+
+
+def forget() -> None:
+  """Takes out of the environment what tells of other processes."""
+  for name in _TELLING:
+    os.environ.pop(name, None)
 
 
 def locate(
@@ -296,4 +334,27 @@ def _several(coordinator: str | None) -> bool:
     bool(coordinator or env.get('JAX_COORDINATOR_ADDRESS'))
     or ('SLURM_PROCID' in env and int(env.get('SLURM_NTASKS', '1')) > 1)
     or workers.count(',') > 0
+    or _is_tpu_pod()
   )
+
+
+def _is_tpu_pod() -> bool:
+  """Whether this machine is one of several workers of a TPU slice.
+
+  Only a machine with TPU chips that are to be used asks its metadata server.
+
+  Raises:
+    ValueError: that does not answer.
+  """
+  wanted = jax.config.jax_platforms or 'tpu'
+  if not cloud_tpu_cluster.running_in_cloud_tpu_vm or 'tpu' not in wanted:
+    return False
+  pod = cloud_tpu_cluster.GceTpuCluster
+  try:
+    return pod.is_env_present() and pod.get_process_count() > 1
+  except Exception as error:  # of requests, or of what it said
+    raise ValueError(
+      'This machine has TPU chips, and its metadata server does not say '
+      f'whether there are more workers ({type(error).__name__}: {error}). Say '
+      '--distributed=on for a pod, or --distributed=off for this one machine.'
+    ) from error

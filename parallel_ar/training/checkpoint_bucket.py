@@ -73,11 +73,9 @@ class BucketStore(checkpoint_store.Store):
     bucket.copy(self.path(step), self.directory / name)
     self._remove(self.path(step))
 
-  @staticmethod
-  def _remove(path: pathlib.Path) -> None:
+  def _remove(self, path: pathlib.Path) -> None:
     bucket.remove(path / MARKER)
     bucket.remove(path)
 
-  @staticmethod
-  def _sync(path: pathlib.Path) -> None:
+  def _sync(self, path: pathlib.Path) -> None:
     """What a bucket has answered, it keeps."""

@@ -231,8 +231,11 @@ class Store:
     self.path(step).rename(self.directory / name)
     disk.sync(self.directory)
 
-  _remove = staticmethod(disk.remove)
-  _sync = staticmethod(disk.sync_tree)
+  def _remove(self, path: pathlib.Path) -> None:
+    disk.remove(path)
+
+  def _sync(self, path: pathlib.Path) -> None:
+    disk.sync_tree(path)
 
   def _publish(self, draft: pathlib.Path) -> None:
     """Gives the draft its name; process 0, in orbax's thread.

@@ -113,6 +113,7 @@ def _train() -> dict[str, Any]:
     'sample_every': 0,  # steps between sample grids of images; 0: never
     'sample_count': 16,  # images of a grid
     'tensorboard': True,  # also write TensorBoard scalars
+    'data_workers': 0,  # processes that read batches ahead, from disk
   }
 
 
@@ -160,12 +161,10 @@ _CHECKS: dict[str, _Check] = {
   'optimizer.decay_rate': _RATE,
   'optimizer.clip_norm': _AMOUNT,
   'optimizer.weight_decay': _AMOUNT,
-  'optimizer.b1': _FRACTION,
-  'optimizer.b2': _FRACTION,
+  **dict.fromkeys(('optimizer.b1', 'optimizer.b2'), _FRACTION),
   'optimizer.eps': (lambda v: v is None or v > 0, 'a number above 0'),
-  'optimizer.rho': _FRACTION,
   'optimizer.initial_accumulator': _AMOUNT,
-  'optimizer.momentum': _FRACTION,
+  **dict.fromkeys(('optimizer.rho', 'optimizer.momentum'), _FRACTION),
   'train.batch_size': _POSITIVE,
   'train.accumulate': _POSITIVE,
   'train.steps': _POSITIVE,
@@ -180,6 +179,7 @@ _CHECKS: dict[str, _Check] = {
   'train.patience': _COUNT,
   'train.sample_every': _COUNT,
   'train.sample_count': _POSITIVE,
+  'train.data_workers': _COUNT,
   'evaluate.batch_size': _POSITIVE,
   'evaluate.params': _one_of('auto', 'raw', 'ema'),
   'train.precision': _one_of(*precision.LEVELS),

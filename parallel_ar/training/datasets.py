@@ -10,7 +10,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from parallel_ar import doors, models
-from parallel_ar.data import pyramid, sources
+from parallel_ar.data import pyramid, records, sources
 from parallel_ar.data.dataset import Dataset
 from parallel_ar.model import AutoregressiveModel
 
@@ -58,7 +58,8 @@ def load_split(
       f'config.data.stride={stride} keeps every so many pixels of an image; '
       f'{config.data.name} has events {data.event}.'
     )
-  x = np.ascontiguousarray(data.x[:, ::stride, ::stride])
+  thin = [x[:, ::stride, ::stride] for x in records.blocks(data.x)]
+  x = np.concatenate(thin)
   name = f'{data.name}, stride {stride}'
   if not refine:
     return dataclasses.replace(data, x=x, name=name)

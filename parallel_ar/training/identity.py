@@ -28,7 +28,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from parallel_ar import models
-from parallel_ar.data import sources
+from parallel_ar.data import dataset, sources
 from parallel_ar.data.dataset import Dataset
 from parallel_ar.training import (
   bucket,
@@ -52,6 +52,7 @@ FREE = (
   'train.sample_every',
   'train.sample_count',
   'train.tensorboard',
+  'train.data_workers',
   'evaluate.batch_size',
   'evaluate.split',
   'data.verify',
@@ -66,7 +67,6 @@ SELECTION = (
   'evaluate.params',
   'evaluate.precision',
 )
-_HASHED_BYTES = 2**30  # of larger arrays, rows at equal distances
 _PRECISION = (
   'jax_enable_x64',
   'jax_default_matmul_precision',
@@ -117,9 +117,9 @@ def fingerprint(data: Dataset) -> Json:
     `digest`, of SHA-256 over all; beyond 1 GiB over rows at equal distances.
   """
   digest, labels = hashlib.sha256(), []
-  _hash(digest, data.x)
+  dataset.add_rows(digest, data.x)
   for leaf in map(np.asarray, jax.tree.leaves(data.context)):
-    _hash(digest, leaf)
+    dataset.add_rows(digest, leaf)
     shape = list(leaf.shape[1:])
     labels.append(f'{leaf.dtype}{shape} {leaf.min()}..{leaf.max()}')
   return {
@@ -341,16 +341,6 @@ def note(
 
 def _symbols(data: Dataset) -> str | None:
   return None if data.symbols is None else data.symbols.hex()
-
-
-def _hash(digest: Any, array: np.ndarray) -> None:
-  """Adds the rows of an array, which may be a view of overlapping windows."""
-  digest.update(f'{array.dtype}{array.shape}'.encode())
-  every = max(1, -(-array.nbytes // _HASHED_BYTES))
-  rows = array[::every]
-  size = max(1, 2**22 * len(array) // max(1, array.nbytes))
-  for start in range(0, len(rows), size):
-    digest.update(np.ascontiguousarray(rows[start : start + size]))
 
 
 def _part_changes(old: Json | None, new: Json | None, prefix: str) -> list[str]:

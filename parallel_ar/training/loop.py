@@ -112,6 +112,7 @@ def train(
     stack.enter_context(jax.set_mesh(mesh))
     stack.enter_context(precision.scope(config.train.precision))
     run = _Run(config, workdir, models, train_data, valid_data)
+    stack.callback(run.batches.close)
     stack.callback(run.pace.close)
     run.signals, run.owner, run.begin = signals, held, begin
     run.checkpoints = checkpoint.Checkpoints(
@@ -160,9 +161,9 @@ class _Run:
     self.valid_data = valid_data
     self.evaluation = config.evaluate
     self.train_data = train_data
-    self.batches = pipeline.batches(
-      train_data, config.train.batch_size, config.seed, narrow=True
-    )
+    reads: Any = {'narrow': True, 'workers': config.train.data_workers}
+    size = config.train.batch_size
+    self.batches = pipeline.batches(train_data, size, config.seed, **reads)
     self.pace = pace.Pace(
       functools.partial(mesh_lib.place_batch, self.batches),
       steps,

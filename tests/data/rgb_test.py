@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from parallel_ar import data as data_lib
-from parallel_ar.data import catalogue, files, rgb
+from parallel_ar.data import catalogue, files, records, rgb
 from tests.data import tiny_files
 
 
@@ -96,7 +96,7 @@ def test_wrong_cifar10_archives(tmp_path, content, message):
 
 @pytest.mark.parametrize('size', [32, 64])
 @pytest.mark.parametrize('unpacked', [False, True])
-def test_imagenet_splits(tmp_path, size, unpacked):
+def test_imagenet_splits(tmp_path, size, unpacked, monkeypatch):
   images = tiny_files.write_imagenet(tmp_path, size)
   if unpacked and size == 64:
     for part in ('part1', 'part2'):
@@ -117,6 +117,13 @@ def test_imagenet_splits(tmp_path, size, unpacked):
     assert (data.event, data.num_values) == ((size, size, 3), 256)
     np.testing.assert_array_equal(data.x, images[rows])
     np.testing.assert_array_equal(data.context, np.tile([0, 1], 11)[rows])
+    assert isinstance(data.x, records.Records)  # nothing lies in memory
+  # Unpacked once, 'train' and 'test', with labels; and no draft or lock stays.
+  made = list(tmp_path.rglob(f'imagenet{size}-*'))
+  assert len(made) == 4 and all(path.suffix == '.npy' for path in made)
+  monkeypatch.setattr(rgb, '_contents', None)
+  data = data_lib.load(f'imagenet{size}', 'test', tmp_path, verify=False)
+  np.testing.assert_array_equal(data.x, images[20:22])
 
 
 def test_other_imagenet_files_are_refused(tmp_path, monkeypatch):

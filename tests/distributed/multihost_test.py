@@ -1,8 +1,12 @@
 """Batches that each process reads in part; agreement with oneself."""
 
+import os
+import types
+
 import jax
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from parallel_ar.data import pipeline
@@ -63,6 +67,51 @@ def test_one_process_agrees_with_itself():
   fetched = multihost.fetch(tree)
   np.testing.assert_array_equal(fetched['a'], [0, 1, 2])
   assert isinstance(fetched['a'], np.ndarray) and fetched['b'] == 2
+
+
+def test_a_tpu_pod_is_found_where_there_are_chips(monkeypatch):
+  tpu = multihost.cloud_tpu_cluster
+  asked = []
+
+  def count(workers):
+    asked.append(workers)
+    if not workers:
+      raise ConnectionError('nobody')
+    return workers
+
+  for chips, workers, several in (
+    (False, 4, False),  # and nothing is asked
+    (True, 1, False),
+    (True, 4, True),
+  ):
+    monkeypatch.setattr(tpu, 'running_in_cloud_tpu_vm', chips)
+    monkeypatch.setattr(tpu.GceTpuCluster, 'is_env_present', lambda: True)
+    monkeypatch.setattr(
+      tpu.GceTpuCluster, 'get_process_count', lambda n=workers: count(n)
+    )
+    config = types.SimpleNamespace(jax_platforms='')
+    monkeypatch.setattr(multihost.jax, 'config', config)
+    assert multihost._is_tpu_pod() is several
+  assert asked == [1, 4]
+  monkeypatch.setattr(tpu.GceTpuCluster, 'get_process_count', lambda: count(0))
+  with pytest.raises(ValueError, match='--distributed=off'):
+    multihost.find('auto')
+
+
+def test_what_one_process_does_is_done_by_the_first(monkeypatch, capsys):
+  from experiments import hosts
+
+  def alone(process):
+    with flagsaver.flagsaver(
+      coordinator='a:1', num_processes=3, process_id=process
+    ):
+      return hosts.alone()
+
+  monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', 'a:1')
+  assert not alone(2)
+  assert 'process 2 of 3: process 0 does this alone' in capsys.readouterr().err
+  assert alone(0) and 'JAX_COORDINATOR_ADDRESS' not in os.environ
+  assert hosts.alone()  # and where there is no job
 
 
 def test_answers_do_not_stay_with_the_coordinator(monkeypatch):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -150,7 +151,7 @@ def _scripts(count, name, *flags):
 @pytest.mark.slow
 def test_scripts_give_what_one_process_gives(runs, tmp_path):
   run = tmp_path / 'run'
-  processes.finish(runs.start(run, STEPS))
+  processes.finish(runs.start(run, STEPS, 'model.num_masks=1'))
   here = f'--workdir={run}'
   for count in (1, 2):
     out = tmp_path / str(count)
@@ -159,7 +160,11 @@ def test_scripts_give_what_one_process_gives(runs, tmp_path):
     assert 'nats' in _scripts(count, 'evaluate', here, dump)
     _scripts(count, 'sample', here, '--count=6', f'--out={out}/x.npz')
     _scripts(count, 'export_params', here, f'--out={out}/params.npz')
-    assert len(list(out.iterdir())) == 3  # and no drafts
+    packed = (f'--file={out}/x.par', f'--out={out}/sizes.json')
+    said = _scripts(count, 'compress', here, '--batches=2', *packed)
+    assert '| lanes, batch 2 |' in said
+    _scripts(count, 'export', here, f'--out={out}/model.zip')
+    assert len(list(out.iterdir())) == 6  # and no drafts
   one, two = tmp_path / '1', tmp_path / '2'
   nats = [
     np.loadtxt(out / 'nats.csv', delimiter=',', skiprows=1)
@@ -168,6 +173,17 @@ def test_scripts_give_what_one_process_gives(runs, tmp_path):
   np.testing.assert_allclose(*nats, rtol=0, atol=1e-5)
   with np.load(one / 'x.npz') as a, np.load(two / 'x.npz') as b:
     np.testing.assert_array_equal(a['x'], b['x'])
+  assert (one / 'x.par').read_bytes() == (two / 'x.par').read_bytes()
+  sizes = [
+    json.loads(path.read_text())['numbers']
+    for path in (one / 'sizes.json', two / 'sizes.json')
+  ]
+  assert sizes[0]['model'] == sizes[1]['model']
+  with (
+    zipfile.ZipFile(one / 'model.zip') as a,
+    zipfile.ZipFile(two / 'model.zip') as b,
+  ):
+    assert a.read('params.npz') == b.read('params.npz')
   with np.load(one / 'params.npz') as a, np.load(two / 'params.npz') as b:
     assert set(a) == set(b)
     for name in a:

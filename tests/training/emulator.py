@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import re
+import sys
 import threading
 import urllib.parse
 
@@ -32,8 +33,7 @@ class Emulator:
     self.generations = itertools.count(1)
     self.uploads: dict[str, str] = {}
     handler = type('Bound', (_Handler,), {'emulator': self})
-    self._server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
-    self._server.daemon_threads = True
+    self._server = _Server(('127.0.0.1', 0), handler)
     threading.Thread(target=self._server.serve_forever, daemon=True).start()
     self.url = f'http://127.0.0.1:{self._server.server_port}'
 
@@ -62,6 +62,15 @@ class Emulator:
     self._server.server_close()
 
 
+class _Server(http.server.ThreadingHTTPServer):
+  daemon_threads = True
+
+  def handle_error(self, *unused):
+    """Clients hang up on answers that they no longer want."""
+    if not isinstance(sys.exception(), ConnectionError):
+      super().handle_error(*unused)
+
+
 class _Handler(http.server.BaseHTTPRequestHandler):
   emulator: Emulator
   protocol_version = 'HTTP/1.1'
@@ -77,7 +86,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     path = re.sub('^/(download|resumable)?/?storage/v1', '', url.path)
     parts = path.removeprefix('/upload/storage/v1').split('/')
     name = urllib.parse.unquote('/'.join(parts[4:]))
-    status = self.emulator.fail(self.command, name or self.query.get('name'))
+    asked = name or self.query.get('name') or self.query.get('prefix', '')
+    status = self.emulator.fail(self.command, asked)
     with self.emulator.lock:
       if status:
         self._say({'error': {'code': status, 'message': 'planted'}}, status)
@@ -169,7 +179,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     elif kind == 'multipart':
       mark = b'--' + self._boundary().encode()
       parts = self.body.split(mark, 2)[1:]
-      facts, content = (re.split(rb"\r?\n\r?\n", p, maxsplit=1)[1] for p in parts)
+      blank = re.compile(rb'\r?\n\r?\n')
+      facts, content = (blank.split(part, maxsplit=1)[1] for part in parts)
       content = content[: content.rindex(mark)]
       content = content.removesuffix(b'\n').removesuffix(b'\r')
       self._put(json.loads(facts)['name'], content)

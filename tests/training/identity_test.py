@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from parallel_ar.data import sources
+from parallel_ar.data import dataset, sources
 from parallel_ar.training import (
   configuration,
   evaluate,
@@ -277,7 +277,7 @@ class TestData:
     for x in (windows, windows.copy()):
       data = dataclasses.replace(digits, x=x, context=None, num_values=50)
       first = identity.fingerprint(data)
-      monkeypatch.setattr(identity, '_HASHED_BYTES', 100)
+      monkeypatch.setattr(dataset, '_HASHED_BYTES', 100)
       part = identity.fingerprint(data)
       monkeypatch.undo()
       if x is windows:
@@ -294,9 +294,7 @@ def test_odd_names_are_read_back(tmp_path, name, monkeypatch):
   assert trained.load(tmp_path / name / 'run').step == 4
 
 
-@pytest.mark.parametrize(
-  'name', ['gs://bucket/run', 's3://b/r', 'gs:/b/r', 'a\udcff/run', 'a\0b']
-)
+@pytest.mark.parametrize('name', ['s3://b/r', 'gs:/b/r', 'a\udcff/run', 'a\0b'])
 def test_what_is_no_path_is_refused_at_once(name):
   with pytest.raises(ValueError, match=r'[Mm]ount|Rename'):
     _train(_config(), name)

@@ -1,0 +1,194 @@
+"""Sources over files on disk, read by the batch."""
+
+import dataclasses
+import pickle
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from parallel_ar import npz
+from parallel_ar.data import dataset, files, pipeline, records, sources
+from parallel_ar.training import configuration, datasets, identity
+
+X = np.random.RandomState(0).randint(0, 7, (23, 3, 2)).astype(np.uint8)
+LABELS = np.arange(23) % 4
+
+
+@pytest.fixture
+def here(tmp_path):
+  np.save(tmp_path / 'x-train.npy', X)
+  np.save(tmp_path / 'y-train.npy', LABELS)
+  np.savez(tmp_path / 'train.npz', x=X.astype(np.int64), other=LABELS)
+  np.savez_compressed(tmp_path / 'small-train.npz', x=X)
+  return tmp_path
+
+
+def _load(here, **options):
+  name = options.pop('name', 'arrays')
+  return sources.load(name, 'train', data_dir=here, num_values=7, **options)
+
+
+def test_every_form_gives_the_same_examples(here):
+  files_ = [
+    _load(here, path='x-{split}.npy', labels='y-{split}.npy'),
+    _load(here, path='{split}.npz', labels='other'),
+  ]
+  from array_record.python import array_record_module
+
+  for shard in (0, 1):
+    writer = array_record_module.ArrayRecordWriter(
+      str(here / f'r-train-{shard}.array_record'), 'group_size:1'
+    )
+    for x in X[:12] if shard == 0 else X[12:]:
+      writer.write(x.astype('<i2').tobytes())
+    writer.close()
+  files_.append(
+    _load(
+      here,
+      name='array_record',
+      path='r-{split}-*.array_record',
+      event=(3, 2),
+      dtype='int16',
+    )
+  )
+  plain = dataset.Dataset('plain', 'train', X, 7, LABELS.astype(np.int32))
+  batch = pipeline.batches(plain, 5, seed=3)[7]
+  for data in files_:
+    assert isinstance(data.x, records.Records)
+    assert data.event == (3, 2) and len(data) == 23
+    np.testing.assert_array_equal(np.asarray(data.x), X)
+    found = pipeline.batches(data, 5, seed=3)[7]
+    np.testing.assert_array_equal(found['x'], batch['x'])
+    if data.context is not None:
+      np.testing.assert_array_equal(found['context'], batch['context'])
+    assert len(pickle.dumps(data.x)) < 600  # a path and no array
+  # The same digest as that of the array: where they lie is not what they are.
+  wide = dataclasses.replace(plain, name='arrays')
+  assert identity.fingerprint(files_[0]) == identity.fingerprint(wide)
+
+
+def test_rows_are_read_when_they_are_asked_for(here):
+  asked = []
+
+  def opens():
+    return lambda rows: asked.append(rows.tolist()) or X[rows]
+
+  x = records.of(opens, range(23))
+  asked.clear()
+  part = x[4:20][::2]
+  assert part.shape == (8, 3, 2) and not asked
+  np.testing.assert_array_equal(part[np.array([0, -1])], X[[4, 18]])
+  assert asked == [[4, 18]]
+  np.testing.assert_array_equal(part[1], X[6])
+  np.testing.assert_array_equal(np.asarray(part), X[4:20:2])
+  with pytest.raises(ValueError, match='take rows first'):
+    x[:, 0]
+  with pytest.raises(IndexError):
+    part[np.array([8])]
+
+
+def test_values_and_forms_are_checked(here):
+  with pytest.raises(ValueError, match=r'value 6 in example \d+ at position'):
+    sources.load(
+      'arrays', 'train', data_dir=here, path='x-{split}.npy', num_values=6
+    )
+  with pytest.raises(files.WrongFileError, match=r'compressed.*np\.savez'):
+    _load(here, path='small-{split}.npz')
+  with pytest.raises(files.WrongFileError, match="array 'z'"):
+    _load(here, path='{split}.npz', key='z')
+  with pytest.raises(files.MissingFileError, match='no such file'):
+    _load(here, path='no-{split}.npy')
+  with pytest.raises(ValueError, match='one file for all splits'):
+    _load(here, path='x-train.npy')
+  np.save(here / 'f-train.npy', X.astype(np.float32))
+  with pytest.raises(files.WrongFileError, match='Quantize'):
+    _load(here, path='f-{split}.npy')
+  with pytest.raises(files.WrongFileError, match='expected whole numbers'):
+    _load(here, path='x-{split}.npy', labels='f-{split}.npy')
+
+
+def test_a_stride_keeps_what_it_thins_only(here):
+  wide = np.arange(5 * 4 * 6, dtype=np.uint8).reshape(5, 4, 6, 1)
+  np.save(here / 'w-train.npy', wide)
+  config = configuration.default_config()
+  config.data.update(name='arrays', path='w-{split}.npy', stride=2)
+  data = datasets.load_split(config, 'train', here)
+  np.testing.assert_array_equal(data.x, wide[:, ::2, ::2])
+
+
+def test_what_is_not_installed_is_named(monkeypatch):
+  for name, module in {
+    'hugging_face': 'datasets',
+    'tfds': 'tensorflow_datasets',
+  }.items():
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ModuleNotFoundError, match='PARALLEL_AR_EXTRAS='):
+      sources.load(name, 'train', path='mnist')
+
+
+def test_splits_and_fields_of_others_go_by_their_names(monkeypatch):
+  """What `tensorflow_datasets` gives, in the form that it documents."""
+  rows = [{'image': x, 'label': n} for x, n in zip(X, LABELS, strict=True)]
+
+  class Source(list):
+    def __getitems__(self, numbers):
+      return [self[n] for n in numbers]
+
+  class Builder:
+    info = types.SimpleNamespace(splits={'train': 0, 'validation': 0})
+
+    def as_data_source(self, split):
+      assert split == 'validation'
+      return Source(rows)
+
+  made = types.ModuleType('tensorflow_datasets')
+  made.builder = lambda name, data_dir: Builder()
+  monkeypatch.setitem(sys.modules, 'tensorflow_datasets', made)
+  data = sources.load('tfds', 'valid', path='mine', label='label')
+  np.testing.assert_array_equal(np.asarray(data.x), X)
+  np.testing.assert_array_equal(data.context, LABELS)
+  with pytest.raises(files.WrongFileError, match="no split 'test'"):
+    sources.load('tfds', 'test', path='mine')
+  with pytest.raises(files.WrongFileError, match="Did you mean 'image'"):
+    sources.load('tfds', 'valid', path='mine', field='imag')
+
+
+def test_hugging_face(tmp_path):
+  table = pytest.importorskip('datasets')
+  rows = {'image': X.tolist(), 'label': LABELS.tolist()}
+  one = table.Dataset.from_dict(rows)
+  table.DatasetDict(train=one, validation=one.select(range(5))).save_to_disk(
+    tmp_path / 'mine'
+  )
+  options = {'path': str(tmp_path / 'mine'), 'label': 'label'}
+  data = sources.load('hugging_face', 'train', **options)
+  np.testing.assert_array_equal(np.asarray(data.x), X)
+  np.testing.assert_array_equal(data.context, LABELS)
+  assert len(sources.load('hugging_face', 'valid', **options)) == 5
+  with pytest.raises(files.WrongFileError, match="no split 'test'"):
+    sources.load('hugging_face', 'test', **options)
+
+
+@pytest.mark.slow
+def test_processes_read_ahead_and_resume(here):
+  data = _load(here, path='x-{split}.npy', labels='y-{split}.npy')
+  plain = pipeline.batches(data, 4, seed=2, narrow=True)
+  ahead = pipeline.batches(data, 4, seed=2, narrow=True, workers=2)
+  rows = np.array([1, 3])
+  try:
+    for step in (9, 10, 11, 3, 12):  # a step from before is made here
+      found, expected = ahead.part(step, rows), plain.part(step, rows)
+      np.testing.assert_array_equal(found['x'], expected['x'])
+      np.testing.assert_array_equal(found['context'], expected['context'])
+      assert found['x'].dtype == expected['x'].dtype
+  finally:
+    ahead.close()
+
+
+def test_a_mapped_member_is_where_it_is(here):
+  found = npz.map_member(here / 'train.npz', 'other')
+  np.testing.assert_array_equal(found, LABELS)
+  assert isinstance(found, np.memmap)
+  assert records.MappedFile(str(here / 'x-train.npy')).array().shape == X.shape
