@@ -100,6 +100,8 @@ def test_values_and_forms_are_checked(here):
     _load(here, path='{split}.npz', key='z')
   with pytest.raises(files.MissingFileError, match='no such file'):
     _load(here, path='no-{split}.npy')
+  with pytest.raises(ValueError, match='read from a disk'):
+    _load('gs://bucket/data', path='x-{split}.npy')
   with pytest.raises(ValueError, match='one file for all splits'):
     _load(here, path='x-train.npy')
   np.save(here / 'f-train.npy', X.astype(np.float32))
