@@ -158,6 +158,8 @@ class _OutputParser(flags.ArgumentParser):
     if not argument or argument.endswith('/'):
       raise ValueError('name a file, not a directory.')
     path = run_directory.resolve(argument)
+    if not bucket.is_address(path) and path.is_dir():
+      raise ValueError('name a file, not a directory.')
     if self.suffixes and path.suffix not in self.suffixes:
       raise ValueError(
         f'the name must end with {" or ".join(self.suffixes)}, which says what '
