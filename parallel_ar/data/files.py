@@ -51,16 +51,7 @@ class WrongFileError(ValueError):
 
 
 def directory(data_dir: PathLike | None) -> pathlib.Path:
-  """`data_dir`, by default ./data, with ~ expanded.
-
-  Raises:
-    ValueError: an address.
-  """
-  if '://' in os.fspath(data_dir or ''):
-    raise ValueError(
-      f'--data_dir={data_dir}: data files are read from a disk. Copy them to '
-      'one, or mount the bucket.'
-    )
+  """`data_dir`, by default ./data, with ~ expanded."""
   return pathlib.Path(data_dir or DEFAULT_DIRECTORY).expanduser()
 
 

@@ -112,6 +112,11 @@ def load(
     ValueError: an unknown name, split or option, or a wrong file.
     FileNotFoundError: a missing file.
   """
+  if '://' in str(data_dir or ''):
+    raise ValueError(
+      f'--data_dir={data_dir}: data files are read from a disk. Copy them to '
+      'one, or mount the bucket.'
+    )
   source = resolve.find(name, SOURCES, 'data source')
   known = fields(name)
   for option in options:
