@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from absl import flags
+from absl.testing import flagsaver
 
 from experiments import entry, hosts
 
@@ -30,6 +31,7 @@ def imported(script: str, words: Sequence[str]) -> Iterator[ModuleType]:
   values, argv = flags.FLAGS, sys.argv
   modules = {n: m for n, m in sys.modules.items() if _is_script(n)}
   before = {name: _copied(value) for name, value in vars(values).items()}
+  given = flagsaver.save_flag_values(values)
   for name in modules:
     del sys.modules[name]
   for name in list(values):
@@ -47,6 +49,7 @@ def imported(script: str, words: Sequence[str]) -> Iterator[ModuleType]:
       values[n]: str(where(n)) for n in values if not _is_script(str(where(n)))
     }
     vars(values).update(before)
+    flagsaver.restore_flag_values(given, values)  # of the shared modules
     for flag, module in kept.items():
       if flag.name not in values and '.' not in flag.name:  # of no config
         values[flag.name] = flag

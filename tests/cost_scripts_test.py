@@ -2,14 +2,13 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from experiments.limits import drafts, newton, ways
 from parallel_ar.analysis import timing
+from tests import options_test
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -17,28 +16,21 @@ ROOT = pathlib.Path(__file__).parents[1]
 def run(script, *flags, tmp_path):
   """Runs a script; its printed text and its numbers."""
   flags = [*flags, f'--png={tmp_path}/p.png', f'--out={tmp_path}/n.json']
-  done = subprocess.run(
-    [sys.executable, '-m', f'experiments.{script}', *flags],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    timeout=400,
-  )
-  assert done.returncode == 0, done.stderr
+  said = options_test.run(script, flags)
   assert (tmp_path / 'p.png').read_bytes().startswith(b'\x89PNG')
   numbers = json.loads((tmp_path / 'n.json').read_text())['numbers']
-  return done.stdout, {name: n['value'] for name, n in numbers.items()}
+  return said, {name: n['value'] for name, n in numbers.items()}
 
 
 def test_memory(tmp_path):
-  flags = '--networks=transformer', '--lengths=9,63', '--batch=2', '--rounds=1'
-  tiny = '--features=8', '--layers=2'
+  flags = '--networks=transformer', '--lengths=63', '--batch=2', '--rounds=1'
+  tiny = '--features=8', '--layers=1'
   _, got = run('memory', *flags, *tiny, tmp_path=tmp_path)
   at = '63 slots, gradient'
   assert got[f'transformer, {at}, one square: bytes of the first'] == 1
   least = got[f'transformer, {at}, least of all: bytes of the first']
   assert 0 < least < 1
-  assert got['transformer, 9 slots, pass, no scores kept: ms'] > 0
+  assert got['transformer, 63 slots, pass, no scores kept: ms'] > 0
 
 
 def test_ways_of_a_config_reach_blocks_and_parts():

@@ -18,6 +18,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 MARKOV = '--config=configs/markov_transformer.py'
 BMNIST = '--config=configs/bmnist_made.py'
 ONE_DEVICE = '--config.mesh.data=1'
+TINY = ['--config.train.steps=2', '--config.train.batch_size=4', ONE_DEVICE]
 
 # name -> (script, flags, words that the paragraph must have)
 BAD = {
@@ -130,28 +131,21 @@ def test_a_refusal_is_one_paragraph_and_exit_code_1():
 @pytest.mark.slow
 def test_table_of_samplers(tmp_path):
   """A tiny run, then the table: every sampler, equal integers."""
-  run = functools.partial(
-    subprocess.run, cwd=ROOT, check=True, capture_output=True, text=True
-  )
   workdir = f'--workdir={tmp_path}/run'
-  tiny = ['--config.train.steps=2', '--config.train.batch_size=4']
-  run([sys.executable, '-m', 'experiments.train', MARKOV, workdir, *tiny])
-  sample = [sys.executable, '-m', 'experiments.sample', workdir, '--count=3']
-  run([*sample, f'--out={tmp_path}/x.npz', '--seed=5', '--temperature=0.5'])
+  options_test.run('train', [MARKOV, workdir, *TINY])
+  sample = functools.partial(options_test.run, 'sample')
+  temper = [workdir, '--count=3', '--temperature=0.5']
+  sample([*temper, f'--out={tmp_path}/x.npz', '--seed=5'])
   with np.load(tmp_path / 'x.npz') as drawn:
     assert drawn['x'].shape == (3, 16)
     assert drawn['log_prob'].shape == drawn['passes'].shape == (3,)
     assert (drawn['seed'], drawn['temperature']) == (5, 0.5)
-  run([*sample, '--temperature=0.5'])
+  sample(temper)
   assert (tmp_path / 'run' / 'samples_count3_temperature0.5.npy').exists()
   flags = ['--count=4', '--batch=2', '--rounds=1', f'--out={tmp_path}/out.json']
-  done = run(
-    [sys.executable, '-m', 'experiments.tables.samplers', workdir, *flags]
-  )
-  assert (
-    len(re.findall('^[|] (ancestral|fixed point|cached)', done.stdout, re.M))
-    == 7
-  )
+  said = options_test.run('tables/samplers', [workdir, *flags])
+  rows = re.findall('^[|] (ancestral|fixed point|cached)', said, re.M)
+  assert len(rows) == 7
   record = json.loads((tmp_path / 'out.json').read_text())
   value = {name: n['value'] for name, n in record['numbers'].items()}
   assert value['ancestral: passes mean'] == 16 == value['cached: steps mean']
@@ -185,16 +179,12 @@ def test_samples_that_are_none_are_refused():
 
 def test_contributions(tmp_path):
   """Samplers and both codecs of a tiny run in one table, integers equal."""
-  run = functools.partial(
-    subprocess.run, cwd=ROOT, check=True, capture_output=True, text=True
-  )
   workdir = f'--workdir={tmp_path}/run'
-  tiny = ['--config.train.steps=2', '--config.train.batch_size=4']
-  run([sys.executable, '-m', 'experiments.train', MARKOV, workdir, *tiny])
+  options_test.run('train', [MARKOV, workdir, *TINY])
   flags = ['--count=4', '--batch=2', '--rounds=1', '--samplers=cached']
   flags += ['--coded=3', '--batches=2', f'--png={tmp_path}/a.png']
   flags += [f'--out={tmp_path}/out.json']
-  run([sys.executable, '-m', 'experiments.contributions', workdir, *flags])
+  options_test.run('contributions', [workdir, *flags])
   record = json.loads((tmp_path / 'out.json').read_text())
   value = {name: n['value'] for name, n in record['numbers'].items()}
   different = [v for name, v in value.items() if name.endswith('different')]
@@ -212,19 +202,17 @@ def test_contributions(tmp_path):
 
 def test_table_of_budgets(tmp_path):
   """Every position alone is the total order; one step is all at once."""
-  run = functools.partial(
-    subprocess.run, cwd=ROOT, check=True, capture_output=True, text=True
-  )
   workdir = f'--workdir={tmp_path}/run'
-  tiny = ['--config.train.steps=2', '--config.train.batch_size=4']
-  tiny += ['--config.model.name=two_stream', '--config.train.eval_every=0']
-  run([sys.executable, '-m', 'experiments.train', MARKOV, workdir, *tiny])
+  tiny = [
+    *TINY,
+    '--config.model.name=two_stream',
+    '--config.train.eval_every=0',
+  ]
+  options_test.run('train', [MARKOV, workdir, *tiny])
   flags = ['--budgets=1,3,16', '--count=6', '--orders=1', '--tested=1']
   flags += ['--batch=2', '--rounds=1', f'--out={tmp_path}/out.json']
-  done = run(
-    [sys.executable, '-m', 'experiments.tables.budget', workdir, *flags]
-  )
-  assert len(re.findall(r'^[|] \d+ [|]', done.stdout, re.M)) == 3
+  said = options_test.run('tables/budget', [workdir, *flags])
+  assert len(re.findall(r'^[|] \d+ [|]', said, re.M)) == 3
   record = json.loads((tmp_path / 'out.json').read_text())
   value = {name: n['value'] for name, n in record['numbers'].items()}
   for steps in (1, 16):
@@ -238,14 +226,8 @@ def test_table_of_budgets(tmp_path):
 def test_table_of_segments(tmp_path):
   flags = ['--lengths=12,18', '--segment=6', '--features=8', '--rounds=1']
   flags += ['--layers=1', '--values=5', f'--out={tmp_path}/out.json']
-  done = subprocess.run(
-    [sys.executable, '-m', 'experiments.tables.segments', *flags],
-    cwd=ROOT,
-    check=True,
-    capture_output=True,
-    text=True,
-  )
-  assert len(re.findall(r'^[|] 1[28] [|]', done.stdout, re.M)) == 10
+  said = options_test.run('tables/segments', flags)
+  assert len(re.findall(r'^[|] 1[28] [|]', said, re.M)) == 10
   record = json.loads((tmp_path / 'out.json').read_text())
   assert record['numbers']['18 slots: deviation']['value'] < 1e-5
 

@@ -1,8 +1,6 @@
 """Caches of frameworks and finite windows, as decode paths: law 4 on each."""
 
 import json
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +12,7 @@ from flax import nnx
 import parallel_ar as par
 from parallel_ar.testing import case as cases
 from parallel_ar.testing import decode_laws
-from tests import toys
+from tests import options_test, toys
 
 LENGTH, VALUES, WIDTH = 7, 3, 8
 HEAD = par.heads.categorical(VALUES)
@@ -419,13 +417,7 @@ def test_the_table_that_measures_them(tmp_path):
     '--rounds=1',
     f'--out={tmp_path}/n.json',
   ]
-  done = subprocess.run(
-    [sys.executable, '-m', 'experiments.tables.framework_caches', *flags],
-    capture_output=True,
-    text=True,
-    timeout=400,
-  )
-  assert done.returncode == 0, done.stderr[-2000:]
+  options_test.run('tables/framework_caches', flags)
   numbers = json.loads((tmp_path / 'n.json').read_text())['numbers']
   differ = [n['value'] for name, n in numbers.items() if 'differ' in name]
   assert len(differ) == 8 and not any(differ)

@@ -1,10 +1,7 @@
 """sample: prompts, labels and known pixels, and numbers beside pictures."""
 
-import os
 import pathlib
 import re
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -54,16 +51,7 @@ def images(tmp_path_factory):
 
 
 def script(run, *flags):
-  done = subprocess.run(
-    [sys.executable, '-m', 'experiments.sample', f'--workdir={run.where}']
-    + ['--count=3', *flags],
-    cwd=ROOT,
-    env=os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ''},
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stderr
-  return done.stdout
+  options_test.run('sample', [f'--workdir={run.where}', '--count=3', *flags])
 
 
 def test_a_prompt_begins_every_sample(texts):

@@ -91,23 +91,19 @@ def decode_agreement(
   decode: Decode | None = None,
   partitions: Partitions | None = None,
 ) -> str:
-  """Law 4. The paths of a model equal its one pass.
+  """Law 4. The path of a model equals its one pass.
 
   Args:
     case: the case.
-    decode: the path to try; by default `recompute_decode(model)`, and then the
-      model's own where it has one. `derived` tries the derived one.
+    decode: the path to try; by default the model's own, or else
+      `recompute_decode(model)`. `derived` tries the derived one.
     partitions: see `check_decode`.
 
   Returns:
     What was measured.
   """
-  if decode is not None:
-    return agreement(case, decode, partitions)
-  line = agreement(case, recompute_decode(case.model), partitions)
-  if case.model.decode is None:
-    return line
-  return f'{line}; native: {agreement(case, case.model.decode, partitions)}'
+  path = decode or case.model.decode or recompute_decode(case.model)
+  return agreement(case, path, partitions)
 
 
 def derived(case: Case) -> str:

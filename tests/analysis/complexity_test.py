@@ -1,9 +1,6 @@
 """Work and depth are what arithmetic says they are."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +9,7 @@ import pytest
 
 from parallel_ar.analysis import complexity
 from parallel_ar.analysis.complexity import Cost
+from tests import options_test
 
 
 def ones(*shape):
@@ -89,14 +87,7 @@ def test_the_script(tmp_path):
     f'--png={tmp_path}/c.png',
     f'--out={tmp_path}/c.json',
   ]
-  done = subprocess.run(
-    [sys.executable, '-m', 'experiments.complexity', *flags],
-    cwd=pathlib.Path(__file__).parents[2],
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
-  assert done.returncode == 0, done.stderr
+  options_test.run('complexity', flags)
   numbers = json.loads((tmp_path / 'c.json').read_text())['numbers']
   assert numbers['loop, n 8, b 1: ranks']['value'] == 8
   assert numbers['loop, n 8, b 2: cached, predicted']['value'] > 0

@@ -3,8 +3,6 @@
 import functools
 import json
 import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.flatten_util
@@ -17,6 +15,7 @@ from parallel_ar.analysis import gradient_noise
 from parallel_ar.data import synthetic
 from parallel_ar.testing import case as cases
 from parallel_ar.training import step
+from tests import options_test
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -110,14 +109,7 @@ def test_the_script(tmp_path):
     f'--png={tmp_path}/n.png',
     f'--out={tmp_path}/n.json',
   ]
-  done = subprocess.run(
-    [sys.executable, '-m', 'experiments.gradient_noise', *flags],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
-  assert done.returncode == 0, done.stderr
+  options_test.run('gradient_noise', flags)
   numbers = json.loads((tmp_path / 'n.json').read_text())['numbers']
   assert numbers['0 updates: noise scale']['value'] > 0
   assert numbers['batch 4: updates']['value'] % 5 == 0

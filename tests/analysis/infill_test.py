@@ -3,8 +3,6 @@
 import functools
 import json
 import pathlib
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -14,7 +12,7 @@ from parallel_ar import models, order
 from parallel_ar.analysis import infill
 from parallel_ar.data import synthetic
 from parallel_ar.testing import case as cases
-from tests import toys
+from tests import options_test, toys
 
 ROOT = pathlib.Path(__file__).parents[2]
 NET = toys.sigmoid_net((5,), rank=order.random((5,), 2), num_values=3)
@@ -107,18 +105,12 @@ def test_script(tmp_path):
   flags += ['--steps=2', '--every=2', '--features=8', '--count=3', '--draws=2']
   flags += ['--rounds=1', f'--png={tmp_path}/a.png', f'--out={tmp_path}/o.json']
   flags += [f'--workdir={tmp_path}']
-  done = subprocess.run(
-    [sys.executable, '-m', 'experiments.future_information', *flags],
-    cwd=ROOT,
-    check=True,
-    capture_output=True,
-    text=True,
-  )
+  said = options_test.run('future_information', flags)
   record = json.loads((tmp_path / 'o.json').read_text())
   value = {name: n['value'] for name, n in record['numbers'].items()}
   assert value['middle square, next_scale: low'] > 1
   assert value['coarse grid, next_scale: nats'] > 1
   assert 'coarse grid, next_scale: low' not in value  # exact, from one pass
   assert value['next_scale: depth'] == 4
-  assert '| middle square | 16 | next_scale |' in done.stdout
+  assert '| middle square | 16 | next_scale |' in said
   assert (tmp_path / 'a.png').stat().st_size

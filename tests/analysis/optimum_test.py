@@ -2,8 +2,6 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ import pytest
 from parallel_ar.analysis import optimum
 from parallel_ar.data import exact, synthetic
 from parallel_ar.data.synthetic import MarkovChain
+from tests import options_test
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -78,6 +77,7 @@ def test_refuses(make, words):
 
 CONFIG = '''"""Tiny."""
 from parallel_ar.training import configuration
+from tests import options_test
 
 def get_config():
   config = configuration.default_config()
@@ -99,12 +99,7 @@ def test_script(tmp_path):
   flags = [f'--configs={tmp_path}/tiny.py', '--field=hidden', '--sizes=2']
   flags += ['--counts=16,32,64', '--steps=6', '--every=3', '--coded=7']
   flags += ['--draws=2', f'--png={tmp_path}/a.png', f'--out={tmp_path}/o.json']
-  subprocess.run(
-    [sys.executable, '-m', 'experiments.optimum', *flags],
-    cwd=ROOT,
-    check=True,
-    capture_output=True,
-  )
+  options_test.run('optimum', flags)
   record = json.loads((tmp_path / 'o.json').read_text())
   value = {name: n['value'] for name, n in record['numbers'].items()}
   law = exact.law('markov', num_values=3, length=4)

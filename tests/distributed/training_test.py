@@ -57,11 +57,11 @@ EVERY = [
   ('recurrent', 'sequence=8'),
   ('recurrent', 'data=2,fsdp=2,sequence=2'),
 ]
+# Every axis, alone or beside another.
 FAST = {
   ('made', 'data=2,fsdp=4'),
   ('gated_pixelcnn', 'data=2,fsdp=4'),
-  ('transformer', 'data=2,fsdp=2,tensor=2'),
-  ('transformer', 'sequence=8'),
+  ('transformer', 'fsdp=2,tensor=2,sequence=2'),
   ('recurrent', 'data=2,fsdp=2,sequence=2'),
 }
 

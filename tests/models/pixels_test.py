@@ -14,7 +14,7 @@ from parallel_ar.models import pixels
 from parallel_ar.testing import case as cases
 from parallel_ar.testing import decode_laws, draft_laws, oracles
 
-PP = {'num_mixtures': 2, 'features': 4, 'layers': 1}
+PP = {'num_mixtures': 2, 'features': 4, 'layers': 1, 'resolutions': 2}
 SNAIL = {'features': 4, 'blocks': 1, 'residuals': 1, 'key_features': 2}
 BUILDERS = {
   'pixelcnn_pp': functools.partial(models.pixelcnn_pp, num_values=3, **PP),
