@@ -17,6 +17,7 @@ if TYPE_CHECKING:
   from parallel_ar.analysis import optimum as optimum
   from parallel_ar.analysis import perturb as perturb
   from parallel_ar.analysis import plan as plan
+  from parallel_ar.analysis import programs as programs
   from parallel_ar.analysis import receptive as receptive
   from parallel_ar.analysis import static as static
   from parallel_ar.analysis import timing as timing
