@@ -27,6 +27,7 @@ if TYPE_CHECKING:
   from parallel_ar.data import exact as exact
   from parallel_ar.data import fetch as fetch
   from parallel_ar.data import files as files
+  from parallel_ar.data import folder as folder
   from parallel_ar.data import images as images
   from parallel_ar.data import music as music
   from parallel_ar.data import packages as packages

@@ -10,5 +10,6 @@ if TYPE_CHECKING:
   from parallel_ar.distributed import multihost as multihost
   from parallel_ar.distributed import roll_call as roll_call
   from parallel_ar.distributed import sharding as sharding
+  from parallel_ar.distributed import topology as topology
 else:
   __getattr__ = lazily.modules_of(__name__)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
   from parallel_ar.layers import embedding as embedding
   from parallel_ar.layers import flash as flash
   from parallel_ar.layers import gated as gated
+  from parallel_ar.layers import kernels as kernels
   from parallel_ar.layers import recurrence as recurrence
   from parallel_ar.layers import remat as remat
   from parallel_ar.layers import scan as scan
