@@ -33,8 +33,10 @@ if TYPE_CHECKING:
   from parallel_ar.data import packages as packages
   from parallel_ar.data import pipeline as pipeline
   from parallel_ar.data import pyramid as pyramid
+  from parallel_ar.data import records as records
   from parallel_ar.data import rgb as rgb
   from parallel_ar.data import sources as sources
+  from parallel_ar.data import stored as stored
   from parallel_ar.data import synthetic as synthetic
   from parallel_ar.data import text as text
 else:

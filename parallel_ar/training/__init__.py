@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 from parallel_ar import lazily
 
 if TYPE_CHECKING:
+  from parallel_ar.training import bucket as bucket
   from parallel_ar.training import checkpoint as checkpoint
+  from parallel_ar.training import checkpoint_bucket as checkpoint_bucket
   from parallel_ar.training import checkpoint_faults as checkpoint_faults
   from parallel_ar.training import checkpoint_meta as checkpoint_meta
   from parallel_ar.training import checkpoint_store as checkpoint_store
