@@ -14,9 +14,12 @@
      eight_devices       also when the batch is spread over devices
   6  codec               what is encoded is decoded, at the promised size
   7  known_entropy       a trained model reaches the entropy of its source
+  8  portable            the same integers in any program, of a model in whole
+                         numbers; `exact_laws.portable`, which makes one
   9  doors               what comes in is right, or refused, or nan under jit
 
-Law 7 takes a source instead of a case.
+Law 7 takes a source instead of a case; law 8 compiles another model, and is
+tried by itself.
 Every law returns one line that says what it measured, or raises LawBroken.
 
 What floating point may do. XLA compiles one program for each batch size and
