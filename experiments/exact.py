@@ -68,9 +68,11 @@ def main() -> None:
   data = run.load_split('test', _DATA_DIR.value)
   data = _first(data, _TEST.value or len(data))
   batch = run.config.evaluate.batch_size
-  of = lambda models, params: evaluate.evaluate(models, params, data, batch)
+  of = lambda models, params: evaluate.evaluate(
+    models, params, data, batch, params_name=run.params_name
+  )
   before = of(run.models, run.params)
-  after = of((found.model,), found.params)
+  after = of([found.model], found.params)
   print(f'float          {before}')
   print(f'whole numbers  {after}')
   loss = after.nats - before.nats

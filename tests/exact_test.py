@@ -426,7 +426,6 @@ FAST = (
   'gated_label',
   'transformer',
   'wavenet_label',
-  'gru',
 )
 
 
