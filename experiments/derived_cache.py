@@ -245,8 +245,7 @@ def measure(
 ) -> Row:
   """Times every sampler in turn.
 
-  With `slow` ancestral and fixed point take part, and what is cached is proved;
-  else the cached loops run alone, derived and by hand.
+  With `slow` also ancestral and fixed point; else cached loops without proof.
   """
   bare, seconds = derived(model)
   kinds: dict[str, samplers.Sampler] = {
@@ -392,7 +391,8 @@ def draw(rows: list[Row], file: str) -> None:
     place.axvline(1, color='0.6', linewidth=1)
     place.set_yticks(height, names, fontsize=6)
     place.set(title=part, xscale='log', xlabel='times as fast')
-    place.legend(fontsize=6)
+    place.set_ylim(-1, len(some) + 2)  # room for the legend
+    place.legend(fontsize=6, loc='upper left')
   plots.save(made, file)
 
 

@@ -52,6 +52,8 @@ class Explanation:
     step: floating-point operations of a step.
     one_pass: of the pass.
     block: slots of a row, where the path has blocks; else 0.
+    groups: steps of a sample by groups of one rank, where the path has them;
+      else 0.
     recomputed: whether nothing could be cut, as the pass seems to read what is
       not known yet, so that a step is a pass.
   """
@@ -65,6 +67,7 @@ class Explanation:
   step: float
   one_pass: float
   block: int
+  groups: int
   recomputed: bool = False
 
   @property
@@ -103,6 +106,8 @@ class Explanation:
         f'Rows of {self.block} slots: what a whole row can have is computed '
         'when it begins.'
       )
+    if self.groups:
+      rows.append(f'Groups of one rank: {self.groups} steps draw a sample.')
     return '\n'.join(rows)
 
 
@@ -118,7 +123,7 @@ def explain_decode(model: AutoregressiveModel) -> Explanation:
   found = derived(model)
   if found is None:
     return Explanation(
-      model.name, model.num_positions, (), 0, 0, 0, 0, 0, 0, True
+      model.name, model.num_positions, (), 0, 0, 0, 0, 0, 0, 0, True
     )
   params = jax.eval_shape(model.init, jax.random.key(0))
   specs = params, model.context
@@ -135,7 +140,7 @@ def explain_decode(model: AutoregressiveModel) -> Explanation:
     *(_cut(found, i) for i in found.plan.instructions),
   ]
   entries = lambda v: int(np.prod(v.shape))
-  blocks = derive_decode(model).blocks
+  path = derive_decode(model)
   return Explanation(
     name=model.name,
     steps=model.num_positions,
@@ -145,7 +150,8 @@ def explain_decode(model: AutoregressiveModel) -> Explanation:
     whole=sum(entries(v) for op in found.ready.ops for v in op.outputs),
     step=step.work,
     one_pass=one_pass.work,
-    block=0 if blocks is None else blocks.size,
+    block=path.blocks.size if path.blocks else 0,
+    groups=model.depth if path.groups else 0,
   )
 
 

@@ -69,6 +69,7 @@ def test_a_function_of_ones_own(function, sizes):
   np.testing.assert_array_equal(sample.x, want.x)
   assert (np.asarray(sample.info.steps) == len(sizes)).all()
   assert path.KINDS[int(sample.info.path)] == 'derived'
+  assert f': {len(sizes)} steps draw' in str(par.explain_decode(net))
 
 
 def test_groups_of_like_size_share_a_program():
