@@ -64,3 +64,8 @@ def test_two_kinds_go_through_every_script(tmp_path):
 @pytest.mark.slow
 def test_all_kinds_go_through_every_script(tmp_path):
   through(table.KINDS, tmp_path)
+
+
+def test_the_page_has_the_table_of_its_result():
+  """./run.sh tables/public_models --write renews it."""
+  assert table.PAGE.read_text() == table.written()
