@@ -59,7 +59,9 @@ def deer_gru(length: int = 12, num_values: int = 7) -> par.AutoregressiveModel:
   """The GRU of DEER."""
   head = par.heads.categorical(num_values)
   net = lambda key: DeerGRU(num_values + 1, key)
-  return par.from_equinox(net, event=(length,), head=head, start=num_values)
+  # All symbols decide how many steps there are, and so the last bits.
+  fields = {'start': num_values, 'causality': 'rounding'}
+  return par.from_equinox(net, event=(length,), head=head, **fields)
 
 
 class MaskedFlow(eqx.Module):
