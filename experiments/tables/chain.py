@@ -118,10 +118,10 @@ def levels(
 
 
 def shared(config: ConfigDict, base: ConfigDict) -> ConfigDict:
-  """A copy of the config with the data and the training of `base`."""
+  """A copy of the config with the data, training and mesh of `base`."""
   config = configuration.from_json(configuration.to_json(config))
   other = configuration.from_json(configuration.to_json(base))
-  for section in ('data', 'train', 'evaluate'):
+  for section in ('data', 'mesh', 'train', 'evaluate'):
     config[section] = other[section]
   config.data.stride = 1
   config.data.refine = False
