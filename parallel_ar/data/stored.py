@@ -147,7 +147,7 @@ def arrays(
   split: str,
   data_dir: PathLike | None = None,
   *,
-  path: str,
+  path: str = '',
   num_values: int = 256,
   key: str = 'x',
   labels: str | None = None,
@@ -194,8 +194,8 @@ def array_record(
   split: str,
   data_dir: PathLike | None = None,
   *,
-  path: str,
-  event: Sequence[int],
+  path: str = '',
+  event: Sequence[int] = (),
   dtype: str = 'uint8',
   num_values: int = 256,
 ) -> Dataset:
@@ -216,6 +216,9 @@ def array_record(
     MissingFileError, WrongFileError: see `files`.
     ValueError: another value.
   """
+  _check('array_record', split, path)
+  if not event:
+    raise ValueError('config.data.event is needed: the shape of an example.')
   if np.dtype(dtype).kind not in 'iub':
     raise ValueError(f'config.data.dtype={dtype}: expected whole numbers.')
   paths = _paths('array_record', path, split, data_dir, several=True)
@@ -229,7 +232,7 @@ def hugging_face(
   split: str,
   data_dir: PathLike | None = None,
   *,
-  path: str,
+  path: str = '',
   field: str = 'image',
   label: str | None = None,
   subset: str | None = None,
@@ -254,6 +257,7 @@ def hugging_face(
     WrongFileError: it cannot be read, or has no such column or split.
   """
   del data_dir
+  _check('hugging_face', split, path)
   opened = _HuggingFace(path, subset, split, field)
   table = opened.table()
   _check_fields(path, table.column_names, field, label)
@@ -266,7 +270,7 @@ def tfds(
   split: str,
   data_dir: PathLike | None = None,
   *,
-  path: str,
+  path: str = '',
   field: str = 'image',
   label: str | None = None,
   num_values: int = 256,
@@ -288,6 +292,7 @@ def tfds(
     ModuleNotFoundError: without the extra 'tfds'.
     WrongFileError: it cannot be read, or has no such feature or split.
   """
+  _check('tfds', split, path)
   where = None if data_dir is None else str(files.directory(data_dir))
   opened = _Tfds(path, split, where, field)
   source = opened.source()
@@ -301,6 +306,15 @@ def tfds(
   )
 
 
+def _check(name: str, split: str, path: str) -> None:
+  dataset.check_split(name, split, ('train', 'valid', 'test'))
+  if not path:
+    raise ValueError(
+      f'The source {name!r} needs config.data.path, which says what to read '
+      '(docs/data.md).'
+    )
+
+
 def _paths(
   name: str,
   path: str,
@@ -310,7 +324,7 @@ def _paths(
   several: bool,
 ) -> tuple[str, ...]:
   """The files of a split."""
-  dataset.check_split(name, split, ('train', 'valid', 'test'))
+  _check(name, split, path)
   if _SPLIT not in path:
     raise ValueError(
       f'config.data.path={path} names one file for all splits. Write {_SPLIT} '

@@ -102,6 +102,8 @@ def test_values_and_forms_are_checked(here):
     _load(here, path='no-{split}.npy')
   with pytest.raises(ValueError, match='read from a disk'):
     _load('gs://bucket/data', path='x-{split}.npy')
+  with pytest.raises(ValueError, match=r'needs config\.data\.path'):
+    _load(here)
   with pytest.raises(ValueError, match='one file for all splits'):
     _load(here, path='x-train.npy')
   np.save(here / 'f-train.npy', X.astype(np.float32))
