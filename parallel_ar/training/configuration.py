@@ -91,6 +91,8 @@ def _optimizer() -> dict[str, Any]:
     'momentum': 0.0,  # sgd
     'nesterov': False,  # sgd
     'options': {},  # arguments of any other rule
+    # Fields of some parameters, by their path: 'embed: learning_rate=1e-4'.
+    'groups': (),
   }
 
 

@@ -11,8 +11,18 @@ kernels and tables. Biases and scales keep their freedom, whatever their shape.
 `t` counts optimizer updates from 0; an update of accumulated micro-batches is
 one update. `name` and `schedule` may also be `my.module:function`, such as
 mine:rule(rate, **options) and mine:schedule(peak, updates), see `resolve`.
+
+`groups` gives parameters fields of their own, by what is found in their path:
+
+  groups = ('embed: learning_rate=1e-4', 'norm|bias: name=sgd, momentum=0.9',
+            'block_0/: learning_rate=0')           # a rate of 0 freezes
+
+Patterns are regular expressions, the first that matches counts, and the rest
+have the fields of the section. The norm that clips is that of all parameters.
 """
 
+import ast
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +39,9 @@ RULES = ('adam', 'adamw', 'adagrad', 'adadelta', 'sgd')
 OPTAX = (
   *('adabelief', 'adafactor', 'adamax', 'adamaxw', 'adan', 'amsgrad', 'lamb'),
   *('lars', 'lion', 'nadam', 'nadamw', 'novograd', 'radam', 'rmsprop', 'yogi'),
-  *('sign_sgd', 'muon', 'adopt'),
+  *('sign_sgd', 'muon', 'adopt', 'acprop', 'ademamix', 'cocob', 'dadapt_adamw'),
+  *('dog', 'dowg', 'fromage', 'galore', 'optimistic_gradient_descent'),
+  *('prodigy', 'simplified_ademamix'),
 )
 _FREE = ('bias', 'scale', 'start')
 SCHEDULES = ('constant', 'cosine', 'linear', 'exponential')
@@ -49,12 +61,102 @@ def make(config: ConfigDict, *, steps: int) -> optax.GradientTransformation:
   Raises:
     ValueError: the rule or the schedule is unknown, or takes no such options.
   """
+  clip = optax.clip_by_global_norm(config.clip_norm)
+  parts = [clip] if config.clip_norm > 0 else []
+  groups = [_group(config, text) for text in config.groups]
+  rules = {'': _section(config, steps)}
+  for (pattern, own), text in zip(groups, config.groups, strict=True):
+    try:
+      rules[pattern] = _section(own, steps)
+    except ValueError as error:
+      raise ValueError(f'config.optimizer.groups, {text!r}: {error}') from error
+  if not groups:
+    return optax.chain(*parts, rules[''])
+  patterns = [pattern for pattern, _ in groups]
+  label = lambda params: labels(params, patterns)
+  return optax.chain(*parts, optax.multi_transform(rules, label))
+
+
+def labels(params: Any, patterns: list[str]) -> Any:
+  """The first pattern found in the path of each leaf; '' for none.
+
+  Args:
+    params: a tree of arrays, whose paths are as in 'block_0/att/qkv/kernel'.
+    patterns: regular expressions.
+
+  Raises:
+    ValueError: a pattern is found in no path, or only after others.
+  """
+
+  def one(path: Any, _: Any) -> str:
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    names.append(name)
+    return next((p for p in patterns if re.search(p, name)), '')
+
+  names: list[str] = []
+  found = jax.tree_util.tree_map_with_path(one, params)
+  if idle := set(patterns) - set(jax.tree.leaves(found)):
+    raise ValueError(
+      f'config.optimizer.groups: {min(idle)!r} is the group of no parameter. '
+      f'Paths of this model are such as {", ".join(names[:4])}; the first '
+      'pattern that matches counts.'
+    )
+  return found
+
+
+def _group(config: ConfigDict, text: str) -> tuple[str, ConfigDict]:
+  """'PATTERN: field=value, ...' as the pattern and its own section."""
+  pattern, colon, fields = text.rpartition(':')
+  if '=' not in fields:  # the colon of my.module:function
+    pattern, colon, fields = text.partition(':')
+  own = ConfigDict(config.to_dict() | {'groups': ()})
+  try:
+    re.compile(pattern)
+    pairs = [field.split('=') for field in fields.split(',')]
+    given = {name.strip(): value.strip() for name, value in pairs}
+  except (re.error, ValueError):
+    given = {}
+  if not (colon and pattern.strip() and given):
+    raise ValueError(
+      f'config.optimizer.groups has {text!r}; expected a regular expression '
+      "and fields, as in 'embed|norm: learning_rate=1e-4, weight_decay=0'."
+    )
+  for name, value in given.items():
+    if name not in own or name in ('groups', 'options', 'clip_norm'):
+      raise ValueError(
+        f'config.optimizer.groups, {text!r}: a group has no field {name!r}.'
+        f'{resolve.near(name, list(own))} It may have name, learning_rate, '
+        'weight_decay, schedule, b1 and other fields of config.optimizer.'
+      )
+    own[name] = _value(text, name, value, own[name])
+  if 'name' in given:
+    own.options = {}
+  return pattern.strip(), own
+
+
+def _value(text: str, name: str, value: str, default: Any) -> Any:
+  """The value of a field, of the type of its default."""
+  if isinstance(default, str):
+    return value
+  kind = float if default is None else type(default)
+  try:
+    read = ast.literal_eval(value)
+    if isinstance(read, bool) == (kind is bool) and read >= 0:
+      return kind(read)
+  except (ValueError, SyntaxError, TypeError):
+    pass
+  raise ValueError(
+    f'config.optimizer.groups, {text!r}: {name}={value}; expected '
+    f'{kind.__name__}, at least 0.'
+  )
+
+
+def _section(config: ConfigDict, steps: int) -> optax.GradientTransformation:
+  """The rule of the section, or of a group, without clipping."""
   parts = []
   rate = schedule(config, steps=steps)
-  if config.clip_norm > 0:
-    parts.append(optax.clip_by_global_norm(config.clip_norm))
   if config.name not in RULES:
-    return optax.chain(*parts, _other_rule(config, rate))
+    return _other_rule(config, rate)
   if options := dict(config.options):
     raise ValueError(
       f'config.optimizer.options = {options} are arguments of the other rules; '

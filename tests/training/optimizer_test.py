@@ -108,3 +108,45 @@ class TestSchedules:
       5, schedule='exponential', decay_steps=1, decay_rate=0.5
     )
     np.testing.assert_allclose(rates, 2.0 * 0.5 ** np.arange(6), rtol=1e-6)
+
+
+class TestGroups:
+  PARAMS = {
+    'embed': {'embedding': jnp.ones((3, 2))},
+    'out': {'kernel': jnp.ones((2, 3)), 'bias': jnp.ones(3)},
+  }
+
+  def test_each_has_its_own_fields(self):
+    """Against the rules one by one, with one norm over all."""
+    config = _config(
+      name='sgd',
+      learning_rate=0.5,
+      clip_norm=1.0,
+      groups=('embed: learning_rate=0', 'bias$: name=adam, learning_rate=0.1'),
+    )
+    ones = jax.tree.map(jnp.ones_like, self.PARAMS)
+    ours = _walk(config, [ones], self.PARAMS)
+    np.testing.assert_array_equal(ours['embed']['embedding'], np.ones((3, 2)))
+    norm = np.sqrt(15)
+    np.testing.assert_allclose(ours['out']['kernel'], 1 - 0.5 / norm, rtol=1e-6)
+    np.testing.assert_allclose(ours['out']['bias'], 0.9, rtol=1e-6)
+
+  def test_the_first_that_matches_counts(self):
+    found = optimizer.labels(self.PARAMS, ['out/b', 'out'])
+    assert found['out'] == {'kernel': 'out', 'bias': 'out/b'}
+    assert found['embed'] == {'embedding': ''}
+
+  @pytest.mark.parametrize(
+    ('group', 'lesson'),
+    [
+      ('embed', 'expected a regular expression and fields'),
+      ('(: learning_rate=1', 'expected a regular expression'),
+      ('embed: lerning_rate=1', "no field 'lerning_rate'.*learning_rate"),
+      ('embed: learning_rate=fast', 'learning_rate=fast; expected float'),
+      ('embed: name=adm', "groups, 'embed: name=adm'"),
+      ('norm: learning_rate=1', "'norm' is the group of no parameter.*embed/e"),
+    ],
+  )
+  def test_what_is_wrong_is_named(self, group, lesson):
+    with pytest.raises(ValueError, match=lesson):
+      optimizer.make(_config(groups=(group,)), steps=3).init(self.PARAMS)
