@@ -91,8 +91,7 @@ def _optimizer() -> dict[str, Any]:
     'momentum': 0.0,  # sgd
     'nesterov': False,  # sgd
     'options': {},  # arguments of any other rule
-    # Fields of some parameters, by their path: 'embed: learning_rate=1e-4'.
-    'groups': (),
+    'groups': (),  # fields by a parameter's path, 'embed: learning_rate=1e-4'
   }
 
 
@@ -114,8 +113,10 @@ def _train() -> dict[str, Any]:
     'patience': 0,  # validations without a new best before stopping; 0: no stop
     'sample_every': 0,  # steps between sample grids of images; 0: never
     'sample_count': 16,  # images of a grid
-    'tensorboard': True,  # also write TensorBoard scalars
+    'tensorboard': True,  # also write for TensorBoard
     'data_workers': 0,  # processes that read batches ahead, from disk
+    'wandb': '',  # project at Weights & Biases; '' for none
+    'histograms': False,  # of the parameters, for both, with sample grids
   }
 
 

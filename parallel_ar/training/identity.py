@@ -53,6 +53,8 @@ FREE = (
   'train.sample_count',
   'train.tensorboard',
   'train.data_workers',
+  'train.wandb',
+  'train.histograms',
   'evaluate.batch_size',
   'evaluate.split',
   'data.verify',

@@ -31,6 +31,7 @@ from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.distributed import multihost, sharding
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.training import (
+  boards,
   bucket,
   checkpoint,
   configuration,
@@ -125,7 +126,7 @@ def train(
       workdir,
       start=run.start,
       steps=config.train.steps,
-      tensorboard=config.train.tensorboard,
+      **boards.options(config, models[0]),
       progress=progress,
     )
     stack.callback(run.writer.close)
@@ -362,10 +363,11 @@ class _Run:
         self.models[0],
         lambda *given: self.sampler(self._eval_params(), *given),
         self.train_data,
-        self.workdir / 'samples' / f'step_{at:08d}.png',
+        path := self.workdir / 'samples' / f'step_{at:08d}.png',
         seed=self.seed,
         count=self.config.sample_count,
       )
+      self.writer.show(at, path, self._eval_params)
 
   def _save(self, at: int) -> None:
     """Saves a state; the numbers of the step after it decide if it stays."""

@@ -15,11 +15,12 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from parallel_ar.distributed import multihost
-from parallel_ar.training import bucket, disk, run_directory
+from parallel_ar.training import boards, bucket, disk, run_directory
+from parallel_ar.types import Params
 
 PathLike = str | os.PathLike[str]
 
@@ -35,6 +36,7 @@ TIMES = (
 )
 
 
+_COLUMNS = 100
 # Of a record: what a line on stderr tells, by its short name.
 _SHOWN = {
   'loss_nats': 'loss',
@@ -63,6 +65,9 @@ class MetricWriter:
     start: int,
     steps: int,
     tensorboard: bool = True,
+    wandb: str = '',
+    histograms: bool = False,
+    facts: Mapping[str, str] | None = None,
     progress: bool | None = None,
   ):
     """Opens the files, and cuts back what lies after `start`.
@@ -71,12 +76,15 @@ class MetricWriter:
       directory: working directory of the run.
       start: updates done before this process; 0 for a new run.
       steps: updates of the whole run.
-      tensorboard: whether to write TensorBoard scalars.
+      tensorboard: whether to write for TensorBoard, see `boards`.
+      wandb: project at Weights & Biases; '' for none.
+      histograms: whether boards get the parameters beside sample grids.
+      facts: what boards tell of the run, 'config' as JSON and 'model'.
       progress: True for a bar, False for silence, None for a bar on a
         terminal and plain lines elsewhere.
 
     Raises:
-      ImportError: tensorboardX is wanted and not installed.
+      ImportError: what a board needs is not installed.
     """
     self._spool = None
     if bucket.is_address(directory):
@@ -92,7 +100,10 @@ class MetricWriter:
     self._clock = (time.monotonic(), start)
     self._rate = math.nan
     self._bar = None
-    self._board = _board(directory, start) if tensorboard else None
+    self._histograms = histograms
+    self._boards = boards.opened(
+      directory, start, tensorboard=tensorboard, wandb=wandb, facts=facts
+    )
     if progress or (progress is None and not self._lines):
       self._bar = _bar(start, steps)
     self._path = path
@@ -113,23 +124,35 @@ class MetricWriter:
     self._file.write(json.dumps(record) + '\n')
     if self._spool is not None:
       self._spool.send_soon()
-    if self._board is not None:
-      for name, value in values.items():
-        if math.isfinite(value):  # TensorBoard draws no others, and warns
-          self._board.add_scalar(f'{kind}/{name}', value, step)
+    for name, value in values.items():
+      if math.isfinite(value):  # TensorBoard draws no others, and warns
+        for board in self._boards:
+          board.scalar(f'{kind}/{name}', value, step)
     if self._lines or kind != 'train':
-      shown = ', '.join(
-        f'{name} {values[field]:.5g}'
-        for field, name in _SHOWN.items()
-        if field in values
-      )
-      self.say(f'step {step}/{self._steps} {kind}: {shown}{self._left(step)}')
+      self.say(self._line(kind, step, values))
+
+  def _line(self, kind: str, step: int, values: dict[str, float]) -> str:
+    """What a person is told of a record: what fits, the first names first."""
+    begin = f'step {step}/{self._steps} {kind}: '
+    line, left = begin, self._left(step)
+    for field, name in _SHOWN.items():
+      more = f'{", " * (line != begin)}{name} {values.get(field, 0):.5g}'
+      if field in values and len(line + more + left) <= _COLUMNS:
+        line += more
+    return line + left
+
+  def show(
+    self, step: int, picture: pathlib.Path, params: Callable[[], Params]
+  ) -> None:
+    """Gives the boards a sample grid, and histograms where they are wanted."""
+    asked = params if self._histograms else None
+    boards.show(self._boards, step, picture, asked)
 
   def sync(self) -> None:
     """Waits until the records are on the disk: a power cut leaves them."""
     if self._spool is not None:
-      if self._board is not None:
-        self._board.flush()
+      for board in self._boards:
+        board.flush()
       self._spool.send()
       return
     with contextlib.suppress(FileNotFoundError):
@@ -200,9 +223,9 @@ class MetricWriter:
     self._file.close()
     if self._bar is not None:
       self._bar.close()
-    if self._board is not None:
-      self._board.close()
-      self._board = None
+    for board in self._boards:
+      board.close()
+    self._boards = []
     if self._spool is not None:
       self._spool.close()
 
@@ -218,7 +241,8 @@ class SilentWriter(MetricWriter):
     """
     self._clock = (time.monotonic(), start)
     self._rate = math.nan
-    self._lines, self._bar, self._board = False, None, None
+    self._lines, self._bar, self._boards = False, None, []
+    self._histograms = False
 
   def sync(self) -> None:
     """Nothing."""
@@ -294,22 +318,6 @@ def _json_number(value: float) -> float | str:
   if isinstance(value, float) and not math.isfinite(value):
     return {math.inf: 'Infinity', -math.inf: '-Infinity'}.get(value, 'NaN')
   return value
-
-
-def _board(directory: pathlib.Path, start: int) -> Any:
-  try:
-    import tensorboardX
-  except ImportError as error:
-    raise ImportError(
-      'TensorBoard scalars need tensorboardX: install it, or set '
-      'config.train.tensorboard=False.'
-    ) from error
-  # The suffix keeps two processes that start within one second apart.
-  return tensorboardX.SummaryWriter(
-    str(directory / 'tensorboard'),
-    purge_step=start + 1,
-    filename_suffix=f'.{start}.{os.getpid()}',
-  )
 
 
 def _bar(start: int, steps: int) -> Any:

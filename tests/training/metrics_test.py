@@ -4,6 +4,7 @@ import io
 import json
 import math
 
+import numpy as np
 import pytest
 
 from parallel_ar.training import metrics
@@ -165,3 +166,44 @@ def test_a_file_that_was_removed_begins_again(tmp_path, capsys):
   writer.close()
   assert [r['step'] for r in metrics.read(tmp_path / 'metrics.jsonl')] == [2]
   assert 'was removed' in capsys.readouterr().err
+
+
+class TestBoards:
+  def test_tensorboard_has_the_config_grids_and_histograms(self, tmp_path):
+    """Read back from the event file, without TensorBoard."""
+    from PIL import Image
+
+    picture = tmp_path / 'grid.png'
+    Image.new('RGB', (6, 4), (255, 0, 0)).save(picture)
+    facts = {'config': '{"seed": 3}', 'model': 'made: 41 parameters'}
+    writer = _writer(tmp_path, tensorboard=True, histograms=True, facts=facts)
+    params = {'out': {'kernel': np.arange(6.0).reshape(2, 3)}}
+    writer.show(7, picture, lambda: params)
+    writer.close()
+    (file,) = (tmp_path / 'tensorboard').iterdir()
+    content = file.read_bytes()
+    for told in (
+      b'"seed": 3',
+      b'41 parameters',
+      b'samples',
+      b'params/out/kern',
+    ):
+      assert told in content
+    assert b'\x89PNG' in content
+
+  def test_a_board_of_weights_and_biases(self, tmp_path, monkeypatch):
+    pytest.importorskip('wandb')
+    monkeypatch.setenv('WANDB_MODE', 'offline')
+    monkeypatch.setenv('WANDB_SILENT', 'true')
+    facts = {'config': '{"seed": 3}', 'model': 'made'}
+    writer = _writer(tmp_path, wandb='tests', facts=facts)
+    writer.write('train', 1, {'loss_nats': 2.5})
+    writer.close()
+    assert list(tmp_path.glob('wandb/offline-run-*/*.wandb'))
+
+  def test_lines_fit_a_hundred_columns(self, tmp_path, capsys):
+    writer = _writer(tmp_path, progress=None)
+    names = dict.fromkeys(metrics._SHOWN, -123.456789)
+    writer.write('train', 100_000, names)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert len(line) <= 100
