@@ -31,7 +31,10 @@ from parallel_ar.training import (
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _SPLIT = flags.DEFINE_string(
-  'split', None, 'train, valid or test; without it that of the config.'
+  'split',
+  None,
+  'train, valid, test, or several of them, as in valid,test; '
+  'without it that of the config.',
 )
 _DATA_DIR = flags.DEFINE_string(
   'data_dir', None, 'Directory of the data files; ./data without it.'
@@ -87,7 +90,18 @@ def _evaluate() -> None:
   run = trained.load(
     entry.require(_WORKDIR), which=_PARAMS.value, step=_STEP.value
   )
-  split = _SPLIT.value or run.config.evaluate.split
+  print(describe(run.models[0]))
+  splits = (_SPLIT.value or run.config.evaluate.split).split(',')
+  if len(splits) > 1 and (_DUMP.value or _RESULT.value):
+    raise ValueError(
+      f'--split={_SPLIT.value} is {len(splits)} splits, but --dump and --result '
+      'are files of one: name one split for them.'
+    )
+  for split in splits:
+    _of_split(run, split.strip(), started)
+
+
+def _of_split(run: trained.Trained, split: str, started: float) -> None:
   data = run.load_split(split, _DATA_DIR.value)
   evaluation = evaluate.evaluate(
     run.models,
@@ -97,7 +111,6 @@ def _evaluate() -> None:
     params_name=run.params_name,
     level=run.config.evaluate.precision,
   )
-  print(describe(run.models[0]))
   print(evaluation)
   if data.entropy is not None:
     excess = evaluation.nats - data.entropy

@@ -48,7 +48,7 @@ def main() -> None:
   texts = _texts(vocabulary)
   length = _LENGTH.value
   model = textgenrnn.model(params, length)
-  rows = [[vocabulary[letter] for letter in text] for text in texts]
+  rows = [np.array([vocabulary[c] for c in text]) for text in texts]
   x = par.padded(rows, length=length, end=textgenrnn.END)
   numbers = _rates(model, params, texts, x)
   numbers |= _files(model, params, x[: _FILES.value])
