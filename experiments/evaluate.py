@@ -94,8 +94,8 @@ def _evaluate() -> None:
   splits = (_SPLIT.value or run.config.evaluate.split).split(',')
   if len(splits) > 1 and (_DUMP.value or _RESULT.value):
     raise ValueError(
-      f'--split={_SPLIT.value} is {len(splits)} splits, but --dump and --result '
-      'are files of one: name one split for them.'
+      f'--split={_SPLIT.value} is {len(splits)} splits, but --dump and '
+      '--result are files of one: name one split for them.'
     )
   for split in splits:
     _of_split(run, split.strip(), started)

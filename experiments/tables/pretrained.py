@@ -18,9 +18,9 @@ import time
 import jax
 import numpy as np
 from absl import flags
-from docs.examples import textgenrnn
 
 import parallel_ar as par
+from examples import textgenrnn
 from experiments import entry, options
 from experiments.tables import report
 
