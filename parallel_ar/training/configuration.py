@@ -337,8 +337,8 @@ def differences(old: Any, new: Any, prefix: str = '') -> list[str]:
   lines = []
   for key in sorted(old.keys() | new.keys()):
     path = f'{prefix}.{key}' if prefix else key
-    if old.get(key, {}) == {} == new.get(key, {}):
-      continue  # a section that is empty says as little as one that is absent
+    if not {str(c.get(key, {})) for c in (old, new)} - {'{}', '[]'}:
+      continue  # what is empty says as little as what is absent
     if key not in new:
       lines.append(f'{path}: {json.dumps(old[key])} -> absent')
     elif key not in old:

@@ -62,7 +62,7 @@ class TestValidate:
     assert 'expected' in str(error.value)
 
   def test_wrong_types(self):
-    plain = configuration.to_json(_config())
+    plain = _config().to_dict()
     for value in ('100', 1.5, True, None):
       plain['train']['steps'] = value
       with pytest.raises(ValueError, match='expected int'):

@@ -115,6 +115,8 @@ def test_every_other_field_is_free(run, tmp_path):
     'train.keep_best',
     'train.patience',
     'train.tensorboard',
+    'train.wandb',
+    'train.histograms',
     'data.verify',
     'data.path',
   }

@@ -205,5 +205,6 @@ class TestBoards:
     writer = _writer(tmp_path, progress=None)
     names = dict.fromkeys(metrics._SHOWN, -123.456789)
     writer.write('train', 100_000, names)
+    writer.close()
     (line,) = capsys.readouterr().err.splitlines()
     assert len(line) <= 100
