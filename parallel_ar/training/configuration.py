@@ -387,7 +387,7 @@ def _check_type(path: str, default: Any, value: Any) -> None:
   expected = float if default is None else type(default)
   if default is None and value is None:
     return
-  accepted = (int, float) if expected is float else (expected,)
+  accepted = {float: (int, float), tuple: (tuple, list)}.get(expected, expected)
   is_bool = isinstance(value, bool)
   if not isinstance(value, accepted) or (is_bool and expected is not bool):
     raise ValueError(
