@@ -123,7 +123,7 @@ def test_derived_cache(tmp_path):
   text, got = run('derived_cache', *flags, tmp_path=tmp_path)
   assert text.count(' | derived | ') == 5
   drawn = {k: v for k, v in got.items() if k.endswith(': different')}
-  assert len(drawn) == 3 + 2 + 3 * 2 and not any(drawn.values())
+  assert len(drawn) == 3 + 2 + 2 * 2 + 1 and not any(drawn.values())
   own = 'own, two convolutions, batch 1'
   assert got[f'{own}, cached and ancestral: integers'] == 3 * 9
   assert got[f'{own}, ancestral / derived'] > 0

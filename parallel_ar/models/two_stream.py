@@ -25,7 +25,6 @@ References:
   understanding. NeurIPS 2019, section 2.3.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,7 +33,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from parallel_ar import model, order
-from parallel_ar.decode import Decode
 from parallel_ar.layers import block, embedding
 from parallel_ar.models import any_order
 from parallel_ar.types import Array, ArrayLike, Context, Params, PRNGKey
@@ -54,32 +52,25 @@ class TwoStream(nn.Module):
   @nn.compact
   def __call__(
     self,
-    previous_L: Array,
-    k: Any,
+    previous_D: Array,
     slots_D: Array,
     reach_D: Array,
     context: Context,
-    cache: tuple[tuple[Array, Array], ...] | None,
-  ) -> tuple[Array, tuple[tuple[Array, Array], ...]]:
-    """Logits of the slots k..k+L-1.
+  ) -> Array:
+    """Logits slot by slot, float32[D, outputs].
 
-    Row l of the content stream stands for slot k + l - 1, a start vector for
-    slot -1; row l of the query stream stands for slot k + l.
+    Row k of the content stream stands for slot k - 1, a start vector for slot
+    -1; row k of the query stream stands for slot k.
 
     Args:
-      previous_L: the symbols at the slots k-1..k+L-2.
-      k: the first slot.
+      previous_D: the symbols at the slots -1..D-2.
       slots_D: the position of each slot.
       reach_D: the first slot of each slot's group, the last content row that
         its query may read.
       context: label, vector or None.
-      cache: keys and values, float[D, H, K], of each block; None for L = D.
-
-    Returns:
-      float32[L, outputs] and the cache of each block.
     """
-    width, length, num = self.features, previous_L.size, slots_D.size
-    rows_L = k + jnp.arange(length)
+    width, num = self.features, slots_D.size
+    rows_D = jnp.arange(num)
     normal = nn.initializers.normal(0.02)
     embed = nn.Embed(self.num_values, width, dtype=self.dtype, name='embed')
     start, query = (
@@ -88,36 +79,26 @@ class TwoStream(nn.Module):
     )
     table = self.param('positions', normal, (num, width), jnp.float32)
     table = table.astype(self.dtype)
-    here_L = slots_D[rows_L]
-    before_L = slots_D[jnp.maximum(rows_L - 1, 0)]
-    exists = (rows_L > 0)[:, None]
-    h_LN = jnp.where(exists, embed(previous_L) + table[before_L], start)
+    before_D = slots_D[jnp.maximum(rows_D - 1, 0)]
+    exists = (rows_D > 0)[:, None]
+    h_DN = jnp.where(exists, embed(previous_D) + table[before_D], start)
     add = embedding.AddContext(self.num_classes, self.dtype, name='context')
-    both = jnp.concatenate([h_LN, query + table[here_L]])
+    both = jnp.concatenate([h_DN, query + table[slots_D]])
     both = add(both, context)
-    at = jnp.concatenate([before_L, here_L])
-    last = jnp.concatenate([rows_L, reach_D[rows_L]])  # that a row may read
+    at = jnp.concatenate([before_D, slots_D])
+    last = jnp.concatenate([rows_D, reach_D])  # that a row may read
     mask = jnp.arange(num)[None, :] <= last[:, None]
 
-    def attend(l: int, parts: block.Parts) -> tuple[Array, Any]:
+    def attend(parts: block.Parts) -> tuple[Array, None]:
       keys, values = parts.keys, parts.values
-      if cache is not None:
-        put = jax.lax.dynamic_update_slice_in_dim
-        keys, values = (
-          put(old, new, k, 0)
-          for old, new in zip(cache[l], (keys, values), strict=True)
-        )
-      read = block.masked_attention(parts.queries, keys, values, mask)
-      return read, (keys, values)
+      return block.masked_attention(parts.queries, keys, values, mask), None
 
-    caches = []
     for l in range(self.layers):
       layer = block.Block(self.heads, 4 * width, self.dtype, name=f'block_{l}')
-      both, kept = layer(both, at, functools.partial(attend, l), length)
-      caches.append(kept)
-    g_LN = nn.LayerNorm(dtype=self.dtype, name='norm')(both[length:])
-    logits = nn.Dense(self.outputs, dtype=self.dtype, name='logits')(g_LN)
-    return logits.astype(jnp.float32), tuple(caches)
+      both, _ = layer(both, at, attend, num)
+    g_DN = nn.LayerNorm(dtype=self.dtype, name='norm')(both[num:])
+    logits = nn.Dense(self.outputs, dtype=self.dtype, name='logits')(g_DN)
+    return logits.astype(jnp.float32)
 
 
 def two_stream(
@@ -147,8 +128,8 @@ def two_stream(
     dtype: of the products; parameters are float32.
 
   Returns:
-    The model. A pass takes 2 D rows and D^2 scores a head and block; a decode
-    step two rows.
+    The model. A pass takes 2 D rows and D^2 scores a head and block; a step of
+    its derived path two rows, or those of a group.
 
   Raises:
     ValueError: sizes that do not fit.
@@ -166,16 +147,14 @@ def two_stream(
     num_values, outputs, features, layers, heads, num_classes, dtype
   )
 
-  def call(params: Params, *args: Any) -> tuple[Array, Any]:
-    logits, cache = module.apply({'params': params}, *args)
-    return (logits[:, 0] if outputs == 1 else logits), cache
-
   def conditionals(
     params: Params, x: Array, context: Context, slots_D: Array, reach_D: Array
   ) -> Array:
     """By position, in one pass under any order."""
     previous = jnp.roll(x.reshape(-1)[slots_D], 1)  # slot 0 reads none
-    logits, _ = call(params, previous, 0, slots_D, reach_D, context, None)
+    given = previous, slots_D, reach_D, context
+    logits: Any = module.apply({'params': params}, *given)
+    logits = logits[:, 0] if outputs == 1 else logits
     logits = jnp.zeros_like(logits).at[slots_D].set(logits)
     return logits.reshape(*x.shape, *logits.shape[1:])
 
@@ -196,17 +175,7 @@ def two_stream(
   def init(key: PRNGKey) -> Params:
     c = None if context is None else jnp.zeros(context.shape, context.dtype)
     previous = jnp.zeros(rank.size, jnp.int32)
-    return module.init(key, previous, 0, *order_data, c, None)['params']
-
-  def begin(params: Params, context: Context) -> Any:
-    del params
-    empty = jnp.zeros((rank.size, heads, features // heads), dtype)
-    return ((empty, empty),) * layers, context
-
-  def extend(params: Params, cache: Any, k: Any, previous: Any) -> Any:
-    kept, context = cache
-    logits, kept = call(params, previous, k, *order_data, context, kept)
-    return logits, (kept, context)
+    return module.init(key, previous, *order_data, c)['params']
 
   return model.AutoregressiveModel(
     event=jax.ShapeDtypeStruct(tuple(event), jnp.int32),
@@ -215,8 +184,6 @@ def two_stream(
     init=jax.jit(init),
     conditionals=lambda params, x, c: conditionals(params, x, c, *order_data),
     context=context,
-    # What stands beyond slot k is masked, then overwritten.
-    decode=Decode(begin, extend, lambda cache, k: cache),
     objective=objective,
     conditionals_given=given,
     name='two_stream',
