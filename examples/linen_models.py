@@ -28,7 +28,7 @@ class TransformerDo(nn.Module):
     h = embed(tokens) + places(jnp.arange(tokens.shape[1])[None])
     for _ in range(LAYERS):
       mask = nn.make_causal_mask(tokens)
-      attend = nn.SelfAttention(HEADS, use_bias=False)
+      attend = nn.MultiHeadDotProductAttention(HEADS, use_bias=False)
       h = h + attend(nn.LayerNorm(use_bias=False)(h), mask=mask)
       m = nn.gelu(nn.Dense(4 * WIDTH)(nn.LayerNorm(use_bias=False)(h)))
       h = h + nn.Dense(WIDTH)(m)
@@ -60,7 +60,7 @@ class TransformerLM(nn.Module):
     h = nn.Embed(self.vocabulary, WIDTH)(shifted)
     h = h + jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)[None]
     for _ in range(LAYERS):
-      h = h + nn.SelfAttention(HEADS, use_bias=False)(
+      h = h + nn.MultiHeadDotProductAttention(HEADS, use_bias=False)(
         nn.LayerNorm()(h), mask=mask
       )
       h = h + nn.Dense(WIDTH)(nn.relu(nn.Dense(4 * WIDTH)(nn.LayerNorm()(h))))
@@ -98,7 +98,9 @@ class GPT2LMHead(nn.Module):
     h = nn.Dropout(0.1)(h, deterministic=deterministic)
     mask = nn.make_causal_mask(input_ids)
     for _ in range(LAYERS):
-      h = h + nn.SelfAttention(HEADS)(nn.LayerNorm(1e-5)(h), mask=mask)
+      h = h + nn.MultiHeadDotProductAttention(HEADS)(
+        nn.LayerNorm(1e-5)(h), mask=mask
+      )
       m = nn.gelu(nn.Dense(4 * WIDTH)(nn.LayerNorm(1e-5)(h)), approximate=True)
       m = nn.Dropout(0.1)(nn.Dense(WIDTH)(m), deterministic=deterministic)
       h = h + m
