@@ -575,7 +575,7 @@ class TestPublished:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert 'id="parallel_ar.log_prob"' in (tmp_path / 'api.html').read_text()
-    assert 'Your own causal function' in (tmp_path / 'index.html').read_text()
+    assert 'Thirty seconds of use' in (tmp_path / 'index.html').read_text()
 
   @pytest.mark.slow
   def test_the_wheel_works_outside_of_the_checkout(self, tmp_path):
