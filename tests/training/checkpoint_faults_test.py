@@ -8,7 +8,12 @@ import shutil
 import jax
 import pytest
 
-from parallel_ar.training import checkpoint, checkpoint_faults, results
+from parallel_ar.training import (
+  checkpoint,
+  checkpoint_faults,
+  checkpoint_store,
+  results,
+)
 from parallel_ar.training.checkpoint_meta import BrokenCheckpoint, OtherRunError
 from tests.training.checkpoint_test import (
   CONFIG,
@@ -193,7 +198,7 @@ def test_a_save_that_cannot_be_opened_again_is_an_error(tmp_path, monkeypatch):
   store = checkpoint.Checkpoints(tmp_path / 'c', CONFIG)
   store.save(1, _state(1), EXTRA)
   store.wait()
-  literal = checkpoint.checkpoint_store._Literal
+  literal = checkpoint_store._Literal
   monkeypatch.setattr(literal, 'glob', lambda self, pattern: iter(()))
   store.save(2, _state(2), EXTRA)
   with pytest.raises(checkpoint.CheckpointError, match='cannot be opened'):

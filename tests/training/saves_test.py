@@ -9,6 +9,7 @@ import pytest
 
 from parallel_ar.training import (
   checkpoint,
+  checkpoint_store,
   configuration,
   interrupt,
   loop,
@@ -84,13 +85,13 @@ def test_an_end_that_cannot_be_read_back_is_an_error(tmp_path, monkeypatch):
 
 
 def test_a_directory_that_goes_in_a_save_is_missed(tmp_path, monkeypatch):
-  prove = checkpoint.checkpoint_store.prove
+  prove = checkpoint_store.prove
 
   def removed(draft, meta):
     shutil.rmtree(draft)
     prove(draft, meta)
 
-  monkeypatch.setattr(checkpoint.checkpoint_store, 'prove', removed)
+  monkeypatch.setattr(checkpoint_store, 'prove', removed)
   with pytest.raises(checkpoint.CheckpointError, match='removed directory'):
     _train(_config(), tmp_path)
   assert _checkpoints(tmp_path) == []
