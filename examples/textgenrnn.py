@@ -28,9 +28,14 @@ def load(package: str) -> tuple[dict[str, np.ndarray], dict[str, int]]:
   import h5py
 
   with tarfile.open(package) as archive:
-    read = lambda name: archive.extractfile(
-      f'textgenrnn-2.0.0/textgenrnn/textgenrnn_{name}'
-    ).read()
+
+    def read(name: str) -> bytes:
+      member = f'textgenrnn-2.0.0/textgenrnn/textgenrnn_{name}'
+      file = archive.extractfile(member)
+      if file is None:
+        raise ValueError(f'{package}: {member} is no file.')
+      return file.read()
+
     vocabulary = json.loads(read('vocab.json'))
     file = h5py.File(io.BytesIO(read('weights.hdf5')), 'r')
     take = lambda layer, name: file[f'{layer}/{layer}/{name}:0'][()]
