@@ -14,14 +14,20 @@ from examples import (
   plain,
   scans,
 )
-from experiments.tables import public_models as table
+from experiments import inside
 from parallel_ar.analysis import static
 
 FRAMEWORKS = (linen_models, nnx_models, haiku_models, equinox_models)
 MAKERS = [make for module in FRAMEWORKS for make in module.MODELS]
 
 
-def test_the_table_has_every_kind_in_a_few_lines():
+@pytest.fixture(scope='module')
+def table():
+  with inside.imported('tables/public_models', ()) as script:
+    yield script
+
+
+def test_the_table_has_every_kind_in_a_few_lines(table):
   by_name = {
     f'{module.__name__.partition(".")[2]}:{make.__name__}': make
     for module in (*FRAMEWORKS, plain, scans)
@@ -35,7 +41,7 @@ def test_the_table_has_every_kind_in_a_few_lines():
 
 
 @pytest.mark.parametrize('make', MAKERS, ids=lambda make: make.__name__)
-def test_the_shift_is_right_and_forgotten_it_is_found(make):
+def test_the_shift_is_right_and_forgotten_it_is_found(make, table):
   model = make(3, 3) if make.__name__ == 'pixelcnn' else make(5)
   found = static.check(model)
   assert not found.leaks and (found.proved or make.__name__ == 'deer_gru')
@@ -46,7 +52,7 @@ def test_the_shift_is_right_and_forgotten_it_is_found(make):
   assert len(firm & set(own)) == len(own), planted.describe()
 
 
-def through(kinds, tmp_path, steps=2, length=5):
+def through(table, kinds, tmp_path, steps=2, length=5):
   with flagsaver.flagsaver(
     (table._STEPS, steps), (table._LENGTH, length), (table._COUNT, 3)
   ):
@@ -58,15 +64,15 @@ def through(kinds, tmp_path, steps=2, length=5):
       print(table.line(kind, row))
 
 
-def test_two_kinds_go_through_every_script(tmp_path):
-  through(['linen_models:nanodo', 'scans:mamba'], tmp_path)
+def test_two_kinds_go_through_every_script(table, tmp_path):
+  through(table, ['linen_models:nanodo', 'scans:mamba'], tmp_path)
 
 
 @pytest.mark.slow
-def test_all_kinds_go_through_every_script(tmp_path):
-  through(table.KINDS, tmp_path)
+def test_all_kinds_go_through_every_script(table, tmp_path):
+  through(table, table.KINDS, tmp_path)
 
 
-def test_the_page_has_the_table_of_its_result():
+def test_the_page_has_the_table_of_its_result(table):
   """./run.sh tables/public_models --write renews it."""
   assert table.PAGE.read_text() == table.written()

@@ -178,7 +178,9 @@ class TestSetup:
       (pin,) = [p for p in site if p.name == requirement.name]
       (version,) = [s.version for s in pin.specifier]
       assert requirement.specifier.contains(version), requirement
-    del extras['wandb']  # a service, which the lock installs for nobody
+    # Services, other frameworks' readers, a compiler of 300 MB: users' own.
+    for name in ('wandb', 'datasets', 'tfds', 'tpu-compile'):
+      del extras[name]
     wanted += sum(extras.values(), [])
     wanted += ['pip', 'setuptools>=77']
     where = {'python_version': python}

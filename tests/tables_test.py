@@ -62,7 +62,8 @@ def test_results_are_cells():
     name = str(path.relative_to(join.RESULTS).with_suffix(''))
     record = json.loads(path.read_text())
     config = configuration.to_json(paper.get_config(name))
-    assert configuration.differences(config, record['config']) == [], name
+    then = configuration.to_json(configuration.from_json(record['config']))
+    assert configuration.differences(config, then) == [], name
     assert f'configs/paper.py:{name}' in record['command']
     assert not record['commit'].endswith('-dirty'), name
 

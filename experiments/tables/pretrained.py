@@ -30,7 +30,9 @@ _LENGTH = flags.DEFINE_integer(
   'length', 48, 'Characters of a text, with its end, at most.', lower_bound=2
 )
 _COUNT = flags.DEFINE_integer('count', 64, 'Texts, at most.', lower_bound=1)
-_FILES = flags.DEFINE_integer('files', 8, 'Texts that are packed and unpacked.')
+_FILES = flags.DEFINE_integer(
+  'files', 8, 'Texts that are packed and unpacked.', lower_bound=1
+)
 _SAMPLES = flags.DEFINE_integer('samples', 8, 'Texts drawn.', lower_bound=1)
 _OUT = options.define_output('out', 'Write the result here, as JSON.')
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from parallel_ar import lazily
 
 if TYPE_CHECKING:
+  from parallel_ar.training import boards as boards
   from parallel_ar.training import bucket as bucket
   from parallel_ar.training import checkpoint as checkpoint
   from parallel_ar.training import checkpoint_bucket as checkpoint_bucket

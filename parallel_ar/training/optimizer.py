@@ -64,14 +64,16 @@ def make(config: ConfigDict, *, steps: int) -> optax.GradientTransformation:
   clip = optax.clip_by_global_norm(config.clip_norm)
   parts = [clip] if config.clip_norm > 0 else []
   groups = [_group(config, text) for text in config.groups]
-  rules = {'': _section(config, steps)}
+  rules = {}
   for (pattern, own), text in zip(groups, config.groups, strict=True):
     try:
-      rules[pattern] = _section(own, steps)
+      rules[pattern] = optax.chain(*_section(own, steps))
     except ValueError as error:
       raise ValueError(f'config.optimizer.groups, {text!r}: {error}') from error
+  rest = _section(config, steps)
   if not groups:
-    return optax.chain(*parts, rules[''])
+    return optax.chain(*parts, *rest)  # flat, as in the states of older runs
+  rules[''] = optax.chain(*rest)
   patterns = [pattern for pattern, _ in groups]
   label = lambda params: labels(params, patterns)
   return optax.chain(*parts, optax.multi_transform(rules, label))
@@ -151,12 +153,14 @@ def _value(text: str, name: str, value: str, default: Any) -> Any:
   )
 
 
-def _section(config: ConfigDict, steps: int) -> optax.GradientTransformation:
-  """The rule of the section, or of a group, without clipping."""
+def _section(
+  config: ConfigDict, steps: int
+) -> list[optax.GradientTransformation]:
+  """The parts of the rule of the section, or of a group, without clipping."""
   parts = []
   rate = schedule(config, steps=steps)
   if config.name not in RULES:
-    return _other_rule(config, rate)
+    return [_other_rule(config, rate)]
   if options := dict(config.options):
     raise ValueError(
       f'config.optimizer.options = {options} are arguments of the other rules; '
@@ -164,8 +168,7 @@ def _section(config: ConfigDict, steps: int) -> optax.GradientTransformation:
     )
   if config.weight_decay > 0 and config.name != 'adamw':
     parts.append(optax.add_decayed_weights(config.weight_decay, mask=decayed))
-  parts.append(_rule(config, rate))
-  return optax.chain(*parts)
+  return [*parts, _rule(config, rate)]
 
 
 def schedule(config: ConfigDict, *, steps: int) -> optax.Schedule:
