@@ -10,27 +10,14 @@ Command: ./run.sh train --config=configs/pictures.py --config.data.path=FOLDER
 
 from ml_collections import ConfigDict
 
-from parallel_ar.training import configuration
+from configs import digits_pixelcnn_pp
 
 
 def get_config() -> ConfigDict:
-  """The config."""
-  config = configuration.default_config()
+  """The config: that of the digits, of another event."""
+  config = digits_pixelcnn_pp.get_config()
   config.data.name = 'pictures'
   config.data.path = ''
-  config.model.name = 'pixelcnn_pp'
-  config.model.features = 24
-  config.model.layers = 2
-  config.model.resolutions = 2
-  config.model.num_mixtures = 5
-  config.optimizer.learning_rate = 2e-3
-  config.optimizer.schedule = 'cosine'
-  config.optimizer.warmup_steps = 50
-  config.optimizer.clip_norm = 10.0
+  del config.model.event, config.model.num_values
   config.train.batch_size = 16
-  config.train.steps = 600
-  config.train.ema_decay = 0.99
-  config.train.eval_every = 100
-  config.train.checkpoint_every = 200
-  config.train.keep_best = True
   return config
