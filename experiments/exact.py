@@ -3,22 +3,22 @@
   ./run.sh exact --workdir=runs/digits_gated_pixelcnn
   ./run.sh exact --workdir=runs/digits_gated_pixelcnn --weight_bits=10 \
       --activation_bits=12 --program=digits.npz
+  ./run.sh exact --workdir=runs/digits_gated_pixelcnn --activation_bits=8 \
+      --steps=200
 
-Ranges are taken from the validation split, the loss is over the test split. The
-program is what `parallel_ar/exact/reference` reads without JAX.
+Ranges are taken from the validation split, the loss is over the test split.
+With --steps the parameters are trained on the grids first, by straight-through
+gradients. The program is what `parallel_ar/exact/reference` reads without JAX.
 """
 
-import dataclasses
 import math
 
-import numpy as np
 from absl import flags
 
 from experiments import entry, options
 from parallel_ar import exact
-from parallel_ar.data import dataset
-from parallel_ar.exact import save
-from parallel_ar.training import datasets, evaluate, trained
+from parallel_ar.exact import Exact, save
+from parallel_ar.training import evaluate, trained, whole
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _DATA_DIR = flags.DEFINE_string(
@@ -34,6 +34,12 @@ _ACTIVATIONS = flags.DEFINE_integer(
   lower_bound=2,
   upper_bound=16,
 )
+_STEPS = flags.DEFINE_integer(
+  'steps', 0, 'Updates on the grids before; 0 for none.', lower_bound=0
+)
+_RATE = flags.DEFINE_float(
+  'rate', 0.1, "Peak of their learning rate, in parts of the run's."
+)
 _EXAMPLES = flags.DEFINE_integer(
   'examples', 64, 'Examples of which ranges are taken.', lower_bound=1
 )
@@ -48,49 +54,49 @@ _PROGRAM = options.define_output(
 def main() -> None:
   """Runs the script."""
   run = trained.load(entry.require(_WORKDIR))
-  if len(run.models) > 1:
-    raise ValueError(
-      f'exact takes one model; this run is a mixture of {len(run.models)}.'
-    )
-  (model,) = run.models
-  shown = _first(run.load_split('valid', _DATA_DIR.value), _EXAMPLES.value)
-  x = np.asarray(shown.x).astype(model.event.dtype)
-  context = datasets.contexts(model, shown, len(shown))
-  found = exact(
-    model,
-    run.params,
-    x,
-    context,
-    weight_bits=_WEIGHTS.value,
-    activation_bits=_ACTIVATIONS.value,
-  )
+  bits = {
+    'weight_bits': _WEIGHTS.value,
+    'activation_bits': _ACTIVATIONS.value,
+  }
+  shown = whole.examples(run, _EXAMPLES.value, _DATA_DIR.value)
+  lower = lambda params: exact(run.model, params, *shown, **bits)
+  found = lower(run.params)
   print(found.report)
   data = run.load_split('test', _DATA_DIR.value)
-  data = _first(data, _TEST.value or len(data))
-  batch = run.config.evaluate.batch_size
-  of = lambda models, params: evaluate.evaluate(
-    models, params, data, batch, params_name=run.params_name
+  data = whole.first(data, _TEST.value or len(data))
+  batch, name = run.config.evaluate.batch_size, run.params_name
+  before = evaluate.evaluate(
+    run.models, run.params, data, batch, params_name=name
   )
-  before = of(run.models, run.params)
-  after = of([found.model], found.params)
   print(f'float          {before}')
-  print(f'whole numbers  {after}')
-  loss = after.nats - before.nats
-  bits = loss / model.num_dims / math.log(2)
-  print(
-    f'loss {loss:.4f} nats, {bits:.5f} bits/dim, over {len(data)} examples of '
-    'test'
-  )
+
+  def tell(what: str, found: Exact, name: str) -> None:
+    after = evaluate.evaluate(
+      [found.model], found.params, data, batch, params_name=name
+    )
+    print(f'{what}  {after}')
+    loss = after.nats - before.nats
+    bits = loss / run.model.num_dims / math.log(2)
+    print(
+      f'loss {loss:.4f} nats, {bits:.5f} bits/dim, over {len(data)} examples '
+      'of test'
+    )
+
+  tell('whole numbers', found, name)
+  if _STEPS.value:
+    params = whole.tune(
+      run,
+      shown,
+      **bits,
+      steps=_STEPS.value,
+      rate=_RATE.value,
+      data_dir=_DATA_DIR.value,
+    )
+    found = lower(params)
+    tell('after training', found, f'{name} and {_STEPS.value} more')
   if _PROGRAM.value:
     save(found.report.program, _PROGRAM.value)
     print(f'program: {_PROGRAM.value}')
-
-
-def _first(data: dataset.Dataset, count: int) -> dataset.Dataset:
-  """The first examples of a split, as bits where it holds grey levels."""
-  context = None if data.context is None else data.context[:count]
-  data = dataclasses.replace(data, x=data.x[:count], context=context)
-  return dataset.binarize_once(data)
 
 
 if __name__ == '__main__':

@@ -16,7 +16,8 @@ import pytest
 import parallel_ar as par
 from parallel_ar import heads, models, order
 from parallel_ar.coding import container, quantize
-from parallel_ar.exact import builder, carriers, of_program, reference
+from parallel_ar.exact import of_program, reference
+from parallel_ar.heads.discretized_logistic import from_outputs
 from parallel_ar.samplers import path
 from parallel_ar.testing import exact_laws
 from parallel_ar.testing.case import make_case
@@ -149,73 +150,46 @@ class TestRecord:
     got = np.asarray(of(found.params, case.x, far))
     assert (got == numpy_pass(found, case.x, far)).all()  # and no bound breaks
 
-  def test_no_sum_of_floats_is_left_that_could_round(self):
-    case, found = whole('gated_label')
-    of = jax.jit(found.model.conditionals)
-    first = jax.tree.map(lambda leaf: leaf[0], case.context)
-    text = of.lower(found.params, case.x[0], first).as_text()
-    sums = re.findall(r'stablehlo\.(dot_general|convolution).*?-> (\S+)', text)
-    floats = [kind for kind, out in sums if 'f32' in out]
-    proved = [
-      p for p in found.report.products if p.carrier in ('float32', 'parts')
-    ]
-    assert len(floats) == len(proved)
-    assert all(p.partial < 2**24 for p in proved)
-    for line in text.splitlines():
-      if 'f32' in line:  # in, through a product, and out; or an input
-        assert re.search(
-          r'dot_general|convolution|convert|func|return|constant|\^', line
-        ), line
-    assert 'exponential' not in text
-    assert 'tanh' not in text
 
+class TestChannels:
+  """Positions that carry channels: each channel is a position of its own."""
 
-@pytest.mark.parametrize('partial', [2**23, 2**26])
-def test_carriers_give_the_same_integers_at_the_bound(partial):
-  """All entries as large as they may be, and of one sign: the worst case."""
-  size = 96
-  most = int((partial / size) ** 0.5)
-  a = np.full((2, size), most)
-  w = np.full((size, 3), -most)
-  b = builder.Builder()
-  left = b.input(a.shape, 1.0, -most, most)
-  right = b.constant(w)
-  out = b.op(
-    'dot',
-    [left, right],
-    (-size * most**2, size * most**2),
-    (2, 3),
-    dimensions=[[[1], [0]], [[], []]],
-    partial=size * most**2,
-  )
-  program = reference.Program(
-    'worst', (0,), (None,), b.constants, tuple(b.ops), out.id, b.shapes,
-    b.bounds, np.zeros(2, np.int32), 16,
-  )  # fmt: skip
-  want = a.astype(np.int64) @ w
-  assert (reference.run(program, a) == want).all()
-  chosen = carriers.choose(program, program.ops[0], 'cpu')
-  assert chosen == ('float32' if partial < 2**24 else 'parts')
-  for carrier in {chosen, 'int32'}:
-    got = carriers.run(program, b.constants, a, (), {out.id: carrier})
-    assert (np.asarray(got) == want).all()
+  def model(self, **head):
+    def function(p, x, c):
+      before = jnp.cumsum(x.sum(-1)) - x.sum(-1)
+      return from_outputs(p + 0.1 * before[:, None], 3, 2)
 
+    return par.from_function(
+      function,
+      event=(2, 3),
+      rank=order.raster((2,)),
+      head=heads.discretized_logistic(6, 3, 2)._replace(**head),
+      init=lambda key: jax.random.normal(key, (2, 20)) - 0.5,
+      name='own',
+    )
 
-def test_roots_and_quotients_are_whole():
-  numbers = np.array([0, 1, 2, 3, 4, 8, 9, 2**30 - 1, 2**30, 46340**2 - 1])
-  root = carriers._OPS['root']({}, jnp.asarray(numbers, jnp.int32))
-  assert np.asarray(root).tolist() == [int(n**0.5) for n in numbers]
-  want = reference.operations.OPS['root']({}, numbers)
-  assert (np.asarray(root) == want).all()
-  rng = np.random.default_rng(0)
-  a, b = rng.integers(-999, 999, 200), rng.integers(1, 99, 200)
-  for nearest in (False, True):
-    p = {'shift': 3, 'nearest': nearest}
-    got = carriers._OPS['quotient'](p, jnp.asarray(a), jnp.asarray(b))
-    want = reference.operations.OPS['quotient'](p, a, b)
-    exact = np.floor(8 * a / b + (0.5 if nearest else 0))
-    assert (np.asarray(got) == want).all()
-    assert np.abs(want - exact).max() <= int(nearest)  # half of an odd b
+  def test_one_after_another(self):
+    model = self.model()
+    params = model.init(jax.random.key(0))
+    keys = jax.random.split(jax.random.key(1), 32)
+    x = np.asarray(par.ancestral(model)(params, keys).x)
+    found = par.exact(model, params, x)
+    assert found.model.rank.tolist() == [[0, 1, 2], [3, 4, 5]]
+    want = par.log_prob(model, params, x)
+    got = par.log_prob(found.model, found.params, x)
+    assert np.abs(np.asarray(want - got)).max() < 0.02
+    drawn = par.cached(found.model)(found.params, keys[:3])
+    again = par.ancestral(found.model)(found.params, keys[:3])
+    assert path.KINDS[int(drawn.info.path)] == 'whole'
+    assert (np.asarray(drawn.x) == np.asarray(again.x)).all()
+    data = par.codec(found.model, method='lanes').encode(found.params, x[:5])
+    assert (reference.read(found.report.program, data) == x[:5]).all()
+
+  def test_a_head_without_a_chain_is_refused(self):
+    model = self.model(chain=None, pmf=lambda dist: jnp.ones((2, 3, 6)))
+    params = model.init(jax.random.key(0))
+    with pytest.raises(par.NotWhole, match='carries 3 values in a position'):
+      par.exact(model, params, np.zeros((2, 2, 3), int))
 
 
 class TestRefusals:
@@ -449,6 +423,4 @@ def test_law_8(name):
 NOT_WHOLE = {
   'gru_deer': 'while (layers/deer.py:',
   'gru_quasi_deer': 'while (layers/deer.py:',
-  'pixelcnn_pp_rgb_vector': 'carries channels',
-  'pixelsnail_rgb_vector': 'carries channels',
 }

@@ -3,6 +3,7 @@
 from parallel_ar.exact.builder import NotWhole
 from parallel_ar.exact.record import Exact, Product, Report, exact, of_program
 from parallel_ar.exact.reference import Program, load, save
+from parallel_ar.exact.straight_through import straight_through
 
 __all__ = [
   'Exact',
@@ -14,4 +15,5 @@ __all__ = [
   'load',
   'of_program',
   'save',
+  'straight_through',
 ]

@@ -192,9 +192,7 @@ class Builder:
     if bits > 16:  # room for a factor of 14 bits
       g = self.scale(g, 1, bits - 16, g.step * 2.0 ** (bits - 16))
       return self.to_step(g, step)
-    shift = 14 - exponent
-    if shift < 0:
-      raise NotWhole('a grid is too coarse for the one it is brought to')
+    shift = max(14 - exponent, 0)
     if shift > 30:
       return self.scale(g, 1, 30, step)
     return self.scale(g, round(ratio * 2**shift), shift, step)

@@ -8,10 +8,15 @@ so every carrier gives the same integers, and the fastest may be taken:
   parts      the same, the summed axis cut until every part is below 2^24
   int32      anything
 
-`choose` says which for a product, from its proved bound and the platform.
+`choose` says which for a product, from its proved bound and the platform. Where
+they are floats, HIGHEST asks for whole operands: a GPU would round them to 11
+bits, and a TPU to 8. It then sums six products of parts of 8 bits, which is
+exact where the operands have 25 bits together, as a sum below 2^24 says.
+
+A convolution on a GPU is a product of patches, since its library may take one
+by Winograd's or Fourier's transform, whose numbers are no whole ones.
 """
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -20,37 +25,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from parallel_ar.exact.reference import Op, Program
+from parallel_ar.exact.reference.program import FLOAT
 
 Carrier = Literal['int8', 'float32', 'parts', 'int32']
-FLOAT = 2**24  # whole numbers up to here are exact in float32
 _SMALL = 127
 
 
 def choose(program: Program, op: Op, platform: str) -> Carrier:
   """The carrier of a product or a convolution."""
-  small = all(_most(program, n) <= _SMALL for n in op.inputs)
-  # A GPU has no convolution of integers.
-  if small and (platform != 'gpu' or op.name == 'dot'):
+  if all(_most(program, n) <= _SMALL for n in op.inputs):
     return 'int8'
   if op.params['partial'] < FLOAT:
     return 'float32'
-  return 'parts' if op.name == 'dot' and _parts(program, op) else 'int32'
+  return 'parts' if op.params['cut'] else 'int32'
 
 
 def _most(program: Program, n: int) -> int:
   return max(map(abs, program.bounds[n]))
-
-
-def _parts(program: Program, op: Op) -> int:
-  """Parts of the summed axis that are below 2^24 each; 0 where none are."""
-  (left, _), _ = op.params['dimensions']
-  if not left:
-    return 0
-  size = program.shapes[op.inputs[0]][left[0]]
-  rest = np.prod([program.shapes[op.inputs[0]][n] for n in left[1:]], dtype=int)
-  each = int(rest) * _most(program, op.inputs[0]) * _most(program, op.inputs[1])
-  entries = (FLOAT - 1) // max(each, 1)
-  return -(-size // entries) if entries else 0
 
 
 def run(
@@ -59,6 +50,7 @@ def run(
   x: Any,
   context: Any,
   carriers: Mapping[int, Carrier],
+  platform: str = 'cpu',
 ) -> Any:
   """The frequencies of ONE example, int32[*event, V].
 
@@ -68,7 +60,9 @@ def run(
     x: integers[*event].
     context: leaves.
     carriers: output of a product -> its carrier.
+    platform: where it runs.
   """
+  conv = _patches if platform == 'gpu' else _conv
   known = {n: _wide(jnp.asarray(a)) for n, a in constants.items()}
   given = zip(program.inputs, program.steps, (x, *context), strict=True)
   for n, step, a in given:
@@ -76,8 +70,8 @@ def run(
   for op in program.ops:
     values = [known[n] for n in op.inputs]
     if op.output in carriers:
-      rule = {'dot': _dot, 'conv': _conv}[op.name]
-      known[op.output] = rule(program, op, carriers[op.output], *values)
+      rule = {'dot': _dot, 'conv': conv}[op.name]
+      known[op.output] = rule(op, carriers[op.output], *values)
     else:
       params = {name: _fixed(p) for name, p in op.params.items()}
       known[op.output] = _OPS[op.name](params, *values)
@@ -101,21 +95,26 @@ def on_grid(a: Any, step: int | None, bound: tuple[int, int]) -> Any:
 # -------------------------------------------------------------------- products
 
 
-def _dot(program: Program, op: Op, carrier: Carrier, a: Any, b: Any) -> Any:
+def _parts(op: Op, rule: Callable, a: Any, b: Any, axes: Any) -> Any:
+  """The sum of a product's parts; `axes` are its summed one in a and b."""
+  size = a.shape[axes[0]]
+  each = -(-size // op.params['cut'])
+  total: Any = 0
+  for start in range(0, size, each):
+    stop = min(start + each, size)
+    left, right = (
+      jax.lax.slice_in_dim(side, start, stop, axis=axis)
+      for side, axis in zip((a, b), axes, strict=True)
+    )
+    total = total + rule(op, 'float32', left, right)
+  return total
+
+
+def _dot(op: Op, carrier: Carrier, a: Any, b: Any) -> Any:
   (lc, rc), batch = op.params['dimensions']
-  dims = (tuple(lc), tuple(rc)), tuple(map(tuple, batch))
   if carrier == 'parts':
-    count = _parts(program, op)
-    size = a.shape[lc[0]]
-    cut = -(-size // count)
-    total = 0
-    for start in range(0, size, cut):
-      at = functools.partial(jax.lax.slice_in_dim, start_index=start)
-      stop = min(start + cut, size)
-      left = at(a, limit_index=stop, axis=lc[0])
-      right = at(b, limit_index=stop, axis=rc[0])
-      total = total + _product(dims, 'float32', left, right)
-    return total
+    return _parts(op, _dot, a, b, (lc[0], rc[0]))
+  dims = (tuple(lc), tuple(rc)), tuple(map(tuple, batch))
   return _product(dims, carrier, a, b)
 
 
@@ -138,7 +137,9 @@ _KINDS: dict[str, tuple[Any, Any, Any]] = {
 }
 
 
-def _conv(program: Program, op: Op, carrier: Carrier, x: Any, w: Any) -> Any:
+def _conv(op: Op, carrier: Carrier, x: Any, w: Any) -> Any:
+  if carrier == 'parts':
+    return _parts(op, _conv, x, w, (op.params['lhs'][1], op.params['rhs'][1]))
   p = {name: _fixed(value) for name, value in op.params.items()}
   kind, precision, out = _KINDS[carrier]
   return jax.lax.conv_general_dilated(
@@ -155,6 +156,38 @@ def _conv(program: Program, op: Op, carrier: Carrier, x: Any, w: Any) -> Any:
     precision=precision,
     preferred_element_type=out,
   ).astype(jnp.int32)
+
+
+def _patches(op: Op, carrier: Carrier, x: Any, w: Any) -> Any:
+  """The convolution as ONE product: [group, features, taps] of every place."""
+  if carrier == 'parts':
+    at = op.params['lhs'][1], op.params['rhs'][1]
+    return _parts(op, _patches, x, w, at)
+  p = {name: _fixed(value) for name, value in op.params.items()}
+  kind, group = _KINDS[carrier][0], p['groups']
+  x = jnp.transpose(x.astype(kind), p['lhs'])
+  w = jnp.transpose(w.astype(kind), p['rhs'])
+  sides = zip(p['pad'], p['spread'], strict=True)
+  wide = [(0, 0, 0)] * 2 + [(*pad, by - 1) for pad, by in sides]
+  x = jax.lax.pad(x, np.zeros((), x.dtype), wide)
+  taps = w.shape[2:]
+  reach = [(n - 1) * by for n, by in zip(taps, p['dilation'], strict=True)]
+  seen = []
+  for tap in np.ndindex(*taps):
+    first = [t * by for t, by in zip(tap, p['dilation'], strict=True)]
+    last = [
+      n - r + f for n, r, f in zip(x.shape[2:], reach, first, strict=True)
+    ]
+    at = map(slice, first, last, p['strides'])
+    seen.append(x[(slice(None), slice(None), *at)])
+  a = jnp.stack(seen, 2).reshape(
+    x.shape[0], group, -1, len(seen), *seen[0].shape[2:]
+  )
+  w = w.reshape(group, w.shape[0] // group, w.shape[1], -1)
+  dims = (((2, 3), (2, 3)), ((0,), (1,)))
+  out = jnp.moveaxis(_product(dims, carrier, w, a), 2, 0)
+  out = out.reshape(x.shape[0], -1, *seen[0].shape[2:])
+  return jnp.transpose(out, np.argsort(p['out']))
 
 
 # ------------------------------------------------------------------ operations

@@ -5,7 +5,8 @@ Every partial sum of an output is at most
   partial = max_out sum_in |w| max |a|
 
 whatever the order, the L1 norm of a row of the weights times the bound of what
-it meets. So it says whether a carrier can hold the sum without rounding.
+it meets. So it says whether a carrier can hold the sum without rounding, and
+`cut`, how many parts of the summed axis float32 can hold one by one.
 """
 
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from parallel_ar.exact.builder import MOST, Grid, NotWhole
 from parallel_ar.exact.lowering import Lowering
+from parallel_ar.exact.reference.program import FLOAT
 from parallel_ar.program.trace import Op
 
 
@@ -29,16 +31,39 @@ def _activation(l: Lowering, value: Any, norm: int) -> Grid:
 
 def _sums(
   w: np.ndarray, axes: tuple[int, ...], a: Grid
-) -> tuple[int, int, int]:
-  """(least, most, largest partial sum) of products with rows of w."""
+) -> tuple[int, int, dict[str, int]]:
+  """(least, most, {partial, cut}) of products with rows of w.
+
+  Args:
+    w: the weights.
+    axes: that are summed; `cut` is of the first.
+    a: what they meet.
+  """
   w = w.astype(np.int64)
   up = np.maximum(w, 0).sum(axes) if axes else np.maximum(w, 0)
   down = np.minimum(w, 0).sum(axes) if axes else np.minimum(w, 0)
   if not up.size:
-    return 0, 0, 0
+    return 0, 0, {'partial': 0, 'cut': 1}
   high = max(int((up * a.high + down * a.low).max()), 0)
   low = min(int((up * a.low + down * a.high).min()), 0)
-  return low, high, int((up - down).max()) * a.most
+  partial = int((up - down).max()) * a.most
+  return low, high, {'partial': partial, 'cut': _cut(np.abs(w), axes, a.most)}
+
+
+def _cut(w: np.ndarray, axes: tuple[int, ...], most: int) -> int:
+  """Parts of the first summed axis whose sums are below 2^24; 0 for none."""
+  if not axes or w.max() * most >= FLOAT:
+    return 0
+  w = np.moveaxis(w, axes, range(len(axes))) * most
+  w = w.sum(tuple(range(1, len(axes))))
+  size = len(w)
+  count = max(1, -(-int(w.sum(0).max()) // FLOAT))
+  while count <= size:
+    each = -(-size // count)
+    if np.add.reduceat(w, range(0, size, each)).max() < FLOAT:
+      return -(-size // each)
+    count += 1 + count // 8
+  return 0
 
 
 def dot(l: Lowering, op: Op, values: list[Any]) -> list[Any]:
@@ -55,7 +80,7 @@ def dot(l: Lowering, op: Op, values: list[Any]) -> list[Any]:
     axes = tuple((lc, rc)[n])
     norm = int(np.abs(q).sum(axes).max(initial=0))
     a = _activation(l, values[1 - n], norm)
-    low, high, partial = _sums(q, axes, a)
+    low, high, bound = _sums(q, axes, a)
     pair = [w, a] if n == 0 else [a, w]
   else:
     size = int(np.prod([op.inputs[0].shape[n] for n in lc], dtype=int))
@@ -70,11 +95,14 @@ def dot(l: Lowering, op: Op, values: list[Any]) -> list[Any]:
     a, b = pair
     ends = [size * p * q for p in (a.low, a.high) for q in (b.low, b.high)]
     low, high = min(0, *ends), max(0, *ends)
-    partial = size * a.most * b.most
+    bound = {'partial': size * a.most * b.most, 'cut': 0}
+    if lc:
+      ones = np.full([op.inputs[0].shape[n] for n in lc], b.most, np.int64)
+      bound['cut'] = _cut(ones, tuple(range(len(lc))), a.most)
   step = pair[0].step * pair[1].step
   return [
     l.builder.op(
-      'dot', pair, (low, high), shape, step, dimensions=dims, partial=partial
+      'dot', pair, (low, high), shape, step, dimensions=dims, **bound
     )
   ]
 
@@ -92,7 +120,10 @@ def conv(l: Lowering, op: Op, values: list[Any]) -> list[Any]:
   out, *axes = dims.rhs_spec
   norm = int(np.abs(q).sum(tuple(axes)).max(initial=0))
   a = _activation(l, x, norm)
-  low, high, partial = _sums(q, tuple(axes), a)
+  low, high, bound = _sums(q, tuple(axes), a)
+  groups = int(p['feature_group_count'])
+  if groups > 1 and bound['cut'] > 1:
+    bound['cut'] = 0  # its features are not one axis
   whole = lambda values: [int(n) for n in values]
   return [
     l.builder.op(
@@ -108,8 +139,8 @@ def conv(l: Lowering, op: Op, values: list[Any]) -> list[Any]:
       pad=[whole(pair) for pair in p['padding']],
       spread=whole(p['lhs_dilation']),
       dilation=whole(p['rhs_dilation']),
-      groups=int(p['feature_group_count']),
-      partial=partial,
+      groups=groups,
+      **bound,
     )
   ]
 

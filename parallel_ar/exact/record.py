@@ -134,7 +134,8 @@ def exact(
     precision: r; frequencies sum to 2^r.
 
   Returns:
-    An Exact. Its params are integers; they are not trained.
+    An Exact. Its params are integers; they are not trained. Channels that one
+    position carried are positions of its own, one after another.
 
   Raises:
     NotWhole: an operation that cannot be made of whole numbers, by name and
@@ -147,6 +148,7 @@ def exact(
     raise ValueError('par.exact takes its ranges from examples; got none.')
   context = doors.check_context(model, context, len(x))
   leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(context)]
+  rank = _rank(model)
   l, out = _lowered(
     model, params, x, leaves, weight_bits, activation_bits, precision
   )
@@ -161,7 +163,7 @@ def exact(
     output=out.id,
     shapes=b.shapes,
     bounds=b.bounds,
-    rank=np.asarray(model.rank),
+    rank=rank,
     precision=precision,
   )
   return of_program(program, model, b.trained)
@@ -174,7 +176,7 @@ def of_program(
 
   Args:
     program: it.
-    like: a model of the same event, rank and context.
+    like: a model of the same event and context.
     trained: numbers of the constants that are parameters; all by default that
       are no truth values.
   """
@@ -195,7 +197,7 @@ def of_program(
   def conditionals(params: Params, x: Array, context: Context) -> Array:
     known = fixed | {n: params[name] for n, name in names.items()}
     leaves = jax.tree.leaves(context)
-    return carriers.run(program, known, x, leaves, chosen)
+    return carriers.run(program, known, x, leaves, chosen, platform)
 
   num_values = program.shapes[program.output][-1]
   inner = like.event.shape[program.rank.ndim :]
@@ -272,10 +274,11 @@ def _check(
       f'{model.name} has continuous values or no probabilities of symbols: a '
       'head in whole numbers has frequencies. Quantize the values first.'
     )
-  if model.num_dims != model.num_positions:
+  if model.num_dims != model.num_positions and model.head.chain is None:
     raise NotWhole(
-      f'{model.name} carries channels in a position ({model.head.name}), for '
-      'which there are no whole frequencies yet.'
+      f'{model.name} carries {model.num_dims // model.num_positions} values in '
+      f'a position, and its head ({model.head.name}) has no chain of '
+      'probabilities of one given those before: see `chain` of par.Head.'
     )
   for name, n, (low, high) in (
     ('weight_bits', weights, (2, 16)),
@@ -284,6 +287,21 @@ def _check(
   ):
     if not isinstance(n, int) or not low <= n <= high:
       raise ValueError(f'{name} is {low} to {high}; got {n}.')
+
+
+def _chained(model: AutoregressiveModel) -> bool:
+  return model.num_dims != model.num_positions
+
+
+def _rank(model: AutoregressiveModel) -> np.ndarray:
+  """The rank; channels of a position come one after another."""
+  rank = np.asarray(model.rank)
+  if not _chained(model):
+    return rank
+  inner = model.event.shape[rank.ndim :]
+  count = int(np.prod(inner))
+  rank = rank.reshape(*rank.shape, *(1 for _ in inner)) * count
+  return (rank + np.arange(count).reshape(inner)).astype(np.int32)
 
 
 def _step_of(a: np.ndarray) -> int | None:
@@ -311,6 +329,9 @@ def _lowered(
     dist = parts_of(head, model.conditionals(params, x, context))
     if by_logits:
       return dist
+    if _chained(model):
+      assert head.chain is not None
+      return head.chain(dist, x)
     assert head.pmf is not None
     return head.pmf(dist)
 

@@ -99,14 +99,14 @@ def discretized_logistic(
     return jnp.exp(jnp.moveaxis(jax.vmap(at)(every), 0, -1))
 
   def chain(dist: Logistics, x: Array) -> Array:
-    own = channel_log_probs(dist, x, num_values)
+    means = _means(dist, x, num_values)
+    every = jnp.arange(num_values).reshape(*(1 for _ in x.shape[1:]), -1, 1)
+    own = _log_bins(x[..., None], means, dist.log_scales, num_values)
     weights = jax.nn.log_softmax(dist.logits, -1)
     parts = []
     for c in range(channels):
-      of_value = lambda v, c=c: channel_log_probs(
-        dist, x.at[..., c].set(v), num_values
-      )[..., c, :]
-      terms = jax.vmap(of_value, out_axes=-2)(jnp.arange(num_values))
+      of_c = (a[..., c, None, :] for a in (means, dist.log_scales))
+      terms = _log_bins(every, *of_c, num_values)  # [E, V, K]
       parts.append(jnp.exp(jax.nn.logsumexp(terms + weights[..., None, :], -1)))
       weights = jax.nn.log_softmax(weights + own[..., c, :], -1)
     return jnp.stack(parts, -2)
@@ -139,14 +139,14 @@ def from_outputs(out: Array, channels: int, num_mixtures: int) -> Logistics:
 
 
 def channel_log_probs(dist: Logistics, x: Array, num_values: int) -> Array:
-  """log P(x_c | x_<c, k) of every channel and component, float[E, C, K].
+  """log P(x_c | x_<c, k) of every channel and component, float[E, C, K]."""
+  means = _means(dist, x, num_values)
+  return _log_bins(x[..., None], means, dist.log_scales, num_values)
 
-  The middle bins use F(a) - F(b) = F(a) F(-b) (1 - exp(b - a)), which neither
-  cancels nor underflows, so that no second formula is needed for far values.
-  a - b = 2 d / s is computed as such: of the two edges, far from 0, it cancels.
-  """
-  v = _scaled(x, num_values)[..., None]
-  means, first = [], 0
+
+def _means(dist: Logistics, x: Array, num_values: int) -> Array:
+  """mean_c + sum_{b<c} link_cb v_b, float[E, C, K]."""
+  v, means, first = _scaled(x, num_values)[..., None], [], 0
   for c in range(x.shape[-1]):
     mean = dist.means[..., c, :]
     if dist.links is not None:
@@ -154,21 +154,30 @@ def channel_log_probs(dist: Logistics, x: Array, num_values: int) -> Array:
       mean = mean + (links * v[..., :c, :]).sum(-2)
     means.append(mean)
     first += c
-  log_scales = jnp.maximum(dist.log_scales, _MIN_LOG_SCALE)
+  return jnp.stack(means, -2)
+
+
+def _log_bins(x: Array, mean: Array, log_scales: Array, num: int) -> Array:
+  """log of the logistic's part in the bins of x.
+
+  The middle bins use F(a) - F(b) = F(a) F(-b) (1 - exp(b - a)), which neither
+  cancels nor underflows, so that no second formula is needed for far values.
+  a - b = 2 d / s is computed as such: of the two edges, far from 0, it cancels.
+  """
+  log_scales = jnp.maximum(log_scales, _MIN_LOG_SCALE)
   scales = jnp.exp(-log_scales)
-  edge = lambda n: (2.0 * n.astype(jnp.float32) + 1) / (num_values - 1) - 1
-  mean = jnp.stack(means, -2)
-  upper = (edge(x)[..., None] - mean) * scales
-  lower = (edge(x - 1)[..., None] - mean) * scales
+  edge = lambda n: (2.0 * n.astype(jnp.float32) + 1) / (num - 1) - 1
+  upper = (edge(x) - mean) * scales
+  lower = (edge(x - 1) - mean) * scales
   below = jax.nn.log_sigmoid(upper)  # log F(a)
   above = jax.nn.log_sigmoid(-lower)  # log (1 - F(b))
-  log_width = math.log(2 / (num_values - 1)) - log_scales
+  log_width = math.log(2 / (num - 1)) - log_scales
   width = jnp.maximum(jnp.exp(log_width), _LEAST_WIDTH)
   # Of bins so narrow that 1 - exp(-width) is lost, the width itself is left.
   wide = jnp.log(-jnp.expm1(-width))
   middle = below + above + jnp.where(width > _LEAST_WIDTH, wide, log_width)
-  inner = jnp.where(x[..., None] == num_values - 1, above, middle)
-  return jnp.where(x[..., None] == 0, below, inner)
+  inner = jnp.where(x == num - 1, above, middle)
+  return jnp.where(x == 0, below, inner)
 
 
 def _scaled(x: Array, num_values: int) -> Array:

@@ -47,5 +47,6 @@ if TYPE_CHECKING:
   from parallel_ar.training import state as state
   from parallel_ar.training import step as step
   from parallel_ar.training import trained as trained
+  from parallel_ar.training import whole as whole
 else:
   __getattr__ = lazily.modules_of(__name__)

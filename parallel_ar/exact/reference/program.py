@@ -10,7 +10,8 @@ in int64, where nothing overflows and no order of a sum matters.
               (a 2^s + b div 2) div b, where it says `nearest`
   root        the largest r with r r <= a
   table       t[a - low]
-  dot, conv   sums of products; `partial` bounds every partial sum
+  dot, conv   sums of products; `partial` bounds every partial sum, and each of
+              `cut` equal parts of the first summed axis stays below 2^24
 
 The format of a program is that of `save`: a .npz of integers and JSON.
 """
@@ -24,6 +25,7 @@ import numpy as np
 from .operations import OPS
 
 FORMAT = 'parallel_ar whole numbers 1'
+FLOAT = 2**24  # whole numbers up to here are exact in float32
 _KINDS = 'bi'
 
 

@@ -1,0 +1,132 @@
+"""Who carries the integers of products, and what XLA is asked for."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from parallel_ar.exact import builder, carriers, products, reference
+from tests.exact_test import whole
+
+
+def of_builder(b, out):
+  return reference.Program(
+    'products', (0,), (None,), b.constants, tuple(b.ops), out.id, b.shapes,
+    b.bounds, np.zeros(2, np.int32), 16,
+  )  # fmt: skip
+
+
+def test_no_sum_of_floats_is_left_that_could_round():
+  case, found = whole('gated_label')
+  of = jax.jit(found.model.conditionals)
+  first = jax.tree.map(lambda leaf: leaf[0], case.context)
+  text = of.lower(found.params, case.x[0], first).as_text()
+  sums = re.findall(r'stablehlo\.(dot_general|convolution).*?-> (\S+)', text)
+  floats = [kind for kind, out in sums if 'f32' in out]
+  proved = [
+    p for p in found.report.products if p.carrier in ('float32', 'parts')
+  ]
+  assert len(floats) == len(proved)
+  assert all(p.partial < 2**24 for p in proved)
+  for line in text.splitlines():
+    if re.search(r'stablehlo\.(dot_general|convolution)', line):
+      # Else a GPU rounds the operands to 11 bits, and a TPU to 8.
+      assert 'f32' not in line or re.search(
+        r'\[HIGHEST, HIGHEST\]|'
+        r'#stablehlo<precision HIGHEST>, #stablehlo<precision HIGHEST>',
+        line,
+      )
+    if 'f32' in line:  # in, through a product, and out; or an input
+      assert re.search(
+        r'dot_general|convolution|convert|func|return|constant|\^', line
+      ), line
+  assert 'exponential' not in text
+  assert 'tanh' not in text
+
+
+@pytest.mark.parametrize('partial', [2**23, 2**26])
+def test_carriers_give_the_same_integers_at_the_bound(partial):
+  """All entries as large as they may be, and of one sign: the worst case."""
+  size = 96
+  most = int((partial / size) ** 0.5)
+  a = np.full((2, size), most)
+  w = np.full((size, 3), -most)
+  b = builder.Builder()
+  left = b.input(a.shape, 1.0, -most, most)
+  right = b.constant(w)
+  out = b.op(
+    'dot',
+    [left, right],
+    (-size * most**2, size * most**2),
+    (2, 3),
+    dimensions=[[[1], [0]], [[], []]],
+    partial=size * most**2,
+    cut=-(-partial // 2**24),
+  )
+  program = of_builder(b, out)
+  want = a.astype(np.int64) @ w
+  assert (reference.run(program, a) == want).all()
+  chosen = carriers.choose(program, program.ops[0], 'cpu')
+  assert chosen == ('float32' if partial < 2**24 else 'parts')
+  for carrier in {chosen, 'int32'}:
+    got = carriers.run(program, b.constants, a, (), {out.id: carrier})
+    assert (np.asarray(got) == want).all()
+
+
+def test_roots_and_quotients_are_whole():
+  numbers = np.array([0, 1, 2, 3, 4, 8, 9, 2**30 - 1, 2**30, 46340**2 - 1])
+  root = carriers._OPS['root']({}, jnp.asarray(numbers, jnp.int32))
+  assert np.asarray(root).tolist() == [int(n**0.5) for n in numbers]
+  want = reference.operations.OPS['root']({}, numbers)
+  assert (np.asarray(root) == want).all()
+  rng = np.random.default_rng(0)
+  a, b = rng.integers(-999, 999, 200), rng.integers(1, 99, 200)
+  for nearest in (False, True):
+    p = {'shift': 3, 'nearest': nearest}
+    got = carriers._OPS['quotient'](p, jnp.asarray(a), jnp.asarray(b))
+    want = reference.operations.OPS['quotient'](p, a, b)
+    exact = np.floor(8 * a / b + (0.5 if nearest else 0))
+    assert (np.asarray(got) == want).all()
+    assert np.abs(want - exact).max() <= int(nearest)  # half of an odd b
+
+
+CONVOLUTIONS = {
+  'masked, as in a PixelCNN': {'pad': [[1, 1], [2, 0]]},
+  'strides': {'strides': [2, 1], 'pad': [[2, 1], [0, 1]]},
+  'spread and cut off': {'spread': [2, 3], 'pad': [[1, -1], [-2, 2]]},
+  'dilated groups': {'dilation': [2, 1], 'groups': 2, 'pad': [[2, 2], [1, 1]]},
+}
+
+
+@pytest.mark.parametrize('name', CONVOLUTIONS)
+def test_a_convolution_is_a_product_of_patches_on_a_gpu(name):
+  p = {
+    'strides': [1, 1], 'spread': [1, 1], 'dilation': [1, 1], 'groups': 1,
+    'lhs': [0, 3, 1, 2], 'rhs': [3, 2, 0, 1], 'out': [0, 3, 1, 2],
+    'partial': 2**20, 'cut': 3,
+  } | CONVOLUTIONS[name]  # fmt: skip
+  rng = np.random.default_rng(0)
+  x = rng.integers(-99, 99, (2, 5, 6, 4))
+  w = rng.integers(-9, 9, (3, 2, 4 // p['groups'], 6))
+  want = reference.operations.OPS['conv'](p, x, w)
+  op = reference.Op('conv', (0, 1), 2, p)
+  kinds = ['int8', 'float32', 'int32'] + ['parts'] * (p['groups'] == 1)
+  for kind in kinds:
+    for rule in (carriers._conv, carriers._patches):
+      got = rule(op, kind, jnp.asarray(x), jnp.asarray(w))
+      assert (np.asarray(got) == want).all()
+  asked = jax.jit(lambda *a: carriers._patches(op, 'float32', *a))
+  assert 'convolution' not in asked.lower(x, w).as_text()
+
+
+def test_long_sums_are_cut():
+  """By the weights themselves, so that no part reaches 2^24."""
+  w = np.abs(np.random.default_rng(0).integers(-127, 128, (3, 700, 2)))
+  most = 511
+  cut = products._cut(w, (1, 0), most)  # the first summed axis is 1
+  starts = range(0, 700, -(-700 // cut))
+  assert len(starts) == cut == 5
+  assert np.add.reduceat(w.sum(0), starts).max() * most < 2**24
+  assert products._cut(np.full((4, 2), 2**14), (0,), 2**10) == 0
