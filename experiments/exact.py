@@ -12,6 +12,7 @@ gradients. The program is what `parallel_ar/exact/reference` reads without JAX.
 """
 
 import math
+from typing import Any
 
 from absl import flags
 
@@ -54,7 +55,7 @@ _PROGRAM = options.define_output(
 def main() -> None:
   """Runs the script."""
   run = trained.load(entry.require(_WORKDIR))
-  bits = {
+  bits: Any = {
     'weight_bits': _WEIGHTS.value,
     'activation_bits': _ACTIVATIONS.value,
   }

@@ -178,8 +178,8 @@ def _patches(op: Op, carrier: Carrier, x: Any, w: Any) -> Any:
     last = [
       n - r + f for n, r, f in zip(x.shape[2:], reach, first, strict=True)
     ]
-    at = map(slice, first, last, p['strides'])
-    seen.append(x[(slice(None), slice(None), *at)])
+    cut = map(slice, first, last, p['strides'])
+    seen.append(x[(slice(None), slice(None), *cut)])
   a = jnp.stack(seen, 2).reshape(
     x.shape[0], group, -1, len(seen), *seen[0].shape[2:]
   )
@@ -187,7 +187,7 @@ def _patches(op: Op, carrier: Carrier, x: Any, w: Any) -> Any:
   dims = (((2, 3), (2, 3)), ((0,), (1,)))
   out = jnp.moveaxis(_product(dims, carrier, w, a), 2, 0)
   out = out.reshape(x.shape[0], -1, *seen[0].shape[2:])
-  return jnp.transpose(out, np.argsort(p['out']))
+  return jnp.transpose(out, np.argsort(p['out']).tolist())
 
 
 # ------------------------------------------------------------------ operations

@@ -31,7 +31,7 @@ def _activation(l: Lowering, value: Any, norm: int) -> Grid:
 
 def _sums(
   w: np.ndarray, axes: tuple[int, ...], a: Grid
-) -> tuple[int, int, dict[str, int]]:
+) -> tuple[int, int, dict[str, Any]]:
   """(least, most, {partial, cut}) of products with rows of w.
 
   Args:
@@ -52,7 +52,7 @@ def _sums(
 
 def _cut(w: np.ndarray, axes: tuple[int, ...], most: int) -> int:
   """Parts of the first summed axis whose sums are below 2^24; 0 for none."""
-  if not axes or w.max() * most >= FLOAT:
+  if not axes or w.max(initial=0) * most >= FLOAT:
     return 0
   w = np.moveaxis(w, axes, range(len(axes))) * most
   w = w.sum(tuple(range(1, len(axes))))

@@ -105,8 +105,8 @@ def discretized_logistic(
     weights = jax.nn.log_softmax(dist.logits, -1)
     parts = []
     for c in range(channels):
-      of_c = (a[..., c, None, :] for a in (means, dist.log_scales))
-      terms = _log_bins(every, *of_c, num_values)  # [E, V, K]
+      mean, log_scale = means[..., c, None, :], dist.log_scales[..., c, None, :]
+      terms = _log_bins(every, mean, log_scale, num_values)  # [E, V, K]
       parts.append(jnp.exp(jax.nn.logsumexp(terms + weights[..., None, :], -1)))
       weights = jax.nn.log_softmax(weights + own[..., c, :], -1)
     return jnp.stack(parts, -2)
