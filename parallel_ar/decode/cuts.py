@@ -6,7 +6,7 @@ numbers: at step k, `Index.table[k]` are the places along one axis. A cut is one
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 Cut = tuple[Any, ...]  # an Index or None for each axis
+Border = tuple[tuple[int, int], ...]
 _WASTE = 2.0  # how much longer a run without gaps may be than the places
+_SHARE = 0.25  # of an axis, from which on all of it may be made
 
 
 class Index:
@@ -239,6 +241,28 @@ def sizes(cut: Cut, shape: Sequence[int]) -> tuple[int, ...]:
   return tuple(
     n if i is None else i.size for i, n in zip(cut, shape, strict=True)
   )
+
+
+def along(cut: Cut | None, shape: Sequence[int], axis: int) -> Cut | None:
+  """The cut with all of an axis, if it has a good share of it."""
+  if cut is None or axis >= len(cut) or (index := cut[axis]) is None:
+    return cut
+  if index.size < _SHARE * shape[axis]:
+    return cut
+  return (*cut[:axis], None, *cut[axis + 1 :])
+
+
+def border(shape: Sequence[int], cuts: Iterable[Cut]) -> Border:
+  """How far cuts reach over the ends of an array."""
+  found = [(0, 0)] * len(shape)
+  for cut in cuts:
+    for axis, index in enumerate(cut):
+      if index is not None:
+        low, high = found[axis]
+        low = max(low, -int(index.table.min()))
+        high = max(high, int(index.table.max()) - shape[axis] + 1)
+        found[axis] = low, high
+  return tuple(found)
 
 
 def update(a: Any, value: Any, starts: Sequence[Any]) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 from parallel_ar import order, partition
 from parallel_ar.decode import cuts as cutting
 from parallel_ar.decode import levels, rows
-from parallel_ar.decode.plan import Class, border
+from parallel_ar.decode.plan import Class
 from parallel_ar.decode.record import Blocks, Decode, Groups, recompute_decode
 from parallel_ar.decode.run import Run
 from parallel_ar.decode.schedule import NotCausal
@@ -122,7 +122,9 @@ class Derived(Timed):
     kept = [v for v in self.plan.kept if v is not x]
     self.plan.layouts.pop(x, None)
     self.kept = [x, *kept]
-    self.borders = {v: border(v, self.plan.kept.get(v, ())) for v in self.kept}
+    self.borders = {
+      v: cutting.border(v.shape, self.plan.kept.get(v, ())) for v in self.kept
+    }
     self.layouts = self.plan.layouts
     self.fixed = list(dict.fromkeys(self.plan.reads_once(self.ready.once)))
 

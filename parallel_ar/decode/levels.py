@@ -14,7 +14,7 @@ import numpy as np
 from parallel_ar import order
 from parallel_ar.decode import cuts as cutting
 from parallel_ar.decode.cuts import Cut
-from parallel_ar.decode.plan import Class, border
+from parallel_ar.decode.plan import Class
 from parallel_ar.decode.run import Run
 from parallel_ar.decode.timed import Cache, Timed
 from parallel_ar.program.trace import Array
@@ -76,7 +76,9 @@ class Levels(Timed):
     for plan in plans:
       for v, some in plan.kept.items():
         cuts.setdefault(v, []).extend(some)
-    self.borders = {v: border(v, some) for v, some in cuts.items()}
+    self.borders = {
+      v: cutting.border(v.shape, some) for v, some in cuts.items()
+    }
     self.layouts = {
       v: axes
       for plan in plans

@@ -20,7 +20,6 @@ from parallel_ar.decode.facts import Facts
 from parallel_ar.decode.schedule import Schedule
 from parallel_ar.program.trace import Array, Op
 
-Border = tuple[tuple[int, int], ...]
 Layouts = Mapping[Array, tuple[int, ...]]
 # What only moves entries is not kept: its operand is read through it. Where
 # much is read that is not new, only through what moves nothing in memory.
@@ -28,6 +27,7 @@ _VIEWS = frozenset('expand_dims slice split squeeze transpose'.split())
 # Operations that fewer steps than this share need, and that cost more than this
 # many entries, are left out at the other steps.
 _BUSY, _DEAR = 0.75, 4096
+_PRODUCTS = frozenset(('dot_general', 'conv_general_dilated'))
 _MOVES = _VIEWS | frozenset(
   'broadcast_in_dim concatenate pad reshape rev'.split()
 )
@@ -144,15 +144,16 @@ class Class(Indices):
       cuts = [self._due(v) for v in op.outputs]
     if all(c is None for c in cuts):
       return
+    self._mask = self._masks.get(op)
     if not full:
       try:
+        cuts = self._widened(op, cuts)
         needs, run, *made = rules.RULES[op.name].step(op, cuts, self)
       except rules.NoRule:
         full = True
     if full:
       needs = [(v, (None,) * len(v.shape)) for v in op.inputs]
       run, made = (lambda values, k: op.bind(*values)), [whole]
-    self._mask = self._masks.get(op)
     for n, (v, cut) in enumerate(needs):
       layout = None
       if op.name == 'dot_general' and not full:
@@ -166,6 +167,36 @@ class Class(Indices):
       Instruction(op, tuple(needs), tuple(cuts), run, full, self._mask)
     )
     self._mask = None
+
+  def _widened(self, op: Op, cuts: list[Any]) -> list[Any]:
+    """The boxes, whole along axes where that costs less than cutting them.
+
+    To cut some columns out of a matrix of weights costs more than to multiply
+    by all of it. So the features of one channel are made with those of all,
+    and what is made of them.
+    """
+    if op in self._schedule.items:
+      return cuts
+    step = rules.RULES[op.name].step
+    for axis in range(max(len(v.shape) for v in op.outputs)):
+      wide = [
+        cutting.along(cut, v.shape, axis)
+        for v, cut in zip(op.outputs, cuts, strict=True)
+      ]
+      if wide != cuts:
+        needs, _, *_ = step(op, cuts, self)
+        wider, _, *_ = step(op, wide, self)
+        if self._cheap(op, [n for n in wider if n not in needs]):
+          cuts = wide
+    return cuts
+
+  def _cheap(self, op: Op, more: list[tuple[Array, Cut]]) -> bool:
+    """Whether larger boxes read nothing that the step would cut out."""
+    of_values = [n for n in more if self.facts(n[0]).ready is not None]
+    if not of_values:
+      return op.name in _PRODUCTS and bool(more)
+    made = [n for n in of_values if n[0] in self._fresh]
+    return bool(made) and all(self.covers(*n, self._mask) for n in made)
 
   def covers(self, v: Array, cut: Cut, mask: Any) -> bool:
     """Whether the step itself has computed what is read."""
@@ -336,7 +367,11 @@ class Class(Indices):
     """Whether a box is read through the operation that makes its array."""
     if op in self._schedule.full:
       return False
-    over = [a for a, (m, n) in enumerate(border(v, [cut])) if m > 0 or n > 0]
+    over = [
+      a
+      for a, (m, n) in enumerate(cutting.border(v.shape, [cut]))
+      if m > 0 or n > 0
+    ]
     if over:  # beyond the border are zeros, whatever the operand has there
       if op.name == 'broadcast_in_dim':
         kept = dict(
@@ -362,17 +397,3 @@ def _within(mask: Any, other: Any) -> bool:
   if other is None or mask is other:
     return True
   return mask is not None and bool((other | ~mask).all())
-
-
-def border(v: Array, cuts: Iterable[Cut]) -> Border:
-  """How far cuts reach over the ends of an array."""
-  found = [(0, 0)] * len(v.shape)
-  for cut in cuts:
-    for axis, index in enumerate(cut):
-      if index is not None:
-        low, high = found[axis]
-        found[axis] = (
-          max(low, -int(index.table.min())),
-          max(high, int(index.table.max()) - v.shape[axis] + 1),
-        )
-  return tuple(found)

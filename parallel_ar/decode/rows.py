@@ -16,7 +16,7 @@ import numpy as np
 
 from parallel_ar.decode import cuts as cutting
 from parallel_ar.decode.cuts import Cut, Index, Indices, Step
-from parallel_ar.decode.plan import Class, border
+from parallel_ar.decode.plan import Class
 from parallel_ar.decode.record import Blocks
 from parallel_ar.decode.run import Run
 from parallel_ar.decode.schedule import Schedule
@@ -97,8 +97,8 @@ class Rows:
     needs[x].append((self.row, self.own))
     every.setdefault(x, []).append((self.closing, self.last))
     self.borders = {
-      v: border(v, [cut for _, cut in (*every.get(v, ()), *needs.get(v, ()))])
-      for v in {**every, **needs}
+      v: cutting.border(v.shape, [c for _, c in (*every.get(v, ()), *some)])
+      for v, some in {**dict.fromkeys(every, ()), **needs}.items()
     }
     self.indices = Indices(self.count)
     self.windows = {v: self._window(v, some) for v, some in needs.items()}

@@ -10,8 +10,8 @@ import numpy as np
 
 from parallel_ar.decode import cuts as cutting
 from parallel_ar.decode import facts as known
-from parallel_ar.decode.cuts import Cut
-from parallel_ar.decode.plan import Border, Class, Group, Instruction
+from parallel_ar.decode.cuts import Border, Cut
+from parallel_ar.decode.plan import Class, Group, Instruction
 from parallel_ar.program.trace import Array
 
 

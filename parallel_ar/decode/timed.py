@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from parallel_ar.decode import rules
-from parallel_ar.decode.cuts import Cut
+from parallel_ar.decode.cuts import Border, Cut
 from parallel_ar.decode.facts import HUGE
-from parallel_ar.decode.plan import Border, Class, Layouts
+from parallel_ar.decode.plan import Class, Layouts
 from parallel_ar.decode.schedule import NotCausal, Readiness, Schedule
 from parallel_ar.program import trace
 from parallel_ar.program.trace import Array
