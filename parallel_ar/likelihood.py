@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from parallel_ar import doors, order, partition
+from parallel_ar.decode import derive_decode
 from parallel_ar.model import AutoregressiveModel, over_positions
 from parallel_ar.types import Array, Context, Params
 
@@ -111,11 +112,11 @@ def blockwise_log_prob(
     ValueError: the model has no blocks.
   """
   x, context = doors.check_batch(model, x, context)
-  blocks = model.decode and model.decode.blocks
+  blocks = (model.decode or derive_decode(model)).blocks
   if not blocks:
     raise ValueError(
-      f'{model.name} has no path by blocks. Use log_prob, or a family with '
-      'one: transformer_xl, pixelcnn, gated_pixelcnn.'
+      f'{model.name} has no path by blocks. Use log_prob, a model of an image '
+      'in raster order, or transformer_xl.'
     )
   slots = order.slots(model.rank)
 

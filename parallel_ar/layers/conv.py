@@ -80,8 +80,8 @@ class RowsAbove(nn.Module):
   use_bias: bool = True
 
   @nn.compact
-  def __call__(self, x: Array, window: bool = False) -> Array:
-    """Maps float[H, W, N]; a window holds just the rows of one output row."""
+  def __call__(self, x: Array) -> Array:
+    """Maps float[H, W, N]."""
     above = check_size(self.size) // 2
     rows = above + (self.kind == 'B')
     if not rows:
@@ -94,11 +94,7 @@ class RowsAbove(nn.Module):
       'kernel', nn.initializers.lecun_normal(), shape, jnp.float32
     )
     kernel, x = kernel.astype(self.dtype), x.astype(self.dtype)
-    half = self.size // 2
-    if window:
-      y = conv2d(x, kernel, above=0, below=0, left=half)
-    else:
-      y = conv2d(x, kernel, above=above, left=half)
+    y = conv2d(x, kernel, above=above, left=above)
     return _add_bias(self, y) if self.use_bias else y
 
 
@@ -124,8 +120,8 @@ class RowLeft(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Array, window: bool = False) -> Array:
-    """Maps float[H, W, N]; a window holds the k // 2 + 1 pixels of one."""
+  def __call__(self, x: Array) -> Array:
+    """Maps float[H, W, N]."""
     left = check_size(self.size) // 2
     live = center_mask(
       x.shape[-1], self.features, self.kind, self.channels, self.repeats
@@ -147,10 +143,6 @@ class RowLeft(nn.Module):
       mask[0, -1] = live
       kernel = jnp.where(mask, kernel, 0)
     kernel, x = kernel.astype(self.dtype), x.astype(self.dtype)
-    if window:
-      # One product of a matrix: a convolution of one pixel costs far more.
-      seen = x[:, :width].reshape(1, 1, -1)
-      return _add_bias(self, seen @ kernel.reshape(-1, self.features))
     return _add_bias(self, conv2d(x, kernel, above=0, left=left))
 
 

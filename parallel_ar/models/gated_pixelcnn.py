@@ -10,9 +10,6 @@ The vertical stack v of row r holds the rows above r at every column; the
 horizontal stack h adds the pixels to the left. In the first layer both are
 type A and there is no residual.
 
-Its decode path is that of `rows`: the vertical stack once a row, the horizontal
-one pixel by pixel.
-
 References:
   van den Oord et al.: Conditional image generation with PixelCNN decoders.
   NIPS 2016, sections 2.2 and 2.3, eq. 2, 4 and 5, Figure 2.
@@ -75,22 +72,10 @@ class GatedLayer(nn.Module):
     self, v: Array, h: Array, context: Context
   ) -> tuple[Array, Array]:
     """Maps (v, h) to (v', h'), both float[H, W, N]."""
-    v, link = self.above(v)
-    return v, self.left(h, link, context)
-
-  def above(self, v: Array, window: bool = False) -> tuple[Array, Array]:
-    """v' and what it adds to the horizontal stack; of one row in a window."""
-    v = self.vertical(v, window)
-    return gate(v), self.link(v)
-
-  def left(
-    self, h: Array, link: Array, context: Context, window: bool = False
-  ) -> Array:
-    """h' from h and the link of the vertical stack; one pixel in a window."""
-    y = self.context(self.horizontal(h, window) + link, context)
+    v = self.vertical(v)
+    y = self.context(self.horizontal(h) + self.link(v), context)
     y = self.out(gate(y))
-    # The newest pixel of a window is the output's own.
-    return y if self.kind == 'A' else (h[:, -1:] if window else h) + y
+    return gate(v), y if self.kind == 'A' else h + y
 
 
 class GatedPixelCNN(nn.Module):
@@ -139,51 +124,6 @@ class GatedPixelCNN(nn.Module):
       v, h = getattr(self, f'layer_{l}')(v, h, context)
     return self.to_logits(h, context), h
 
-  @property
-  def halves(self) -> tuple[int, ...]:
-    """Rows above, and pixels to the left, that each layer reads."""
-    return (self.first_size // 2, *[self.size // 2] * (self.layers - 1))
-
-  def no_rows(self, width: int) -> tuple[Array, ...]:
-    """Inputs of the vertical stack in the rows above: zeros."""
-    x = jax.ShapeDtypeStruct((1, 1, self.event_channels), jnp.int32)
-    encode = lambda x: embedding.encode(x, self.num_values, self.inputs)
-    sizes = [jax.eval_shape(encode, x).shape[-1]]
-    sizes += [self.features] * (self.layers - 1)
-    dtypes = [jnp.float32] + [self.dtype] * (self.layers - 1)
-    return tuple(
-      jnp.zeros((half, width, n), dtype)
-      for half, n, dtype in zip(self.halves, sizes, dtypes, strict=True)
-    )
-
-  def begin(
-    self, above: Any, last: Array, exists: Array, context: Context
-  ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    """The vertical stack of one row; see `rows`."""
-    del exists, context
-    kept, links, y = [], [], last
-    for l, seen in enumerate(above):
-      seen = jnp.concatenate([seen, y.astype(seen.dtype)])
-      # The first layer is of type A: the row above is its newest.
-      seen = seen if l else seen[1:]
-      kept.append(seen[1:] if l else seen)
-      y, link = getattr(self, f'layer_{l}').above(seen, True)
-      links.append(link)
-    return tuple(kept), tuple(links)
-
-  def row(
-    self, h: Array, links: Any, context: Context, buffers: Any
-  ) -> tuple[Array, tuple[Array, ...]]:
-    """The horizontal stack of one row, or of one pixel; see `rows`."""
-    inputs = []
-    for l, link in enumerate(links):
-      inputs.append(h)
-      layer = getattr(self, f'layer_{l}')
-      if buffers is not None:
-        h = jnp.concatenate([buffers[l], h.astype(buffers[l].dtype)], 1)
-      h = layer.left(h, link, context, buffers is not None)
-    return self.to_logits(h, context), tuple(inputs)
-
   @nn.compact
   def to_logits(self, h: Array, context: Context) -> Array:
     """The output layers, at every pixel."""
@@ -223,7 +163,7 @@ def gated_pixelcnn(
     num_classes: > 0 conditions on a label in 0..num_classes-1.
     context_size: > 0 conditions on a real vector.
     context_channels: > 0 conditions on a real image of the event's height and
-      width; the cache is then the derived one.
+      width.
     remat: policy for the layers, see `layers.remat`.
     dtype: of the products; parameters are float32.
 

@@ -15,7 +15,6 @@ References:
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -23,7 +22,6 @@ from flax import linen as nn
 from parallel_ar import heads, model, order
 from parallel_ar.adapters import linen
 from parallel_ar.layers import conv, dense, embedding, remat
-from parallel_ar.models import rows
 from parallel_ar.types import Array, Context
 
 Channels = Literal['chain', 'tied']
@@ -49,15 +47,8 @@ class ResidualBlock(nn.Module):
     self.up = dense.MaskedDense(narrow, wide, self.dtype)
 
   def __call__(self, x: Array, context: Context) -> Array:
-    return self.widen(x, self.conv(self.narrow(x, context)))
-
-  def narrow(self, x: Array, context: Context) -> Array:
-    """What the convolution reads."""
-    return nn.relu(self.context(self.down(nn.relu(x)), context))
-
-  def widen(self, x: Array, y: Array) -> Array:
-    """The block's output, from its input and that of the convolution."""
-    return x + self.up(nn.relu(y))
+    y = nn.relu(self.context(self.down(nn.relu(x)), context))
+    return x + self.up(nn.relu(self.conv(y)))
 
 
 class PixelCNN(nn.Module):
@@ -92,64 +83,6 @@ class PixelCNN(nn.Module):
     for l in range(self.layers):
       y = getattr(self, f'block_{l}')(y, context)
     return self.to_logits(y, context)
-
-  @property
-  def halves(self) -> tuple[int, ...]:
-    """Rows above, and pixels to the left, that each convolution reads."""
-    return (self.first_size // 2, *[self.size // 2] * self.layers)
-
-  def no_rows(self, width: int) -> tuple:
-    """Inputs of the convolutions in the rows above, and the last links."""
-    x = jax.ShapeDtypeStruct((1, 1, self.event_channels), jnp.int32)
-    encode = lambda x: embedding.encode(x, self.num_values, self.inputs)
-    inner = self.features // 2
-    sizes = [jax.eval_shape(encode, x).shape[-1]] + [inner] * self.layers
-    dtypes = [jnp.float32] + [self.dtype] * self.layers
-    above = tuple(
-      jnp.zeros((half, width, n), dtype)
-      for half, n, dtype in zip(self.halves, sizes, dtypes, strict=True)
-    )
-    outputs = [self.features] + [inner] * self.layers
-    return above, tuple(jnp.zeros((1, width, n), self.dtype) for n in outputs)
-
-  def begin(
-    self, state: Any, last: Array, exists: Array, context: Context
-  ) -> tuple[tuple, tuple[Array, ...]]:
-    """What the rows above add to each convolution; see `rows`."""
-    above, links = state
-    _, inputs = self.row(last, links, context, None)
-    convs = (
-      self.first,
-      *[getattr(self, f'block_{l}').conv for l in range(self.layers)],
-    )
-    kept, new = [], []
-    for seen, y, layer, old in zip(above, inputs, convs, links, strict=True):
-      # Above the image every layer reads zeros.
-      y = jnp.where(exists, y, 0).astype(seen.dtype)
-      kept.append(jnp.concatenate([seen, y])[1:])
-      new.append(
-        layer.above(kept[-1], True) if layer.size > 1 else jnp.zeros_like(old)
-      )
-    return (tuple(kept), tuple(new)), tuple(new)
-
-  def row(
-    self, x: Array, links: Any, context: Context, buffers: Any
-  ) -> tuple[Array, tuple[Array, ...]]:
-    """One row, or one pixel; see `rows`."""
-
-    def left(l: int, layer: conv.MaskedConv, x: Array) -> Array:
-      if buffers is not None:
-        x = jnp.concatenate([buffers[l], x.astype(buffers[l].dtype)], 1)
-      return layer.left(x, buffers is not None) + links[l]
-
-    inputs = [x]
-    y = left(0, self.first, x)
-    for l in range(self.layers):
-      block = getattr(self, f'block_{l}')
-      z = block.narrow(y, context)
-      inputs.append(z)
-      y = block.widen(y, left(l + 1, block.conv, z))
-    return self.to_logits(y, context), tuple(inputs)
 
   @nn.compact
   def to_logits(self, y: Array, context: Context) -> Array:
@@ -205,8 +138,6 @@ def image_model(
     context=embedding.context_spec(
       num_classes, context_size, (*event[:2], context_channels)
     ),
-    # A row's share of an image context is not cut out yet.
-    decode=None if context_channels else rows.decode(module, event),
     features=features,
     name=name,
   )
