@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from parallel_ar import likelihood, models
 from parallel_ar.analysis import timing
 from parallel_ar.layers import attention, recurrence, remat
+from parallel_ar.samplers import path
 from parallel_ar.testing import case as cases
 from parallel_ar.training import step
 
@@ -104,8 +105,8 @@ def ways(section: Section, batch: int, what: str) -> dict[str, Way]:
       if policy != 'none':
         way = first._replace(fields={**first.fields, 'remat': policy})
         found[f'checkpoints: {policy}'] = way
-  decode = build(section).decode
-  if decode is not None and decode.blocks is not None:
+  decode = path.choose(build(section)).decode
+  if decode.blocks is not None:
     found['by blocks'] = first._replace(blocks=True)
   if batch > 1:
     found['by examples'] = first._replace(parts=batch)
