@@ -100,7 +100,7 @@ def blockwise_log_prob(
   the state before each block and computes the rest again.
 
   Args:
-    model: a model with `decode.blocks`: rows of an image, segments of a text.
+    model: one whose path has blocks: rows of an image, segments of a text.
     params: its parameters.
     x: array[B, *event].
     context: pytree with leading axis B, or None.

@@ -271,53 +271,61 @@ def update(a: Any, value: Any, starts: Sequence[Any]) -> Any:
 
 
 # JAX maps a dynamic slice to a gather and an update to a scatter, even where
-# all examples are at the same place; here they stay what they are.
+# all examples are at the same place; here they stay what they are. Tangents,
+# which custom_vmap cannot transpose, take JAX's way.
 
 
 @functools.cache
 def _slice(sizes: tuple[int, ...]) -> Any:
   """A part of an array: (a, *starts) -> the part of these sizes."""
 
-  @jax.custom_batching.custom_vmap
-  def cut(a: Any, *starts: Any) -> Any:
+  def plain(a: Any, *starts: Any) -> Any:
     return jax.lax.dynamic_slice(a, starts, sizes, allow_negative_indices=False)
 
-  @cut.def_vmap
+  mapped = jax.custom_batching.custom_vmap(plain)
+  cut = jax.custom_jvp(mapped)
+
+  @mapped.def_vmap
   def _(count: int, mapped: list[bool], a: Any, *starts: Any) -> Any:
     if any(mapped[1:]):
       axes = [0 if m else None for m in mapped]
-      plain = lambda a, *starts: jax.lax.dynamic_slice(
-        a, starts, sizes, allow_negative_indices=False
-      )
       return jax.vmap(plain, axes)(a, *starts), True
     if not mapped[0]:
       return cut(a, *starts), False
     return _slice((count, *sizes))(a, jnp.int32(0), *starts), True
 
+  @cut.defjvp
+  def _(primals: Any, tangents: Any) -> Any:
+    return cut(*primals), plain(tangents[0], *primals[1:])
+
   return cut
 
 
-@jax.custom_batching.custom_vmap
-def _update(a: Any, value: Any, *starts: Any) -> Any:
-  """An array with a part replaced."""
+def _replaced(a: Any, value: Any, *starts: Any) -> Any:
   return jax.lax.dynamic_update_slice(
     a, value, starts, allow_negative_indices=False
   )
 
 
-@_update.def_vmap
+_mapped = jax.custom_batching.custom_vmap(_replaced)
+_update = jax.custom_jvp(_mapped)  # an array with a part replaced
+
+
+@_mapped.def_vmap
 def _(count: int, mapped: list[bool], a: Any, value: Any, *starts: Any) -> Any:
   if any(mapped[2:]):
     axes = [0 if m else None for m in mapped]
-    plain = lambda a, v, *at: jax.lax.dynamic_update_slice(
-      a, v, at, allow_negative_indices=False
-    )
-    return jax.vmap(plain, axes)(a, value, *starts), True
+    return jax.vmap(_replaced, axes)(a, value, *starts), True
   a, value = (
     v if m else jnp.broadcast_to(v, (count, *v.shape))
     for v, m in zip((a, value), mapped[:2], strict=True)
   )
   return _update(a, value, jnp.int32(0), *starts), True
+
+
+@_update.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+  return _update(*primals), _replaced(*tangents[:2], *primals[2:])
 
 
 def read(
