@@ -48,6 +48,12 @@ esac
 """
 
 
+def script(path: pathlib.Path, text: str) -> pathlib.Path:
+  path.write_text(text)
+  path.chmod(0o755)
+  return path
+
+
 class Repository:
   """A copy of what run.sh needs, and a Python that pretends."""
 
@@ -62,9 +68,7 @@ class Repository:
     shutil.copy(ROOT / 'parallel_ar/compilation_cache.py', path / 'parallel_ar')
     (path / 'experiments').mkdir()
     self.experiment('hello', '"""Says hello.\n\nAt length.\n"""\n')
-    self.python = path / 'fake_python'
-    self.python.write_text(FAKE_PYTHON)
-    self.python.chmod(0o755)
+    self.python = script(path / 'fake_python', FAKE_PYTHON)
 
   def experiment(self, name: str, docstring: str, main: bool = True):
     tail = "if __name__ == '__main__':\n  pass\n" if main else ''
@@ -264,15 +268,9 @@ class TestEnvironment:
 
   def test_is_made_again_when_the_repository_moved(self, repository):
     repository.run('hello')
-    moved = repository.path.with_name('moved')
-    repository.path.rename(moved)
-    python = str(moved / 'fake_python')
-    done = subprocess.run(
-      [moved / 'run.sh', 'hello'],
-      env=repository.environment(FAKE=str(moved), PYTHON=python),
-      capture_output=True,
-      text=True,
-    )
+    repository.path = repository.path.rename(repository.path.parent / 'moved')
+    repository.python = repository.path / 'fake_python'
+    done = repository.run('hello')
     assert done.returncode == 0
     assert 'changed; making' in done.stderr
 
@@ -341,9 +339,8 @@ class TestEnvironment:
     assert 'PARALLEL_AR_VENV' in done.stderr
     assert mine.read_text() == 'mine'
     elsewhere = repository.path / 'deep' / 'venv'
-    assert (
-      repository.run('hello', PARALLEL_AR_VENV=str(elsewhere)).returncode == 0
-    )
+    done = repository.run('hello', PARALLEL_AR_VENV=str(elsewhere))
+    assert done.returncode == 0
     assert (elsewhere / 'parallel_ar.stamp').exists()
 
   def test_exit_code_reaches_the_caller(self, repository):
@@ -351,11 +348,8 @@ class TestEnvironment:
 
 
 class TestFindPython:
-  def fake(self, path: pathlib.Path, name: str, script: str) -> str:
-    file = path / name
-    file.write_text(f'#!/bin/bash\n{script}\n')
-    file.chmod(0o755)
-    return str(file)
+  def fake(self, path: pathlib.Path, name: str, line: str) -> str:
+    return str(script(path / name, f'#!/bin/bash\n{line}\n'))
 
   def test_wrong_version(self, repository):
     old = self.fake(repository.path, 'old', 'echo 3.9')
@@ -502,6 +496,23 @@ class TestTest:
   def runs(self, repository) -> list[str]:
     return [c.split()[2] for c in repository.calls() if c.startswith('run')]
 
+  def ci(self, repository, *there: str, **changes: str | None):
+    """Runs .ci/run where of the Pythons by name only these run."""
+    shutil.copytree(ROOT / '.ci', repository.path / '.ci')
+    commands = repository.path / 'bin'
+    commands.mkdir()
+    for version in PYTHONS:
+      text = FAKE_PYTHON if version in there else '#!/bin/bash\nexit 127\n'
+      script(commands / f'python{version}', text)
+    path = f'{commands}:{os.environ["PATH"]}'
+    return subprocess.run(
+      ['bash', str(repository.path / '.ci' / 'run')],
+      env=repository.environment(PATH=path, **changes),
+      cwd='/',
+      capture_output=True,
+      text=True,
+    )
+
   def test_runs_every_check(self, repository):
     assert repository.run('test').returncode == 0
     assert self.runs(repository) == ['ruff', 'ruff', 'mypy', 'pytest']
@@ -521,21 +532,9 @@ class TestTest:
   @pytest.mark.parametrize('first, other', [('3.13', '3.11'), ('3.11', '3.12')])
   def test_ci_tries_both_pins(self, repository, fails, code, first, other):
     """From anywhere, and its exit code is that of either."""
-    shutil.copytree(ROOT / '.ci', repository.path / '.ci')
-    commands = repository.path / 'bin'
-    commands.mkdir()
-    for version in PYTHONS:  # what is not one of the two does not run
-      file = commands / f'python{version}'
-      there = version in (first, other)
-      file.write_text(FAKE_PYTHON if there else '#!/bin/bash\nexit 127\n')
-      file.chmod(0o755)
-    environment = repository.environment(
-      PYTHON=str(commands / f'python{first}'),
-      PATH=f'{commands}:{os.environ["PATH"]}',
-      FAKE_FAILS=fails or None,
-    )
-    command = ['bash', str(repository.path / '.ci' / 'run')]
-    assert subprocess.run(command, env=environment, cwd='/').returncode == code
+    python = str(repository.path / 'bin' / f'python{first}')
+    changes = {'PYTHON': python, 'FAKE_FAILS': fails or None}
+    assert self.ci(repository, first, other, **changes).returncode == code
     *checks, site, laws = self.runs(repository)
     assert checks == ['ruff', 'ruff', 'mypy', 'pytest']
     assert (site, laws) == ('mkdocs', 'pytest')
@@ -544,19 +543,7 @@ class TestTest:
     assert os.access(ROOT / '.ci' / 'run', os.X_OK)
 
   def test_ci_says_that_there_is_one_python_only(self, repository):
-    shutil.copytree(ROOT / '.ci', repository.path / '.ci')
-    commands = repository.path / 'bin'
-    commands.mkdir()
-    for version in PYTHONS:
-      file = commands / f'python{version}'
-      file.write_text('#!/bin/bash\nexit 127\n')
-      file.chmod(0o755)
-    done = subprocess.run(
-      ['bash', str(repository.path / '.ci' / 'run')],
-      env=repository.environment(PATH=f'{commands}:{os.environ["PATH"]}'),
-      capture_output=True,
-      text=True,
-    )
+    done = self.ci(repository)
     assert done.returncode == 0
     assert self.runs(repository) == ['ruff', 'ruff', 'mypy', 'pytest', 'mkdocs']
     assert 'the other pins were not tried' in done.stderr
@@ -582,9 +569,7 @@ class TestPublished:
   @pytest.mark.slow
   def test_the_wheel_works_outside_of_the_checkout(self, tmp_path):
     subprocess.run([ROOT / 'run.sh', 'dist'], check=True)
-    wheel, sdist = sorted((ROOT / 'dist').iterdir(), key=lambda p: p.suffix)[
-      ::-1
-    ]
+    wheel, sdist = sorted((ROOT / 'dist').iterdir(), key=lambda p: -len(p.name))
     assert (wheel.suffix, sdist.suffix) == ('.whl', '.gz')
     pip = [sys.executable, '-m', 'pip', 'install', '--no-deps', '--no-index']
     subprocess.run([*pip, f'--target={tmp_path / "site"}', wheel], check=True)

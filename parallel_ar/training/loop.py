@@ -352,8 +352,7 @@ class _Run:
     if self.config.keep_best:
       self.checkpoints.best_step = self.selection.best_step
     names = 'nats', 'standard_error', 'bits_per_dim'
-    values = {name: getattr(result, name) for name in names}
-    self.writer.write('valid', at, values)
+    self.writer.write('valid', at, {n: getattr(result, n) for n in names})
 
   def _sample(self, at: int) -> None:
     """Draws a grid from the same noise every time, so that grids compare."""
@@ -388,8 +387,7 @@ class _Run:
       raise NonFiniteLoss(at, what, self.checkpoints.newest()) from error
 
   def _leave_if_asked(self, at: int) -> None:
-    name = self.signals.asked()
-    if name is None:
+    if (name := self.signals.asked()) is None:
       return
     self._save(at)
     self._finish_save(at)
