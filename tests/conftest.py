@@ -1,5 +1,6 @@
 """Settings of every test, made before JAX is imported."""
 
+import gc
 import itertools
 import os
 import pathlib
@@ -48,6 +49,13 @@ from absl import flags  # noqa: E402
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 flags.FLAGS.mark_as_parsed()
+
+
+def pytest_collection_finish():
+  """Leaves what was imported out of the collections of garbage to come."""
+  gc.collect()
+  gc.freeze()
+
 
 _MOST_MAPS = 30_000  # Linux gives a process 65,530
 _TESTS = itertools.count(1)

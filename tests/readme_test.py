@@ -52,7 +52,7 @@ SMALL = {
   'tables/coupling': ['--count=2', '--draws=2'],
   'gallery': [
     '--steps=2',
-    '--only=nade,min_gru',
+    '--only=nade',
     '--rounds=1',
     '--workdir=WORKDIR/gallery',
     '--docs=WORKDIR/docs',
@@ -69,6 +69,8 @@ SMALL = {
   ],
   'tables/chain': [
     '--config.train.steps=2',
+    '--config.model.features=6',
+    '--config.model.layers=1',
     '--levels=2',
     '--samples=2',
     ONE_DEVICE,

@@ -29,8 +29,9 @@ def codec(case: Case) -> str:
     except ValueError:
       return 'refused, since its conditionals are causal only up to rounding'
     raise LawBroken(f'{law}. {case.name} is not refused.')
-  nats = -np.asarray(likelihood_laws.log_prob(model, case.params, x, context))
-  own = float(nats.sum() / np.log(2))
+  args = model, case.params, case.x, case.context
+  nats = -np.asarray(likelihood_laws.log_prob(*args))
+  own = float((nats.sum() + nats[:2].sum()) / np.log(2))
   lines = []
   for method in _METHODS:
     pair = coding.codec(model, method=method, batch=3, verify=False)

@@ -212,13 +212,13 @@ class _Trial:
 
   def _run(self, blocks: Sequence[int], drafts: bool) -> None:
     size, rewind = len(self.values), self.decode.rewind
-    ends = np.cumsum(blocks)
-    half = int(max(ends[0], *(e for e in ends if e <= size // 2), 1))
     cache, k = self.decode.init(self.case.params, self.context), 0
+    room = 0  # half of the slots, then all: of each a program serves all blocks
     for n in blocks:
       what = f'with the blocks {_show(blocks)}'
-      if self.decode.resize is not None and k in (0, half):
-        cache = self.decode.resize(cache, half if k < half else size)
+      if self.decode.resize is not None and k + n > room:
+        room = size if k else max(n, size // 2)
+        cache = self.decode.resize(cache, room)
         what += f', the cache resized at slot {k}'
       if drafts:
         _, draft = self._extend(cache, k, n, wrong=True)

@@ -144,7 +144,7 @@ def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
   some = single(every[:, used])
   found = some @ single(right) if words is left else single(left) @ some
   shape = list(found.shape)
-  shape[1] = len(used)
+  shape[1] = used.size
   whole = np.zeros(shape, bool)
   whole[:, used] = found > 0.5
   return of_bits(whole)
