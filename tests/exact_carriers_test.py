@@ -1,5 +1,6 @@
 """Who carries the integers of products, and what XLA is asked for."""
 
+import itertools
 import re
 
 import jax
@@ -46,32 +47,45 @@ def test_no_sum_of_floats_is_left_that_could_round():
   assert 'tanh' not in text
 
 
-@pytest.mark.parametrize('partial', [2**23, 2**26])
-def test_carriers_give_the_same_integers_at_the_bound(partial):
+def one_product(most_left, most_right, cut=0):
   """All entries as large as they may be, and of one sign: the worst case."""
-  size = 96
-  most = int((partial / size) ** 0.5)
-  a = np.full((2, size), most)
-  w = np.full((size, 3), -most)
+  a, w = np.full((2, 96), most_left), np.full((96, 3), -most_right)
   b = builder.Builder()
-  left = b.input(a.shape, 1.0, -most, most)
+  left = b.input(a.shape, 1.0, -most_left, most_left)
   right = b.constant(w)
+  most = 96 * most_left * most_right
   out = b.op(
     'dot',
     [left, right],
-    (-size * most**2, size * most**2),
+    (-most, most),
     (2, 3),
     dimensions=[[[1], [0]], [[], []]],
-    partial=size * most**2,
-    cut=-(-partial // 2**24),
+    partial=most,
+    cut=cut,
   )
-  program = of_builder(b, out)
-  want = a.astype(np.int64) @ w
+  return of_builder(b, out), a, a.astype(np.int64) @ w
+
+
+@pytest.mark.parametrize(
+  ('most', 'cut', 'chosen'),
+  [
+    ((127, 127), 1, 'int8'),
+    ((16319, 127), 12, 'digits'),
+    ((127, 16319), 12, 'digits'),
+    ((128, 128), 1, 'float32'),
+    ((417, 417), 1, 'float32'),  # 96 * 417^2 is just below 2^24
+    ((16320, 127), 12, 'parts'),
+    ((800, 800), 4, 'parts'),
+    ((4700, 4700), 0, 'int32'),
+  ],
+)
+def test_carriers_give_the_same_integers_at_the_bound(most, cut, chosen):
+  program, a, want = one_product(*most, cut)
   assert (reference.run(program, a) == want).all()
-  chosen = carriers.choose(program, program.ops[0], 'cpu')
-  assert chosen == ('float32' if partial < 2**24 else 'parts')
+  op = program.ops[0]
+  assert carriers.choose(program, op, 'cpu') == chosen
   for carrier in {chosen, 'int32'}:
-    got = carriers.run(program, b.constants, a, (), {out.id: carrier})
+    got = carriers.run(program, program.constants, a, (), {op.output: carrier})
     assert (np.asarray(got) == want).all()
 
 
@@ -112,10 +126,12 @@ def test_a_convolution_is_a_product_of_patches_on_a_gpu(name):
   w = rng.integers(-9, 9, (3, 2, 4 // p['groups'], 6))
   want = reference.operations.OPS['conv'](p, x, w)
   op = reference.Op('conv', (0, 1), 2, p)
-  kinds = ['int8', 'float32', 'int32'] + ['parts'] * (p['groups'] == 1)
-  for kind in kinds:
-    for rule in (carriers._conv, carriers._patches):
-      got = rule(op, kind, jnp.asarray(x), jnp.asarray(w))
+  rules = carriers._conv, carriers._patches
+  for rule, kind in itertools.product(rules, ('int8', 'float32', 'int32')):
+    got = rule(op, kind, jnp.asarray(x), jnp.asarray(w))
+    assert (np.asarray(got) == want).all()
+    if p['groups'] == 1:
+      got = carriers._parts(op, rule, jnp.asarray(x), jnp.asarray(w))
       assert (np.asarray(got) == want).all()
   asked = jax.jit(lambda *a: carriers._patches(op, 'float32', *a))
   assert 'convolution' not in asked.lower(x, w).as_text()
