@@ -31,6 +31,7 @@ from parallel_ar.exact.reference.program import FLOAT
 Carrier = Literal['int8', 'digits', 'float32', 'parts', 'int32']
 _SMALL = 127
 _TWO_DIGITS = 128 * 127 + 63  # the largest h and l
+_LONG = 96  # entries of a sum that pay for the digits
 
 
 def choose(program: Program, op: Op, platform: str) -> Carrier:
@@ -44,11 +45,20 @@ def choose(program: Program, op: Op, platform: str) -> Carrier:
   if small <= _SMALL and (op.name == 'dot' or platform != 'cpu'):
     if large <= _SMALL:
       return 'int8'
-    if large <= _TWO_DIGITS and (op.name == 'dot' or platform == 'gpu'):
+    if large <= _TWO_DIGITS and _entries(program, op) >= _LONG:
       return 'digits'
   if op.params['partial'] < FLOAT:
     return 'float32'
   return 'parts' if op.params.get('cut') else 'int32'
+
+
+def _entries(program: Program, op: Op) -> int:
+  """Of a sum of products."""
+  if op.name == 'dot':
+    shape, axes = program.shapes[op.inputs[0]], op.params['dimensions'][0][0]
+  else:
+    shape, axes = program.shapes[op.inputs[1]], op.params['rhs'][1:]
+  return int(np.prod([shape[n] for n in axes], dtype=int))
 
 
 def _most(program: Program, n: int) -> int:
