@@ -17,6 +17,7 @@ from third_party.peers import (  # noqa: E402
   sample,
   torch_models,
   torch_transformer,
+  torch_wavenet,
   train_step,
   worker,
 )
@@ -105,6 +106,27 @@ def test_another_network_is_not_timed():
     train_step.check_losses(losses | {'PyTorch, wrong': 100.2})
   with pytest.raises(RuntimeError, match='networks differ'):
     train_step.check_losses(losses | {'PyTorch, wrong': float('nan')})
+  short = f'PyTorch, {networks.BFLOAT16}'
+  train_step.check_losses(losses | {short: 100.5})
+  with pytest.raises(RuntimeError, match='networks differ'):
+    train_step.check_losses(losses | {short: 102.0})
+
+
+def test_programs_are_compared_with_the_fastest_of_their_kind():
+  seconds = {
+    train_step.OURS: 3.0,
+    train_step.EAGER: 4.0,
+    'PyTorch, compiled': 2.0,
+    f'parallel_ar, {networks.BFLOAT16}': 2.0,
+    f'parallel_ar, cuDNN attention, {networks.BFLOAT16}': 1.0,
+    f'PyTorch, compiled, {networks.BFLOAT16}': 0.5,
+  }
+  seconds = {name: np.full(3, value) for name, value in seconds.items()}
+  rounds = timing.Rounds(seconds, seconds)
+  name, ratio = train_step.fastest(rounds)
+  assert (name, ratio.median) == ('PyTorch, compiled', 1.5)
+  name, ratio = train_step.fastest(rounds, short=True)
+  assert (name, ratio.median) == (f'PyTorch, compiled, {networks.BFLOAT16}', 2)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +152,7 @@ def test_three_steps_of_both_end_at_the_same_loss(tmp_path, model):
       spec | {'style': 'cropped', 'channels_last': model is TINY}, arrays
     ),
   ]
-  losses = np.array([[run() for _ in range(3)] for run in steps])
+  losses = np.array([[float(run()) for _ in range(3)] for run in steps])
   assert (np.diff(losses) < 0).all()
   np.testing.assert_allclose(losses[1:], np.tile(losses[0], (4, 1)), rtol=1e-4)
 
@@ -227,3 +249,41 @@ def test_the_worked_example_is_the_encoder_of_pytorch(checkpointed):
   np.testing.assert_allclose(
     layer.T, grads['block_0']['up']['kernel'], rtol=2e-3, atol=2e-4
   )
+
+
+def test_wavenet_is_that_of_pytorch():
+  config = {
+    'name': 'wavenet',
+    'event': (11,),
+    'num_values': 7,
+    'features': 6,
+    'skip_features': 9,
+    'layers': 3,
+  }
+  _, params, x, want, grads = ours(config)
+  sizes = {k: v for k, v in config.items() if k not in ('name', 'event')}
+  module = torch_wavenet.WaveNet(**sizes)
+  torch_wavenet.load(module, params)
+  loss = torch_wavenet.mean_nats(module, torch.from_numpy(x).long())
+  loss.backward()
+  assert abs(loss.item() - want) <= 1e-5 * abs(want)
+  np.testing.assert_allclose(
+    module.embed.weight.grad, grads['embed']['embedding'], rtol=2e-3, atol=2e-4
+  )
+
+
+@pytest.mark.parametrize('kind', [{}, {'dtype': 'bfloat16'}])
+def test_the_networks_of_a_gpu_are_the_same_on_both_sides(tmp_path, kind):
+  """Their programs, of tiny sizes on the CPU; nothing is compiled here."""
+  tiny = {'event': (16,), 'num_values': 5, 'features': 8, 'skip_features': 4}
+  network = networks.GPU_NETWORKS['wavenet']
+  model = {**network.model, **tiny, 'layers': 2}
+  path = tmp_path / 'arrays.npz'
+  train_step.save_arrays(path, network._replace(model=model, batch=2), seed=0)
+  with np.load(path) as file:
+    arrays = dict(file)
+  spec = {'model': model, 'threads': torch.get_num_threads()}
+  mine = worker.our_step(spec | {'model': model | kind}, arrays)
+  theirs = worker.torch_step(spec | {'bfloat16': bool(kind)}, arrays)
+  losses = [float(mine()), float(theirs())]
+  np.testing.assert_allclose(*losses, rtol=1e-2 if kind else 1e-5)

@@ -1,6 +1,8 @@
 """Writes codec files in some environments and reads them in others.
 
   ./run.sh tables/portability --out=results/portability.json
+  ./run.sh tables/portability --export=DIR
+  ./run.sh tables/portability --check=DIR --platform=cuda --out=FILE
 
 An environment is a number of cores and XLA_FLAGS; each writes, and then each
 reads the files of all, in processes of their own. Networks have random weights
@@ -21,15 +23,19 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from absl import flags
 
 from experiments import entry, options
 from experiments.tables import report
-from parallel_ar import coding
+from parallel_ar import coding, exact, samplers
+from parallel_ar.exact import Exact, load, of_program
+from parallel_ar.exact import save as save_program
 from parallel_ar.model import AutoregressiveModel
-from parallel_ar.models import gated_pixelcnn, made, transformer
+from parallel_ar.models import gated_pixelcnn, made, transformer, wavenet
 from parallel_ar.testing.case import random_params
+from parallel_ar.training import results
 
 _RUN_SH = (
   '--xla_cpu_experimental_ynn_fusion_type='
@@ -54,6 +60,16 @@ _CORES = options.define_numbers('cores', [1, 2], 'Cores of the environments.')
 _OUT = options.define_output('out', 'Write the result here, as JSON.')
 _WRITE = flags.DEFINE_string('write', None, 'Of a process: write files here.')
 _READ = flags.DEFINE_list('read', None, 'Of a process: read files of these.')
+_EXPORT = flags.DEFINE_string(
+  'export', None, 'Write models in whole numbers here, for another machine.'
+)
+_CHECK = flags.DEFINE_string('check', None, 'Compute what --export wrote here.')
+
+# Weights and activations of models in whole numbers: with the narrow ones most
+# products are of int8, with the wide ones of float32, its parts, and int32.
+_BITS = ((8, 8), (8, 10), (12, 14))
+_SAMPLES = 16
+_LEVELS = (None, 'tensorfloat32', 'highest')
 
 
 class Network(NamedTuple):
@@ -65,7 +81,11 @@ class Network(NamedTuple):
 
 def main() -> None:
   """Runs the script."""
-  if _WRITE.value:
+  if _EXPORT.value:
+    export(pathlib.Path(_EXPORT.value), list(whole_networks()))
+  elif _CHECK.value:
+    _print_check(pathlib.Path(_CHECK.value))
+  elif _WRITE.value:
     _write(pathlib.Path(_WRITE.value))
   elif _READ.value:
     print(json.dumps(_read([pathlib.Path(d) for d in _READ.value])))
@@ -116,6 +136,142 @@ def _read(directories: list[pathlib.Path]) -> dict[str, dict[str, int]]:
         cell = found.setdefault(f'{directory.name}|{name}', {})
         cell[outcome] = cell.get(outcome, 0) + 1
   return found
+
+
+# --------------------------------------------------------------- whole numbers
+
+
+def whole_networks() -> Iterator[Network]:
+  """Dense layers, convolutions, attention, dilated convolutions."""
+  yield Network('MADE', made(event=(784,), hidden=(500,)))
+  image = gated_pixelcnn(event=(12, 12, 1), num_values=2, features=32, layers=4)
+  yield Network('Gated PixelCNN', image)
+  text = transformer(event=(64,), num_values=32, features=128, layers=2)
+  yield Network('Transformer', text)
+  sound = wavenet(event=(128,), num_values=16, features=32, layers=6)
+  yield Network('WaveNet', sound)
+
+
+def export(directory: pathlib.Path, models: list[Network]) -> None:
+  """Writes every model in whole numbers with what it computes here."""
+  directory.mkdir(parents=True, exist_ok=True)
+  for name, model in models:
+    x, params = _events(model), random_params(model, 0, 1.0)
+    for bits in _BITS:
+      weights, activations = bits
+      found = exact(
+        model, params, x, weight_bits=weights, activation_bits=activations
+      )
+      stem = _stem(directory, name, bits)
+      save_program(found.report.program, f'{stem}.npz')
+      integers = {'pass': _pass(found, x, None), 'samples': _draw(found)}
+      np.savez_compressed(f'{stem} integers.npz', **integers)
+      pathlib.Path(f'{stem}.par').write_bytes(_file(found, x))
+      print(f'{stem.name}: {_carriers(found)}', flush=True)
+  about = {'hardware': results.hardware(), 'versions': results.versions()}
+  about['commit'] = results.commit()
+  (directory / 'about.json').write_text(json.dumps(about))
+
+
+def check(
+  directory: pathlib.Path, models: list[Network]
+) -> Iterator[tuple[str, str, dict[str, tuple[int, int]]]]:
+  """Computes here what was written elsewhere.
+
+  Yields:
+    The model, its carriers on this platform, and of everything that was
+    compared how many integers differ, of how many.
+  """
+  for name, model in models:
+    x = _events(model)
+    for bits in _BITS:
+      stem = _stem(directory, name, bits)
+      found = of_program(load(f'{stem}.npz'), model)
+      data = pathlib.Path(f'{stem}.par').read_bytes()
+      with np.load(f'{stem} integers.npz') as file:
+        want = dict(file)
+      counts = {}
+      for level in _LEVELS:
+        for batch in (len(x), 3, 1):
+          got = _pass(found, x[:batch], level)
+          word = level or 'default'
+          counts[f'pass, {word}, batch {batch}'] = _count(
+            want['pass'][:batch], got
+          )
+      counts['samples'] = _count(want['samples'], _draw(found))
+      own = np.frombuffer(_file(found, x), np.uint8)
+      counts['bytes of the file'] = _count(np.frombuffer(data, np.uint8), own)
+      pair = coding.codec(found.model, method='lanes', batch=3)
+      counts['decoded'] = _count(x, pair.decode(found.params, data).x)
+      yield stem.name, _carriers(found), counts
+
+
+def _stem(
+  directory: pathlib.Path, name: str, bits: tuple[int, int]
+) -> pathlib.Path:
+  return directory / f'{name}, {bits[0]} and {bits[1]} bits'
+
+
+def _pass(found: Exact, x: np.ndarray, level: str | None) -> np.ndarray:
+  """Frequencies; a product must not obey JAX's own setting."""
+  with jax.default_matmul_precision(level):  # type: ignore[no-untyped-call]
+    of = jax.jit(jax.vmap(found.model.conditionals, (None, 0, None)))
+    return np.asarray(of(found.params, x, None))
+
+
+def _draw(found: Exact) -> np.ndarray:
+  keys = jax.random.split(jax.random.key(0), _SAMPLES)
+  return np.asarray(samplers.cached(found.model)(found.params, keys).x)
+
+
+def _file(found: Exact, x: np.ndarray) -> bytes:
+  pair = coding.codec(found.model, method='lanes', batch=5, verify=False)
+  return pair.encode(found.params, x)
+
+
+def _carriers(found: Exact) -> str:
+  kinds = collections.Counter(p.carrier for p in found.report.products)
+  return ', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))
+
+
+def _count(want: np.ndarray, got: Any) -> tuple[int, int]:
+  got = np.asarray(got)
+  if want.shape != got.shape:
+    return want.size, want.size
+  return int((want != got).sum()), want.size
+
+
+def _print_check(directory: pathlib.Path) -> None:
+  """A table of `check`, and its record."""
+  started = time.monotonic()
+  about = json.loads((directory / 'about.json').read_text())
+  kind = lambda hardware: hardware['device_kind']
+  print(
+    f'Written on {kind(about["hardware"])} ({about["hardware"]["cpu"]}, jaxlib '
+    f'{about["versions"]["jaxlib"]}), computed on {kind(results.hardware())}.\n'
+  )
+  print('| model | products | integers | different |')
+  print('|---|---|--:|--:|')
+  numbers: report.Numbers = {}
+  cells: dict[str, Any] = {}
+  wrong = compared = 0
+  for name, carried, counts in check(directory, list(whole_networks())):
+    different, of = map(sum, zip(*counts.values(), strict=True))
+    print(f'| {name} | {carried} | {of} | {different} |', flush=True)
+    numbers[f'{name}: different'] = different, 'integers'
+    numbers[f'{name}: compared'] = of, 'integers'
+    cells[name] = {'carriers': carried, 'counts': counts}
+    wrong, compared = wrong + different, compared + of
+  print(f'\n{wrong} of {compared} integers differ.')
+  numbers |= {
+    'different': (wrong, 'integers'),
+    'compared': (compared, 'integers'),
+  }
+  config = {'bits': [list(b) for b in _BITS], 'samples': _SAMPLES}
+  report.save(_OUT.value, numbers, config, started, cells=cells, writer=about)
+
+
+# ---------------------------------------------------------------- environments
 
 
 def _table() -> None:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from experiments import kernels
 
 OURS, EAGER = 'parallel_ar', 'PyTorch, eager'
+BFLOAT16 = 'bfloat16'  # the last word of the name of a program in it
 
 
 # Ours with each set of XLA's kernels, whatever the environment has chosen.
@@ -115,3 +116,56 @@ NETWORKS |= {
   'worked_example_1000': _worked_example(1000, 4),
   'worked_example_8000': _worked_example(8000, 1),
 }
+
+
+def _on_a_gpu(
+  model: dict[str, Any], batch: int, steps: int, **compiled: Any
+) -> Network:
+  """Float32 and bfloat16 of both sides; `compiled`: of the compiled PyTorch."""
+  short = {**model, 'dtype': 'bfloat16'}
+  fast = {'compiled': True, 'fused': True, **compiled}
+  programs: dict[str, dict[str, Any]] = {
+    OURS: {'precision': 'highest'},
+    f'{OURS}, {BFLOAT16}': {'model': short},
+    EAGER: {},
+    'PyTorch, compiled': fast,
+    f'{EAGER}, {BFLOAT16}': {'bfloat16': True},
+    f'PyTorch, compiled, {BFLOAT16}': {**fast, 'bfloat16': True},
+  }
+  if model['name'] == 'transformer':
+    fused = {'model': {**short, 'attention_kernel': 'auto'}}
+    programs[f'{OURS}, cuDNN attention, {BFLOAT16}'] = fused
+  return Network(model, batch, steps, goal=1.0, programs=programs)
+
+
+# Sizes that keep a GPU busy.
+GPU_NETWORKS = {
+  'made': _on_a_gpu(
+    {'name': 'made', 'event': (784,), 'hidden': (8000,)}, batch=512, steps=50
+  ),
+  'gated_pixelcnn': _on_a_gpu(
+    NETWORKS['gated_pixelcnn'].model,
+    batch=256,
+    steps=20,
+    style='cropped',
+    channels_last=True,
+  ),
+  'transformer': _on_a_gpu({**WORKED, 'event': (1024,)}, batch=32, steps=10),
+  'wavenet': _on_a_gpu(
+    {
+      'name': 'wavenet',
+      'event': (4096,),
+      'num_values': 256,
+      'features': 128,
+      'skip_features': 256,
+      'layers': 10,
+    },
+    batch=16,
+    steps=10,
+  ),
+}
+
+
+def on(platform: str | None) -> dict[str, Network]:
+  """The networks of a platform."""
+  return GPU_NETWORKS if platform == 'cuda' else NETWORKS

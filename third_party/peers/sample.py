@@ -156,6 +156,7 @@ def start(
           **options,
         }
         workers[name] = Worker(name, spec)
+        workers[name].wait()
       yield workers
     finally:
       for worker in workers.values():

@@ -85,14 +85,14 @@ def mean_nats(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 def load(module: Transformer, params: Mapping[str, Any]) -> None:
   """Copies the parameters of our Transformer of the same sizes."""
-  _copy(module.embed.weight, params['embed']['embedding'])
-  _copy(module.start, params['start'])
-  _copy(module.positions, params['positions'])
+  copy(module.embed.weight, params['embed']['embedding'])
+  copy(module.start, params['start'])
+  copy(module.positions, params['positions'])
   for l, layer in enumerate(module.encoder.layers):
     ours = params[f'block_{l}']
     attention = layer.self_attn
-    _copy(attention.in_proj_weight, np.asarray(ours['att']['qkv']['kernel']).T)
-    _copy(attention.out_proj.weight, np.asarray(ours['att']['out']['kernel']).T)
+    copy(attention.in_proj_weight, np.asarray(ours['att']['qkv']['kernel']).T)
+    copy(attention.out_proj.weight, np.asarray(ours['att']['out']['kernel']).T)
     for bias in (attention.in_proj_bias, attention.out_proj.bias):
       nn.init.zeros_(bias)
     _linear(layer.linear1, ours['up'])
@@ -104,16 +104,17 @@ def load(module: Transformer, params: Mapping[str, Any]) -> None:
 
 
 def _linear(layer: nn.Linear, ours: Mapping[str, Any]) -> None:
-  _copy(layer.weight, np.asarray(ours['kernel']).T)
-  _copy(layer.bias, ours['bias'])
+  copy(layer.weight, np.asarray(ours['kernel']).T)
+  copy(layer.bias, ours['bias'])
 
 
 def _norm(layer: nn.LayerNorm, ours: Mapping[str, Any]) -> None:
-  _copy(layer.weight, ours['scale'])
-  _copy(layer.bias, ours['bias'])
+  copy(layer.weight, ours['scale'])
+  copy(layer.bias, ours['bias'])
 
 
-def _copy(target: nn.Parameter, value: Any) -> None:
+def copy(target: nn.Parameter, value: Any) -> None:
+  """Copies an array into a parameter of its shape."""
   value = np.array(value, np.float32)
   if value.shape != tuple(target.shape):
     raise ValueError(

@@ -4,25 +4,28 @@
 
 It builds its training step, or its sampler, runs it once, prints a line of JSON
 with the value that it gave (the loss of that step), and then runs it n times
-for every line with a number n on its input. At the end of the input it prints
-its peak memory. Processes of their own keep two thread pools from competing,
-and give each side its own memory.
+for every line with a number n on its input, and waits for the last. At the end
+of the input it prints its peak memory: resident, or the GPU's. Processes of
+their own keep two thread pools from competing, and give each side its own
+memory.
 
 Both frameworks read network, parameters and batch from one file, so they start
 from the same numbers; the process of PyTorch never imports JAX.
 """
 
+import contextlib
 import json
 import os
 import resource
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 Arrays = Mapping[str, np.ndarray]
-Step = Callable[[], float]  # takes one training step; its loss, nats/example
+# Takes one training step; its loss, nats an example, for which float() waits.
+Step = Callable[[], Any]
 
 
 def unflatten(arrays: Arrays) -> dict[str, Any]:
@@ -43,7 +46,8 @@ def our_step(spec: Mapping[str, Any], arrays: Arrays) -> Step:
   """The project's own model, loss, optimizer and training step.
 
   Args:
-    spec: 'model' section of a config, and 'micro_batches'.
+    spec: 'model' section of a config, 'micro_batches', and 'precision' of
+      float32 products.
     arrays: 'x' and 'params/...'.
 
   Returns:
@@ -52,7 +56,7 @@ def our_step(spec: Mapping[str, Any], arrays: Arrays) -> Step:
   import jax
   import jax.numpy as jnp
 
-  from parallel_ar import models
+  from parallel_ar import models, precision
   from parallel_ar.training import configuration, optimizer, state, step
 
   section = configuration.default_config().optimizer
@@ -74,11 +78,13 @@ def our_step(spec: Mapping[str, Any], arrays: Arrays) -> Step:
     jnp.zeros((), jnp.int32), params, None, transform.init(params)
   )
   batch = {'x': jnp.asarray(arrays['x'], jnp.int32)}
+  level = spec.get('precision', 'default')
 
-  def run() -> float:
+  def run() -> Any:
     nonlocal current
-    current, metrics = train_step(current, batch)
-    return float(metrics['loss_nats'])
+    with precision.scope(level):
+      current, metrics = train_step(current, batch)
+    return metrics['loss_nats']
 
   return run
 
@@ -87,9 +93,10 @@ def torch_step(spec: Mapping[str, Any], arrays: Arrays) -> Step:
   """The same network, loss and optimizer in PyTorch.
 
   Args:
-    spec: 'model' section of a config, 'threads', and of the variant 'style',
-      'channels_last', 'fused' (Adam in one kernel), 'compiled' and
-      'micro_batches'.
+    spec: 'model' section of a config, 'threads', 'platform', and of the variant
+      'style', 'channels_last', 'fused' (Adam in one kernel), 'compiled' (True,
+      or a mode of torch.compile), 'micro_batches', and 'bfloat16' (autocast;
+      attention by FlashAttention or not at all).
     arrays: 'x', 'params/...', and for MADE 'rank' and 'degrees/0', ...
 
   Returns:
@@ -97,48 +104,82 @@ def torch_step(spec: Mapping[str, Any], arrays: Arrays) -> Step:
   """
   import torch
 
-  from third_party.peers import torch_models
-
   torch.set_num_threads(spec['threads'])
-  x = torch.from_numpy(arrays['x'].astype(np.float32))
-  model = spec['model']
-  module: torch.nn.Module
-  loss = torch_models.mean_nats
-  if model['name'] == 'transformer':
-    module, loss = _torch_transformer(spec, arrays)
-    x = torch.from_numpy(arrays['x']).long()
-  elif model['name'] == 'made':
-    hidden = [arrays[f'degrees/{l}'] for l in range(len(model['hidden']))]
-    module = torch_models.MADE(arrays['rank'], hidden)
-    torch_models.load_made(module, unflatten(arrays))
-  else:
-    names = ('features', 'layers', 'size', 'first_size', 'head_features')
-    sizes = {name: model[name] for name in names}
-    style = spec.get('style', 'masked')
-    module = torch_models.GatedPixelCNN(**sizes, style=style)
-    torch_models.load_gated_pixelcnn(module, unflatten(arrays))
-    x = x.permute(0, 3, 1, 2).contiguous()
+  torch.backends.cudnn.allow_tf32 = False  # that of products is off by default
+  torch.backends.cudnn.benchmark = True
+  device = torch.device(spec.get('platform') or 'cpu')
+  module, loss, x = _torch_network(spec, arrays)
+  module, x = module.to(device), x.to(device)
   if spec.get('channels_last'):
     module = module.to(memory_format=torch.channels_last)
     x = x.to(memory_format=torch.channels_last)
   adam = torch.optim.Adam(
     module.parameters(), lr=1e-3, fused=spec.get('fused', False)
   )
-  if spec.get('compiled'):
-    loss = torch.compile(loss)
+  if mode := spec.get('compiled'):
+    loss = torch.compile(loss, mode=None if mode is True else mode)
   parts = spec.get('micro_batches', 1)
 
-  def run() -> float:
+  def run() -> torch.Tensor:
     adam.zero_grad()
-    total = 0.0
+    total = torch.zeros((), device=device)
     for part in x.chunk(parts):
-      nats = loss(module, part) / parts
+      with _kind(spec, device.type):
+        nats = loss(module, part) / parts
       nats.backward()
-      total += nats.item()
+      total += nats.detach()
     adam.step()
     return total
 
   return run
+
+
+@contextlib.contextmanager
+def _kind(spec: Mapping[str, Any], device: str) -> Iterator[None]:
+  """Products in float32, or in bfloat16."""
+  import torch
+  from torch.nn import attention
+
+  if not spec.get('bfloat16'):
+    yield
+    return
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(torch.autocast(device, torch.bfloat16))
+    if spec['model']['name'] == 'transformer':
+      flash = attention.SDPBackend.FLASH_ATTENTION
+      stack.enter_context(attention.sdpa_kernel(flash))
+    yield
+
+
+def _torch_network(
+  spec: Mapping[str, Any], arrays: Arrays
+) -> tuple[Any, Any, Any]:
+  """The module with our parameters, its loss, and its batch."""
+  import torch
+
+  from third_party.peers import torch_models, torch_wavenet
+
+  model = spec['model']
+  x = torch.from_numpy(arrays['x'].astype(np.float32))
+  params = unflatten(arrays)
+  if model['name'] == 'transformer':
+    return *_torch_transformer(spec, arrays), x.long()
+  if model['name'] == 'wavenet':
+    names = ('num_values', 'features', 'skip_features', 'layers')
+    wavenet = torch_wavenet.WaveNet(**{name: model[name] for name in names})
+    torch_wavenet.load(wavenet, params)
+    return wavenet, torch_wavenet.mean_nats, x.long()
+  if model['name'] == 'made':
+    hidden = [arrays[f'degrees/{l}'] for l in range(len(model['hidden']))]
+    made = torch_models.MADE(arrays['rank'], hidden)
+    torch_models.load_made(made, params)
+    return made, torch_models.mean_nats, x
+  names = ('features', 'layers', 'size', 'first_size', 'head_features')
+  image = torch_models.GatedPixelCNN(
+    **{name: model[name] for name in names}, style=spec.get('style', 'masked')
+  )
+  torch_models.load_gated_pixelcnn(image, params)
+  return image, torch_models.mean_nats, x.permute(0, 3, 1, 2).contiguous()
 
 
 def _torch_transformer(spec: Mapping[str, Any], arrays: Arrays) -> Any:
@@ -291,14 +332,27 @@ def main() -> None:
   with np.load(spec['arrays']) as file:
     arrays = dict(file)
   step = BUILDERS[spec['task']](spec, arrays)
-  _say(value=step())
+  _say(value=float(step()))
   for line in sys.stdin:
-    loss = float('nan')
+    loss: Any = float('nan')
     for _ in range(int(line)):
       loss = step()
-    _say(value=loss)
+    _say(value=float(loss))
+  _say(peak_bytes=_peak(spec))
+
+
+def _peak(spec: Mapping[str, Any]) -> int:
+  """Most bytes that were taken at once: of the GPU, or of this process."""
+  if (spec.get('platform') or 'cpu') != 'cpu':
+    if spec['task'].startswith('torch'):
+      import torch
+
+      return torch.cuda.max_memory_allocated()
+    import jax
+
+    return jax.local_devices()[0].memory_stats()['peak_bytes_in_use']
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  _say(peak_bytes=peak * (1 if sys.platform == 'darwin' else 1024))
+  return peak * (1 if sys.platform == 'darwin' else 1024)
 
 
 def _say(**facts: float) -> None:
