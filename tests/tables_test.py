@@ -6,11 +6,12 @@ import math
 import subprocess
 
 import jax
+import numpy as np
 import pytest
 from absl.testing import flagsaver
 
 from configs import paper
-from experiments.tables import join, measured
+from experiments.tables import join, measured, whole_numbers
 from experiments.tables import paper as script
 from parallel_ar import models
 from parallel_ar.training import configuration
@@ -188,3 +189,30 @@ class TestJoin:
       pytest.raises(RuntimeError, match=error),
     ):
       script.run()
+
+
+class TestWholeNumbersElsewhere:
+  """What one device wrote, computed on another one; here on the same."""
+
+  def models(self):
+    model = models.made(event=(5,), hidden=(7,))
+    return [whole_numbers.Network('tiny', model)]
+
+  def test_nothing_differs(self, tmp_path):
+    whole_numbers.export(tmp_path, self.models())
+    for _, carriers, counts in whole_numbers.check(tmp_path, self.models()):
+      assert carriers
+      assert all(different == 0 < of for different, of in counts.values())
+
+  def test_what_differs_is_counted(self, tmp_path):
+    whole_numbers.export(tmp_path, self.models())
+    for path in tmp_path.glob('* integers.npz'):
+      with np.load(path) as file:
+        arrays = {name: a.copy() for name, a in file.items()}
+      arrays['pass'][0].reshape(-1)[:2] += 1
+      arrays['samples'] = arrays['samples'][:3]
+      np.savez(path, **arrays)
+    for _, _, counts in whole_numbers.check(tmp_path, self.models()):
+      assert counts['pass, highest'][0] == counts['pass, batch 1'][0] == 2
+      assert counts['samples'] == (15, 15)
+      assert counts['decoded'][0] == 0

@@ -21,19 +21,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 
 from experiments import entry, options
-from experiments.tables import report
-from parallel_ar import coding, exact, samplers
-from parallel_ar.exact import Exact, load, of_program
-from parallel_ar.exact import save as save_program
-from parallel_ar.model import AutoregressiveModel
-from parallel_ar.models import gated_pixelcnn, made, transformer, wavenet
+from experiments.tables import report, whole_numbers
+from experiments.tables.whole_numbers import Network, events
+from parallel_ar import coding
+from parallel_ar.models import gated_pixelcnn, made, transformer
 from parallel_ar.testing.case import random_params
 from parallel_ar.training import results
 
@@ -51,7 +48,6 @@ _FLAGS = {
   'SSE only': '--xla_cpu_max_isa=SSE4_2',
 }
 _KINDS = (('lanes', 1), ('lanes', 3), ('lanes', 8), ('stream', 8))
-_EVENTS = 8
 
 _SETTINGS = flags.DEFINE_list(
   'settings', list(_FLAGS), 'XLA_FLAGS of the environments, by name.'
@@ -65,24 +61,12 @@ _EXPORT = flags.DEFINE_string(
 )
 _CHECK = flags.DEFINE_string('check', None, 'Compute what --export wrote here.')
 
-# Weights and activations of models in whole numbers: with the narrow ones most
-# products are of int8, with the wide ones of float32, its parts, and int32.
-_BITS = ((8, 8), (8, 10), (12, 14))
-_SAMPLES = 16
-_LEVELS = (None, 'tensorfloat32', 'highest')
-
-
-class Network(NamedTuple):
-  """A model that is coded."""
-
-  name: str
-  model: AutoregressiveModel
-
 
 def main() -> None:
   """Runs the script."""
   if _EXPORT.value:
-    export(pathlib.Path(_EXPORT.value), list(whole_networks()))
+    place = pathlib.Path(_EXPORT.value)
+    whole_numbers.export(place, list(whole_numbers.networks()))
   elif _CHECK.value:
     _print_check(pathlib.Path(_CHECK.value))
   elif _WRITE.value:
@@ -102,16 +86,10 @@ def networks() -> Iterator[Network]:
   yield Network('Transformer', text)
 
 
-def _events(model: AutoregressiveModel) -> np.ndarray:
-  shape = _EVENTS, *model.event.shape
-  values = model.head.num_values
-  return np.random.default_rng(0).integers(0, values, shape).astype(np.int32)
-
-
 def _write(directory: pathlib.Path) -> None:
   """Files of every network and kind; their proof is left to the readers."""
   for name, model in networks():
-    params, x = random_params(model, 0, 1.0), _events(model)
+    params, x = random_params(model, 0, 1.0), events(model)
     for method, batch in _KINDS:
       pair = coding.codec(model, method=method, batch=batch, verify=False)
       path = directory / f'{name} {method} {batch}'
@@ -122,7 +100,7 @@ def _read(directories: list[pathlib.Path]) -> dict[str, dict[str, int]]:
   """Outcomes of all files, counted by directory and network."""
   found: dict[str, dict[str, int]] = {}
   for name, model in networks():
-    params, x = random_params(model, 0, 1.0), _events(model)
+    params, x = random_params(model, 0, 1.0), events(model)
     for method, batch in _KINDS:
       pair = coding.codec(model, method=method, batch=batch)
       for directory in directories:
@@ -136,109 +114,6 @@ def _read(directories: list[pathlib.Path]) -> dict[str, dict[str, int]]:
         cell = found.setdefault(f'{directory.name}|{name}', {})
         cell[outcome] = cell.get(outcome, 0) + 1
   return found
-
-
-# --------------------------------------------------------------- whole numbers
-
-
-def whole_networks() -> Iterator[Network]:
-  """Dense layers, convolutions, attention, dilated convolutions."""
-  yield Network('MADE', made(event=(784,), hidden=(500,)))
-  image = gated_pixelcnn(event=(12, 12, 1), num_values=2, features=32, layers=4)
-  yield Network('Gated PixelCNN', image)
-  text = transformer(event=(64,), num_values=32, features=128, layers=2)
-  yield Network('Transformer', text)
-  sound = wavenet(event=(128,), num_values=16, features=32, layers=6)
-  yield Network('WaveNet', sound)
-
-
-def export(directory: pathlib.Path, models: list[Network]) -> None:
-  """Writes every model in whole numbers with what it computes here."""
-  directory.mkdir(parents=True, exist_ok=True)
-  for name, model in models:
-    x, params = _events(model), random_params(model, 0, 1.0)
-    for bits in _BITS:
-      weights, activations = bits
-      found = exact(
-        model, params, x, weight_bits=weights, activation_bits=activations
-      )
-      stem = _stem(directory, name, bits)
-      save_program(found.report.program, f'{stem}.npz')
-      integers = {'pass': _pass(found, x, None), 'samples': _draw(found)}
-      np.savez_compressed(f'{stem} integers.npz', **integers)
-      pathlib.Path(f'{stem}.par').write_bytes(_file(found, x))
-      print(f'{stem.name}: {_carriers(found)}', flush=True)
-  about = {'hardware': results.hardware(), 'versions': results.versions()}
-  about['commit'] = results.commit()
-  (directory / 'about.json').write_text(json.dumps(about))
-
-
-def check(
-  directory: pathlib.Path, models: list[Network]
-) -> Iterator[tuple[str, str, dict[str, tuple[int, int]]]]:
-  """Computes here what was written elsewhere.
-
-  Yields:
-    The model, its carriers on this platform, and of everything that was
-    compared how many integers differ, of how many.
-  """
-  for name, model in models:
-    x = _events(model)
-    for bits in _BITS:
-      stem = _stem(directory, name, bits)
-      found = of_program(load(f'{stem}.npz'), model)
-      data = pathlib.Path(f'{stem}.par').read_bytes()
-      with np.load(f'{stem} integers.npz') as file:
-        want = dict(file)
-      counts = {}
-      for level in _LEVELS:
-        for batch in (len(x), 3, 1):
-          got = _pass(found, x[:batch], level)
-          word = level or 'default'
-          counts[f'pass, {word}, batch {batch}'] = _count(
-            want['pass'][:batch], got
-          )
-      counts['samples'] = _count(want['samples'], _draw(found))
-      own = np.frombuffer(_file(found, x), np.uint8)
-      counts['bytes of the file'] = _count(np.frombuffer(data, np.uint8), own)
-      pair = coding.codec(found.model, method='lanes', batch=3)
-      counts['decoded'] = _count(x, pair.decode(found.params, data).x)
-      yield stem.name, _carriers(found), counts
-
-
-def _stem(
-  directory: pathlib.Path, name: str, bits: tuple[int, int]
-) -> pathlib.Path:
-  return directory / f'{name}, {bits[0]} and {bits[1]} bits'
-
-
-def _pass(found: Exact, x: np.ndarray, level: str | None) -> np.ndarray:
-  """Frequencies; a product must not obey JAX's own setting."""
-  with jax.default_matmul_precision(level):  # type: ignore[no-untyped-call]
-    of = jax.jit(jax.vmap(found.model.conditionals, (None, 0, None)))
-    return np.asarray(of(found.params, x, None))
-
-
-def _draw(found: Exact) -> np.ndarray:
-  keys = jax.random.split(jax.random.key(0), _SAMPLES)
-  return np.asarray(samplers.cached(found.model)(found.params, keys).x)
-
-
-def _file(found: Exact, x: np.ndarray) -> bytes:
-  pair = coding.codec(found.model, method='lanes', batch=5, verify=False)
-  return pair.encode(found.params, x)
-
-
-def _carriers(found: Exact) -> str:
-  kinds = collections.Counter(p.carrier for p in found.report.products)
-  return ', '.join(f'{count} {kind}' for kind, count in sorted(kinds.items()))
-
-
-def _count(want: np.ndarray, got: Any) -> tuple[int, int]:
-  got = np.asarray(got)
-  if want.shape != got.shape:
-    return want.size, want.size
-  return int((want != got).sum()), want.size
 
 
 def _print_check(directory: pathlib.Path) -> None:
@@ -255,7 +130,8 @@ def _print_check(directory: pathlib.Path) -> None:
   numbers: report.Numbers = {}
   cells: dict[str, Any] = {}
   wrong = compared = 0
-  for name, carried, counts in check(directory, list(whole_networks())):
+  found = whole_numbers.check(directory, list(whole_numbers.networks()))
+  for name, carried, counts in found:
     different, of = map(sum, zip(*counts.values(), strict=True))
     print(f'| {name} | {carried} | {of} | {different} |', flush=True)
     numbers[f'{name}: different'] = different, 'integers'
@@ -267,7 +143,10 @@ def _print_check(directory: pathlib.Path) -> None:
     'different': (wrong, 'integers'),
     'compared': (compared, 'integers'),
   }
-  config = {'bits': [list(b) for b in _BITS], 'samples': _SAMPLES}
+  config = {
+    'samples': whole_numbers.SAMPLES,
+    'events': whole_numbers.EVENTS,
+  }
   report.save(_OUT.value, numbers, config, started, cells=cells, writer=about)
 
 
