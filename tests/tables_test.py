@@ -209,7 +209,7 @@ class TestWholeNumbersElsewhere:
     for path in tmp_path.glob('* integers.npz'):
       with np.load(path) as file:
         arrays = {name: a.copy() for name, a in file.items()}
-      arrays['pass'][0].reshape(-1)[:2] += 1
+      arrays['table'][0].reshape(-1)[:2] += 1
       arrays['samples'] = arrays['samples'][:3]
       np.savez(path, **arrays)
     for _, _, counts in whole_numbers.check(tmp_path, self.models()):

@@ -70,12 +70,16 @@ def export(directory: pathlib.Path, models: list[Network]) -> None:
     stem = _stem(directory, name, bits)
     save(found.report.program, f'{stem}.npz')
     found = of_program(load(f'{stem}.npz'), model)  # as it is there
-    integers = {'pass': _pass(found, x, None), 'samples': _draw(found)}
-    np.savez_compressed(f'{stem} integers.npz', **integers)
+    np.savez_compressed(
+      f'{stem} integers.npz', table=_pass(found, x, None), samples=_draw(found)
+    )
     pathlib.Path(f'{stem}.par').write_bytes(_file(found, x))
     print(f'{stem.name}: {_carriers(found)}', flush=True)
-  about = {'hardware': results.hardware(), 'versions': results.versions()}
-  about['commit'] = results.commit()
+  about = {
+    'commit': results.commit(),
+    'hardware': results.hardware(),
+    'versions': results.versions(),
+  }
   (directory / 'about.json').write_text(json.dumps(about))
 
 
@@ -113,12 +117,12 @@ def _check(
   with np.load(f'{stem} integers.npz') as file:
     want = dict(file)
   counts = {
-    f'pass, {level or "default"}': _count(want['pass'], _pass(found, x, level))
+    f'pass, {level or "default"}': _count(want['table'], _pass(found, x, level))
     for level in _LEVELS
   }
   for batch in (1, 3):
     got = _pass(found, x[:batch], None)
-    counts[f'pass, batch {batch}'] = _count(want['pass'][:batch], got)
+    counts[f'pass, batch {batch}'] = _count(want['table'][:batch], got)
   counts['samples'] = _count(want['samples'], _draw(found))
   own = np.frombuffer(_file(found, x), np.uint8)
   counts['bytes of the file'] = _count(np.frombuffer(data, np.uint8), own)
