@@ -182,6 +182,10 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     return  # the first write says who may
   if pathlib.Path(path).is_dir():
     raise ValueError('name a file, not a directory.')
+  if run_directory.is_stream(path):
+    if not os.access(path, os.W_OK):
+      raise ValueError(f'{path} cannot be written.')
+    return
   folder = pathlib.Path(path).absolute().parent
   try:
     while not folder.exists():

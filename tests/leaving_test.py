@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from experiments import leaving
+from experiments import leaving, options
 from parallel_ar.training import run_directory
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -95,3 +95,17 @@ class TestWhole:
     ):
       raise OSError(28, 'No space left on device')
     assert not list(tmp_path.iterdir())
+
+  def test_a_device_or_a_pipe_is_written_into_and_stays(self, tmp_path):
+    """As --out=/dev/null or --out=>(gzip); a rename would take its place."""
+    pipe, null = tmp_path / 'pipe', tmp_path / 'null'
+    os.mkfifo(pipe)
+    null.symlink_to('/dev/null')
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for path in (pipe, null):
+      options.check_writable(path)
+      run_directory.replace(path, b'all of it')
+    assert os.read(reader, 99) == b'all of it'
+    os.close(reader)
+    assert pipe.is_fifo() and null.is_char_device()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['null', 'pipe']

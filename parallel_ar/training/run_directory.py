@@ -60,6 +60,14 @@ def resolve(path: PathLike) -> pathlib.Path:
   return pathlib.Path(text)
 
 
+def is_stream(path: PathLike) -> bool:
+  """Whether a device, a pipe or an open file: written into, never replaced."""
+  path = pathlib.Path(path)
+  inside = lambda *roots: any(map(path.is_relative_to, roots))
+  opened = inside('/dev', '/proc') and not inside('/dev/shm')
+  return path.exists() and (opened or not path.is_file())
+
+
 def agree(config: dict[str, Any]) -> None:
   """Checks that every process of a job runs the same configuration.
 
@@ -102,6 +110,7 @@ def whole(path: PathLike) -> Iterator[BinaryIO]:
 
   Args:
     path: of the file; its folder is made, and what had the name is replaced.
+      A device or a pipe is written into instead, when all of it is there.
 
   Yields:
     The draft, open for bytes. Where the block raises, it is removed; what a
@@ -111,15 +120,28 @@ def whole(path: PathLike) -> Iterator[BinaryIO]:
     OSError: names the file.
   """
   path = resolve(path)
-  if bucket.is_address(path):
-    content = io.BytesIO()
-    yield content
-    if not jax.distributed.is_initialized() or multihost.is_first():
-      bucket.write(path, content.getvalue())
-    return
-  if jax.distributed.is_initialized() and not multihost.is_first():
-    yield io.BytesIO()
-    return
+  away, content = bucket.is_address(path), io.BytesIO()
+  first = not jax.distributed.is_initialized() or multihost.is_first()
+  try:
+    if away or not first:
+      yield content
+      if first:
+        bucket.write(path, content.getvalue())
+    elif is_stream(path):
+      yield content
+      path.write_bytes(content.getvalue())
+    else:
+      with _draft(path) as file:
+        yield file
+  except OSError as error:
+    if error.filename is None:  # of a write: tell what could not be written
+      raise OSError(error.errno, error.strerror, str(path)) from error
+    raise
+
+
+@contextlib.contextmanager
+def _draft(path: pathlib.Path) -> Iterator[BinaryIO]:
+  """`whole` on a disk."""
   host = socket.gethostname().partition('.')[0]
   draft = path.with_name(f'{path.name}.{host}.{os.getpid()}{disk.DRAFT}')
   DRAFTS.add(draft)
@@ -132,10 +154,6 @@ def whole(path: PathLike) -> Iterator[BinaryIO]:
       os.fsync(file.fileno())
     os.replace(draft, path)
     disk.sync(path.parent)
-  except OSError as error:
-    if error.filename is None:  # of a write: tell what could not be written
-      raise OSError(error.errno, error.strerror, str(path)) from error
-    raise
   finally:
     draft.unlink(missing_ok=True)
     DRAFTS.discard(draft)
