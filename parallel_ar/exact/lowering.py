@@ -81,7 +81,10 @@ class Lowering:
     Raises:
       NotWhole: names the operation and its line.
     """
-    self._known.update(zip(program.inputs, inputs, strict=True))
+    for v, g in zip(program.inputs, inputs, strict=True):
+      self._known[v] = g
+      if span := self._ranges.get(v):
+        self._spans[g.id, g.step] = span
     for op in program.ops:
       rule = self.rules.get(op.name)
       if rule is None:

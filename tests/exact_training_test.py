@@ -1,0 +1,105 @@
+"""Training on the grids, and the scripts that lower trained runs."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import parallel_ar as par
+from parallel_ar.coding import quantize
+from parallel_ar.exact import straight_through
+from parallel_ar.exact.straight_through import _on_grid
+from tests import options_test
+from tests.exact_test import whole
+
+BITS = {'weight_bits': 4, 'activation_bits': 5}
+
+
+def test_it_computes_what_the_whole_numbers_do():
+  case, _ = whole()
+  args = case.x, case.context
+  nats = jax.jit(par.log_prob, static_argnums=0)
+  found = par.exact(case.model, case.params, *args, **BITS)
+  grids = straight_through(case.model, case.params, *args, **BITS)
+  want = np.asarray(nats(found.model, found.params, *args))
+  # Of frequencies of as many bits: a rare symbol costs 16 bits in all.
+  near, far = (
+    np.abs(nats(quantize.quantized(m, 16), case.params, *args) - want).mean()
+    for m in (grids, case.model)
+  )
+  assert near < far / 4
+
+
+def test_the_gradient_goes_straight_through():
+  a = jnp.array([-3.0, -0.3, 0.0, 0.26, 0.9, 3.0])
+  snapped, back = jax.vjp(lambda a: _on_grid(a, 3, 1.5), a)
+  assert snapped.tolist() == [-1.5, -0.5, 0.0, 0.5, 1.0, 1.5]
+  assert back(jnp.ones(6))[0].tolist() == [0, 1, 1, 1, 1, 0]
+  case, _ = whole()
+  grids = straight_through(
+    case.model, case.params, case.x, case.context, **BITS
+  )
+  nats = lambda params: (
+    -par.log_prob(grids, params, case.x, case.context).mean()
+  )
+  grads = jax.jit(jax.grad(nats))(case.params)
+  for leaf in jax.tree.leaves(grads):
+    assert np.isfinite(leaf).all() and np.asarray(leaf).any()
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """A MADE of the digits, trained for some steps."""
+  workdir = tmp_path_factory.mktemp('run') / 'made'
+  options_test.run(
+    'train',
+    [
+      '--config=configs/digits_made.py',
+      '--config.model.hidden=(9,)',
+      '--config.model.direct=False',
+      '--config.train.steps=60',
+      '--config.optimizer.learning_rate=1e-2',
+      '--config.mesh.data=1',
+      f'--workdir={workdir}',
+    ],
+  )
+  return workdir
+
+
+def test_a_run_is_tuned_and_lowered(run, tmp_path):
+  said = options_test.run(
+    'exact',
+    [
+      f'--workdir={run}',
+      '--weight_bits=3',
+      '--activation_bits=4',
+      '--steps=40',
+      '--rate=1.0',
+      f'--program={tmp_path}/p.npz',
+    ],
+  )
+  lines = [line for line in said.splitlines() if line.startswith('loss ')]
+  before, after = (float(line.split()[3]) for line in lines)
+  assert after < before - 0.01
+  assert 'ema of step 60 parameters' in said
+  assert 'ema of step 60 and 40 more parameters' in said
+  assert (tmp_path / 'p.npz').exists()
+
+
+def test_a_table_of_losses(run, tmp_path):
+  said = options_test.run(
+    'tables/whole_loss',
+    [
+      f'--workdirs={run}',
+      '--bits=4/5,12/14',
+      '--steps=2',
+      '--num_test=20',
+      f'--out={tmp_path}/t.json',
+    ],
+  )
+  numbers = json.loads((tmp_path / 't.json').read_text())['numbers']
+  lost = {n.split('lost at ')[-1]: v['value'] for n, v in numbers.items()}
+  assert abs(lost['12/14']) < 0.001 < abs(lost['4/5'])
+  assert '4/5, 2 updates' in said
