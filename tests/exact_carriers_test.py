@@ -14,7 +14,7 @@ from tests.exact_test import whole
 
 def of_builder(b, out):
   return reference.Program(
-    'products', (0,), (None,), b.constants, tuple(b.ops), out.id, b.shapes,
+    'products', (0,), (None,), b.constants, (), tuple(b.ops), out.id, b.shapes,
     b.bounds, np.zeros(2, np.int32), 16,
   )  # fmt: skip
 

@@ -159,6 +159,7 @@ def exact(
     inputs=tuple(inputs),
     steps=tuple(_step_of(a) for a in (x, *leaves)),
     constants=b.constants,
+    trained=tuple(sorted(b.trained)),
     ops=tuple(b.ops),
     output=out.id,
     shapes=b.shapes,
@@ -166,19 +167,15 @@ def exact(
     rank=rank,
     precision=precision,
   )
-  return of_program(program, model, b.trained)
+  return of_program(program, model)
 
 
-def of_program(
-  program: Program, like: AutoregressiveModel, trained: Any = None
-) -> Exact:
+def of_program(program: Program, like: AutoregressiveModel) -> Exact:
   """The record of a program.
 
   Args:
     program: it.
     like: a model of the same event and context.
-    trained: numbers of the constants that are parameters; all by default that
-      are no truth values.
   """
   platform = jax.default_backend()
   chosen = {
@@ -186,10 +183,8 @@ def of_program(
     for op in program.ops
     if op.name in ('dot', 'conv')
   }
-  if trained is None:
-    trained = {n for n, a in program.constants.items() if a.dtype != bool}
-  fixed = {n: a for n, a in program.constants.items() if n not in trained}
-  names = {n: f'array_{n}' for n in sorted(trained)}
+  names = {n: f'array_{n}' for n in program.trained}
+  fixed = {n: a for n, a in program.constants.items() if n not in names}
   params = {
     name: jnp.asarray(program.constants[n]) for n, name in names.items()
   }

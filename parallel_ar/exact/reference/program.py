@@ -56,6 +56,7 @@ class Program:
     steps: for each input the exponent e of its grid 2^e, None where it comes
       in whole numbers.
     constants: number -> array of integers or of truth values.
+    trained: numbers of the constants that are made of parameters.
     ops: in an order in which they can be run.
     output: number of the frequencies, int[*event, V].
     shapes: number -> shape.
@@ -68,6 +69,7 @@ class Program:
   inputs: tuple[int, ...]
   steps: tuple[int | None, ...]
   constants: dict[int, np.ndarray]
+  trained: tuple[int, ...]
   ops: tuple[Op, ...]
   output: int
   shapes: dict[int, tuple[int, ...]]
@@ -142,6 +144,7 @@ def save(program: Program, file: Any) -> None:
     'name': program.name,
     'inputs': program.inputs,
     'steps': program.steps,
+    'trained': program.trained,
     'ops': [dataclasses.astuple(op) for op in program.ops],
     'output': program.output,
     'shapes': sorted(program.shapes.items()),
@@ -186,6 +189,7 @@ def load(file: Any) -> Program:
       inputs=tuple(map(int, fields['inputs'])),
       steps=tuple(s if s is None else int(s) for s in fields['steps']),
       constants={int(k.split('_')[1]): a for k, a in arrays.items()},
+      trained=tuple(map(int, fields['trained'])),
       ops=tuple(Op(n, tuple(i), o, p) for n, i, o, p in fields['ops']),
       output=int(fields['output']),
       shapes={int(n): tuple(s) for n, s in fields['shapes']},
@@ -213,6 +217,8 @@ def _fault(program: Program) -> str | None:
       return f'array {n} holds {a.dtype}, and only integers and bool are whole.'
     if a.shape != program.shapes.get(n):
       return f'array {n} has shape {a.shape}, not {program.shapes.get(n)}.'
+  if not set(program.trained) <= set(program.constants):
+    return 'parameters are no constants of it.'
   for op in program.ops:
     if op.name not in OPS:
       return f'it has an operation {op.name!r}; there are {", ".join(OPS)}.'
