@@ -1,12 +1,20 @@
 """The points of a sweep, from the words of its command alone.
 
-A launcher reads the same words as the script, without its flags.
+A launcher reads the same words as the script, without its flags; both check
+every point before the first run.
 """
 
 import hashlib
 import itertools
 import pathlib
 import re
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from experiments import options
+from parallel_ar.training import configuration
 
 _OWN = ('grid', 'seeds', 'jobs', 'name', 'workdir')
 _MOST = 10_000  # runs of one sweep
@@ -63,6 +71,43 @@ def points(words: list[str]) -> dict[str, list[str]]:
       for chosen in itertools.product(*axes.values())
     )
   }
+
+
+def check(words: Sequence[Sequence[str]]) -> None:
+  """Checks the configs of all points, before any of them is run.
+
+  Args:
+    words: the flags of `train` for each.
+
+  Raises:
+    ValueError: a field that there is not, with the nearest that there is; a
+      value of another type, or one that no run can have.
+  """
+  before, mine = sys.argv, ['']
+  try:
+    for point in words:
+      mine = [word for word in point if re.match('--?(no)?config[.=]', word)]
+      sys.argv = ['check', *mine]  # where such flags look for each other
+      values = flags.FlagValues()
+      options.define_config(values=values)
+      values(sys.argv)
+      options.settle(values, sys.argv)
+      configuration.validate(values['config'].value)
+  except (
+    flags.Error,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+  ) as error:
+    raise ValueError(f'{" ".join(mine[1:])}: {error}') from error
+  finally:
+    sys.argv = before
+
+
+def config(words: list[str]) -> str:
+  """The file of --config."""
+  return _values(words, 'config')[-1].partition(':')[0]
 
 
 def place(words: list[str]) -> str:

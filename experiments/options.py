@@ -7,14 +7,12 @@ config that its model does not take.
 
 import ast
 import collections
-import importlib.util
 import math
 import os
 import pathlib
 import re
 import sys
 import tempfile
-import traceback
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,8 +20,15 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
+from experiments import config_file
 from parallel_ar import models, resolve
-from parallel_ar.training import bucket, datasets, run_directory
+from parallel_ar.training import (
+  bucket,
+  datasets,
+  optimizer,
+  rules,
+  run_directory,
+)
 
 flags.disclaim_key_flags()  # --help shows a flag with the script that has it
 
@@ -92,6 +97,7 @@ def define_config(
   name: str = 'config',
   default: str | None = None,
   text: str = 'Config file; --config.section.field=value overrides it.',
+  values: flags.FlagValues = flags.FLAGS,
 ) -> flags.FlagHolder:
   """A flag for a config file; every field can be set by a flag beside it.
 
@@ -102,9 +108,10 @@ def define_config(
     name: of the flag.
     default: path of a file.
     text: its help.
+    values: where it is defined.
   """
-  holder = config_flags.DEFINE_config_file(name, None, text)
-  flags.FLAGS[name].parser = _ConfigParser(name)
+  holder = config_flags.DEFINE_config_file(name, None, text, values)
+  values[name].parser = _ConfigParser(name)
   if default is not None:
     flags.set_default(holder, default)
   return holder
@@ -248,10 +255,10 @@ class _ConfigParser(flags.ArgumentParser):
     self._unset: list[tuple[str, str, Any]] = []
 
   def parse(self, argument: str) -> ConfigDict:
-    config = _load(self.name, argument)
+    config = config_file.load(self.name, argument)
     overrides = self._overrides()
-    for section, known in _OPEN:
-      self._fill(config, section, known, overrides)
+    for section, name, known in _OPEN:
+      self._fill(config, section, name, known, overrides)
     for path in overrides:
       _check_path(self.name, config, path)
     config.lock()
@@ -272,13 +279,14 @@ class _ConfigParser(flags.ArgumentParser):
     self,
     config: ConfigDict,
     section: str,
+    field_of_name: str,
     known: Callable[[str], dict[str, Any]],
     overrides: dict[str, str],
   ) -> None:
-    part = config.get(section)
+    part = _at(config, section)
     if not isinstance(part, ConfigDict):
       return  # the validation of the config says what is missing
-    name = overrides.get(f'{section}.name') or part.get('name')
+    name = overrides.get(field_of_name) or _at(config, field_of_name)
     if not name:
       return
     for field, annotation in known(name).items():
@@ -290,7 +298,7 @@ class _ConfigParser(flags.ArgumentParser):
   def drop_unset(self, config: ConfigDict) -> None:
     """Removes the fields that no flag has set; says what the others are."""
     for section, field, annotation in self._unset:
-      part = config.get(section, {})
+      part = _at(config, section) or ConfigDict()
       with part.unlocked():
         if field not in part:
           continue
@@ -305,11 +313,25 @@ class _ConfigParser(flags.ArgumentParser):
     return 'config file'
 
 
-# section -> the fields of a name
-_OPEN: tuple[tuple[str, Callable[[str], Any]], ...] = (
-  ('model', models.fields),
-  ('data', datasets.fields),
+# section, the field that has a name, the fields of a name
+_OPEN: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
+  ('model', 'model.name', models.fields),
+  ('data', 'data.name', datasets.fields),
+  ('optimizer.options', 'optimizer.name', rules.options),
+  (
+    *('optimizer.schedule_options', 'optimizer.schedule'),
+    optimizer.schedule_options,
+  ),
+  ('optimizer.mup_base', 'model.name', models.fields),
 )
+
+
+def _at(config: ConfigDict, path: str) -> Any:
+  """The value of a field, or None where a section of its path is missing."""
+  found: Any = config
+  for part in path.split('.'):
+    found = found.get(part) if isinstance(found, ConfigDict) else None
+  return found
 
 
 def _literal(text: Any) -> Any:
@@ -331,58 +353,6 @@ def _type(annotation: Any) -> type:
     if choice in (bool, int, float):
       return choice  # type: ignore[no-any-return]
   return str  # Literal of names, a path, a dtype by its name
-
-
-def _load(name: str, argument: str) -> ConfigDict:
-  """What `get_config` of a file returns.
-
-  Raises:
-    ValueError: says what the file lacks, and where it fails.
-  """
-  file, _, part = argument.partition(':')
-  path = pathlib.Path(file)
-  if not path.is_file():
-    raise ValueError(
-      f'there is no such file as {file}. The configs of this project are in '
-      'configs/; the path is relative to the repository.'
-    )
-  if path.suffix != '.py':
-    raise ValueError(
-      'a config is a Python file with get_config(), such as those in configs/. '
-      'The config.json of a run is its record; scripts with --workdir read it.'
-    )
-  spec = importlib.util.spec_from_file_location(f'{name}_config', path)
-  assert spec is not None and spec.loader is not None
-  module = importlib.util.module_from_spec(spec)
-  try:
-    spec.loader.exec_module(module)
-    make = getattr(module, 'get_config', None)
-    if make is None:
-      raise ValueError('it has no function get_config().')
-    config = make(*([part] if part else []))
-    if not isinstance(config, ConfigDict):
-      raise ValueError(
-        f'get_config() returned {type(config).__name__}; expected a ConfigDict '
-        'such as configuration.default_config() returns.'
-      )
-  except Exception as error:
-    raise ValueError(_where(error, path)) from error
-  return config
-
-
-def _where(error: Exception, path: pathlib.Path) -> str:
-  """What a file raised, and in which of its lines."""
-  if isinstance(error, SyntaxError):
-    return f'line {error.lineno} is no Python: {error.msg}.'
-  if isinstance(error, ValueError):
-    return str(error)
-  lines = [
-    frame.lineno
-    for frame in traceback.extract_tb(error.__traceback__)
-    if pathlib.Path(frame.filename).resolve() == path.resolve()
-  ]
-  place = f'line {lines[-1]}: ' if lines else ''
-  return f'{place}{type(error).__name__}: {error}'
 
 
 def _check_path(name: str, config: Any, path: str) -> None:

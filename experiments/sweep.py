@@ -50,6 +50,7 @@ def main() -> None:
   entry.require(_CONFIG)
   words = sys.argv[1:]
   points = grid.points(words)
+  grid.check(list(points.values()))
   under = run_directory.resolve(grid.place(words))
   print(f'{len(points)} runs in {under}', file=sys.stderr)
   failed = _train(points, under)

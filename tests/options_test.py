@@ -109,6 +109,21 @@ class TestConfig:
     words = ['--config.model.name=recurrent', '--config.model.damping=0.5']
     assert self.read(*words).model.damping == 0.5
 
+  def test_options_of_rules_and_schedules_and_a_base_are_flags(self):
+    section = self.read(
+      '--config.optimizer.name=schedule_free',
+      '--config.optimizer.options.base_optimizer=rmsprop',
+      '--config.optimizer.options.b1=0.95',
+      '--config.optimizer.schedule=sgdr_schedule',
+      "--config.optimizer.schedule_options.cosine_kwargs=[{'decay_steps': 3}]",
+      '--config.optimizer.mup_base.features=8',
+    ).optimizer.to_dict()
+    assert section['options'] == {'base_optimizer': 'rmsprop', 'b1': 0.95}
+    assert section['schedule_options'] == {
+      'cosine_kwargs': [{'decay_steps': 3}]
+    }
+    assert section['mup_base'] == {'features': 8}
+
   @pytest.mark.parametrize('name', models.FAMILIES)
   def test_nothing_is_left_behind(self, name):
     before = configuration.to_json(self.read())
@@ -131,6 +146,9 @@ class TestConfig:
       ('--config.trian.steps=2', "Did you mean 'train'?"),
       ('--config.train.steps.x=2', "config.train.steps has no field 'x'"),
       ('--config.model.tied=maybe', 'maybe'),
+      ('--config.optimizer.name=lionn', "Did you mean 'lion'?"),
+      ('--config.optimizer.options.b1=1', "options has no field 'b1'"),
+      ('--config.optimizer.mup_base.feature=1', "Did you mean 'features'?"),
       ('--config.model.layers=two', "expected a whole number, not 'two'"),
       ('--config.optimizer.learning_rate=nan', 'finite'),
     ],

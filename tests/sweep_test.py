@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from experiments import grid, listing
-from tests import runs_test
+from tests import options_test, runs_test
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = '--config=configs/digits_made.py'
@@ -49,6 +49,52 @@ def test_a_grid_that_is_none(words, message):
     grid.points(words[:1])
 
 
+@pytest.mark.parametrize(
+  ('words', 'says'),
+  [
+    (['--grid=train.step=1,2'], "has no field 'step'. Did you mean 'steps'"),
+    (['--grid=train.steps=1,x'], '--config.train.steps=x: .*steps=x: '),
+    (['--grid=train.batch_size=9,0'], 'batch_size = 0: expected a whole'),
+    (['--grid=model.hiden=(2,),(3,)'], "'hiden'. Did you mean 'hidden'"),
+    (['--grid=optimizer.name=adam,lionn'], "'lionn'. Did you mean 'lion'"),
+    (
+      [
+        '--grid=optimizer.options.weight_deca=1',
+        '--config.optimizer.name=lion',
+      ],
+      "options has no field 'weight_deca'. Did you mean 'weight_decay'",
+    ),
+    (['--grid=optimizer.learning_rate=0.1,nan'], 'expected a finite number'),
+  ],
+)
+def test_a_point_that_cannot_be_ends_the_sweep_before_its_first_run(
+  words, says, tmp_path
+):
+  before = sys.argv
+  with pytest.raises(ValueError, match=says):
+    grid.check(list(grid.points([CONFIG, *words]).values()))
+  assert sys.argv is before
+  if 'train.step=' in words[0]:
+    words = [CONFIG, *words, f'--workdir={tmp_path}/s']
+    assert "Did you mean 'steps'" in options_test.refusal('sweep', words)
+    run = f'--run=sweep {" ".join(words)}'
+    said = options_test.refusal('launch/slurm', [run, '--dry_run'])
+    assert "Did you mean 'steps'" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_points_that_can_be():
+  """Also options of rules and schedules by name, and a base of mu-P."""
+  words = ['--grid=optimizer.options.b1=0.8,0.9', '--grid=train.steps=7,8']
+  words += ['--config.optimizer.name=lion', '--seeds=2']
+  words += ['--config.optimizer.schedule=cosine_decay_schedule']
+  words += ['--config.optimizer.schedule_options.exponent=2']
+  words += ['--grid=optimizer.mup_base.hidden=(4,),(5,)']
+  points = grid.points([CONFIG, *words])
+  grid.check(list(points.values()))
+  assert len(points) == 16
+
+
 def test_seeds_are_one_line_with_a_standard_error(tmp_path):
   for seed, test in enumerate((2.0, 3.0, None)):
     runs_test.write(tmp_path / f'a{seed}', rate=0.1, test=test)
@@ -67,8 +113,9 @@ def test_seeds_are_one_line_with_a_standard_error(tmp_path):
 
 def test_a_sweep(tmp_path):
   """Two runs at once, of which one cannot be; the table has the other."""
-  words = [CONFIG, '--grid=train.batch_size=9,0', '--jobs=2', '--config.seed=3']
-  words += ['--config.train.steps=1', '--config.model.hidden=(5,)']
+  words = [CONFIG, '--grid=model.degrees=even,odd', '--jobs=2']
+  words += ['--config.seed=3', '--config.train.steps=1']
+  words += ['--config.train.batch_size=9', '--config.model.hidden=(5,)']
   words += ['--config.mesh.data=1', f'--workdir={tmp_path}/s']
   done = subprocess.run(
     [sys.executable, '-m', 'experiments.sweep', *words],
@@ -79,7 +126,7 @@ def test_a_sweep(tmp_path):
     timeout=400,
   )
   said = ' '.join(done.stderr.split())
-  assert done.returncode == 1 and '1 of 2 runs failed: batch_size=0' in said
-  assert 'train.batch_size = 0' in (tmp_path / 's/batch_size=0.log').read_text()
+  assert done.returncode == 1 and '1 of 2 runs failed: degrees=odd' in said
+  assert "model.degrees = 'odd'" in (tmp_path / 's/degrees=odd.log').read_text()
   head, line = done.stdout.splitlines()
   assert head.startswith('test') and line.split()[-2:] == ['1', 'all']

@@ -50,18 +50,22 @@ def sweep(*more: str) -> dict[str, list[str]]:
     *more: further flags, for where --run does not say them.
 
   Raises:
-    ValueError: it names no absolute --workdir, or its grid is none.
+    ValueError: it names no absolute --workdir, its grid is none, or a point
+      of it has no config, where the file is here too.
   """
   words = shlex.split(RUN.value or '')
   if words[:1] != ['sweep']:
     return {}
+  points = grid.points(words[1:])
+  if pathlib.Path(grid.config(words)).is_file():
+    grid.check(list(points.values()))
   return {
     f'{workdir()}/{name}': _with(
       ['train', *flags_, f'--workdir={workdir()}/{name}'],
       '--distributed=on',
       *more,
     )
-    for name, flags_ in grid.points(words[1:]).items()
+    for name, flags_ in points.items()
   }
 
 

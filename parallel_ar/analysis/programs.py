@@ -83,14 +83,11 @@ class Programs:
     """Builds the models; compiles nothing."""
     self.config, self.family = config, config.model.name
     self.models = models_lib.build(config.model)
-    rule = optimizer.make(config.optimizer, steps=config.train.steps)
+    rule, create = state.of_config(config, self.models[0])
     rate = optimizer.schedule(config.optimizer, steps=config.train.steps)
     decay = config.train.ema_decay
     self._step = step.make_train_step(
       self.models, rule, schedule=rate, ema_decay=decay
-    )
-    create = functools.partial(
-      state.create, self.models[0], rule, ema=decay > 0
     )
     self.state = jax.eval_shape(create, jax.random.key(0))
 

@@ -331,6 +331,7 @@ class SelfAttention(nn.Module):
     kernel: see `attend`.
     dtype: of the products; parameters are float32.
     bias: adds a bias to queries, keys, values and the output.
+    scale: of the scores, beside 1 / sqrt(K).
   """
 
   heads: int
@@ -342,6 +343,7 @@ class SelfAttention(nn.Module):
   kernel: kernels.Kernels = 'loops'
   dtype: Any = jnp.float32
   bias: bool = False
+  scale: float = 1.0
 
   @nn.compact
   def __call__(
@@ -357,6 +359,7 @@ class SelfAttention(nn.Module):
     size = width // self.heads
     qkv = nn.Dense(3 * width, use_bias=self.bias, dtype=self.dtype, name='qkv')
     q, k, v = jnp.split(qkv(x_LN), 3, -1)
+    q = q if self.scale == 1 else q * self.scale
     q, k, v = (a.reshape(length, self.heads, size) for a in (q, k, v))
     if self.rotary:
       q, k = (rotary(a, slots_L) for a in (q, k))

@@ -61,6 +61,7 @@ class Transformer(nn.Module):
   dtype: Any
   attention_bias: bool
   norm_epsilon: float
+  attention_scale: float
 
   def __call__(self, x: Array, context: Context) -> Array:
     """One pass: float[E, V]."""
@@ -127,7 +128,7 @@ class Transformer(nn.Module):
     """What all blocks have in common."""
     names = (
       *('heads', 'mlp_features', 'group', 'chunk', 'window', 'kernel'),
-      *('dtype', 'attention_bias', 'norm_epsilon'),
+      *('dtype', 'attention_bias', 'norm_epsilon', 'attention_scale'),
     )
     rotary = {'rotary': self.positions == 'rotary'}
     return {name: getattr(self, name) for name in names} | rotary
@@ -249,6 +250,7 @@ def transformer(
   dtype: Any = jnp.float32,
   attention_bias: bool = False,
   norm_epsilon: float = 1e-6,
+  attention_scale: float = 1.0,
 ) -> model.AutoregressiveModel:
   """Builds a Transformer decoder.
 
@@ -279,6 +281,8 @@ def transformer(
     attention_bias: queries, keys, values and the output have biases, as in
       GPT-2 (`pretrained.gpt2`).
     norm_epsilon: added to the variance by the layer norms.
+    attention_scale: of the scores, beside 1 / sqrt(K); for heads whose size
+      grows under mu-P (`training.mup`).
 
   Returns:
     The model.
@@ -335,6 +339,7 @@ def transformer(
     dtype=dtype,
     attention_bias=attention_bias,
     norm_epsilon=norm_epsilon,
+    attention_scale=attention_scale,
   )
   return linen.from_linen(
     module,

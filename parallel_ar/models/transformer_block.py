@@ -28,6 +28,7 @@ class Block(nn.Module):
     dtype: of the products; parameters are float32.
     attention_bias: adds biases in the attention.
     norm_epsilon: added to the variance by the norms.
+    attention_scale: of the scores.
   """
 
   heads: int
@@ -41,6 +42,7 @@ class Block(nn.Module):
   dtype: Any
   attention_bias: bool = False
   norm_epsilon: float = 1e-6
+  attention_scale: float = 1.0
 
   @nn.compact
   def __call__(
@@ -57,6 +59,7 @@ class Block(nn.Module):
       self.kernel,
       self.dtype,
       self.attention_bias,
+      self.attention_scale,
       name='att',
     )
     norm = lambda name: nn.LayerNorm(

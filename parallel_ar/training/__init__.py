@@ -3,6 +3,7 @@
 configuration  every field of a config, and its checks
 state, step    what a step carries, and the step
 optimizer      optimizers and schedules of a config
+rules, mup     update rules by name; rates and scales by the width
 loop           the run of one process
 evaluate       the likelihood of a whole split
 trained        the parameters of a finished or running run
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
   from parallel_ar.training import interrupt as interrupt
   from parallel_ar.training import loop as loop
   from parallel_ar.training import metrics as metrics
+  from parallel_ar.training import mup as mup
   from parallel_ar.training import optimizer as optimizer
   from parallel_ar.training import outcome as outcome
   from parallel_ar.training import own_code as own_code
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
   from parallel_ar.training import pictures as pictures
   from parallel_ar.training import profile as profile
   from parallel_ar.training import results as results
+  from parallel_ar.training import rules as rules
   from parallel_ar.training import run_directory as run_directory
   from parallel_ar.training import selection as selection
   from parallel_ar.training import spikes as spikes

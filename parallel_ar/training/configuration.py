@@ -7,7 +7,6 @@ which check them; in the others an unknown field is an error that suggests the
 nearest name. Where a name is expected, `my.module:function` is taken too.
 """
 
-import difflib
 import functools
 import json
 import math
@@ -20,9 +19,12 @@ from ml_collections import ConfigDict, config_dict
 
 from parallel_ar import precision, resolve
 from parallel_ar.partition import AXES
-from parallel_ar.training import bucket, optimizer
+from parallel_ar.training import bucket, optimizer, rules
 
-OPEN_SECTIONS = ('data', 'model', 'optimizer.options')
+OPEN_SECTIONS = (
+  *('data', 'model', 'optimizer.options'),
+  *('optimizer.schedule_options', 'optimizer.mup_base'),
+)
 _MOST_BYTES = 1 << 22  # of a config.json
 
 
@@ -74,9 +76,9 @@ def _model() -> dict[str, Any]:
 
 def _optimizer() -> dict[str, Any]:
   return {
-    'name': 'adam',  # one of `optimizer.RULES`, or my.module:function
+    'name': 'adam',  # `rules.HOUSE`, any of optax, or my.module:function
     'learning_rate': 1e-3,  # the peak of the schedule
-    'schedule': 'constant',  # of `optimizer.SCHEDULES`, or my.module:function
+    'schedule': 'constant',  # SCHEDULES, any of optax, or my.module:function
     'warmup_steps': 0,  # linear rise to the peak, in updates
     'decay_steps': 0,  # updates of cosine and linear; 0: the rest of the run
     'end_factor': 0.0,  # last rate / peak, of cosine and linear
@@ -91,6 +93,8 @@ def _optimizer() -> dict[str, Any]:
     'momentum': 0.0,  # sgd
     'nesterov': False,  # sgd
     'options': {},  # arguments of any other rule
+    'schedule_options': {},  # arguments of any other schedule
+    'mup_base': {},  # fields of the model at the width tuned for, see `mup`
     'groups': (),  # fields by a parameter's path, 'embed: learning_rate=1e-4'
   }
 
@@ -129,8 +133,8 @@ def _evaluate() -> dict[str, Any]:
   }
 
 
-# field -> (what holds, what was expected)
-_Check = tuple[Callable[[Any], bool], str]
+# field -> (what holds, what was expected, the names that there are)
+_Check = tuple[Callable[[Any], bool], str, *tuple[str, ...]]
 _POSITIVE: _Check = (lambda v: v >= 1, 'a whole number of at least 1')
 _COUNT: _Check = (lambda v: v >= 0, 'a whole number of at least 0')
 _RATE: _Check = (lambda v: 0 < v < math.inf, 'a finite number above 0')
@@ -141,20 +145,21 @@ _NAME: _Check = (lambda v: bool(v), 'a name')
 
 
 def _one_of(*names: str) -> _Check:
-  return (lambda v: v in names, f'one of {", ".join(names)}')
+  return (lambda v: v in names, f'one of {", ".join(names)}', *names)
 
 
 def _named(names: Sequence[str]) -> _Check:
   right = lambda v: v in names or resolve.is_own(v)
-  return (right, f'one of {", ".join(names)}, or my.module:function')
+  known = f'one of {", ".join(names)}, or my.module:function'
+  return (right, known, *names)
 
 
 _CHECKS: dict[str, _Check] = {
   'seed': (lambda v: 0 <= v < 2**32, 'a whole number in [0, 2^32)'),
   **dict.fromkeys((f'mesh.{axis}' for axis in AXES), _AXIS),
   **dict.fromkeys(('data.name', 'data.train_split', 'model.name'), _NAME),
-  'optimizer.name': _named((*optimizer.RULES, *optimizer.OPTAX)),
-  'optimizer.schedule': _named(optimizer.SCHEDULES),
+  'optimizer.name': _named([*rules.HOUSE, *rules.of_optax()]),
+  'optimizer.schedule': _named(optimizer.schedule_names()),
   'optimizer.learning_rate': _RATE,
   'optimizer.warmup_steps': _COUNT,
   'optimizer.decay_steps': _COUNT,
@@ -215,11 +220,6 @@ def validate(config: ConfigDict) -> None:
       'config.train.patience and config.train.keep_best select on the '
       'validation split. Set config.train.eval_every above 0 and '
       'config.data.valid_split to the name of a split.'
-    )
-  if config.evaluate.params == 'ema' and not train.ema_decay:
-    raise ValueError(
-      "config.evaluate.params = 'ema', but config.train.ema_decay = 0 keeps no "
-      "average. Set a decay such as 0.999, or evaluate 'raw' parameters."
     )
   to_json(config)
 
@@ -357,11 +357,10 @@ def _check_fields(defaults: ConfigDict, config: Any, prefix: str) -> None:
     )
   for key in config:
     if key not in defaults and prefix.lstrip('.') not in OPEN_SECTIONS:
-      near = difflib.get_close_matches(key, list(defaults), n=1)
-      hint = f' Did you mean {near[0]!r}?' if near else ''
       known = ', '.join(sorted(defaults))
       raise ValueError(
-        f'config{prefix} has no field {key!r}.{hint} Known fields: {known}.'
+        f'config{prefix} has no field {key!r}.{resolve.near(key, defaults)} '
+        f'Known fields: {known}.'
       )
   for key in defaults:
     path = f'{prefix}.{key}'
@@ -377,10 +376,13 @@ def _check_fields(defaults: ConfigDict, config: Any, prefix: str) -> None:
 
 
 def _check_values(config: ConfigDict) -> None:
-  for path, (holds, expected) in _CHECKS.items():
+  for path, (holds, expected, *names) in _CHECKS.items():
     value = _get(config, path)
     if not holds(value):
-      raise ValueError(f'config.{path} = {value!r}: expected {expected}.')
+      raise ValueError(
+        f'config.{path} = {value!r}: expected {expected}.'
+        f'{resolve.near(value, names)}'
+      )
 
 
 def _check_type(path: str, default: Any, value: Any) -> None:

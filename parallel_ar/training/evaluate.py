@@ -99,6 +99,24 @@ def make_log_prob(
   return jax.jit(log_prob)
 
 
+def chosen(params: str, kept: bool) -> str:
+  """'raw' or 'ema': what `config.evaluate.params` means for a run.
+
+  Args:
+    params: 'raw', 'ema', or 'auto' for the average where one is kept.
+    kept: whether the state has an average.
+
+  Raises:
+    ValueError: there is none, and it was asked for.
+  """
+  if params == 'ema' and not kept:
+    raise ValueError(
+      "config.evaluate.params = 'ema', but config.train.ema_decay = 0 keeps no "
+      "average. Set a decay such as 0.999, or evaluate 'raw' parameters."
+    )
+  return 'ema' if kept and params != 'raw' else 'raw'
+
+
 def evaluate(
   models: Sequence[AutoregressiveModel],
   params: Params,

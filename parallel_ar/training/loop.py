@@ -40,7 +40,6 @@ from parallel_ar.training import (
   identity,
   interrupt,
   metrics,
-  optimizer,
   outcome,
   owner,
   pace,
@@ -170,14 +169,7 @@ class _Run:
       steps,
       tokens=config.train.batch_size * models[0].num_positions,
     )
-    transform = optimizer.make(config.optimizer, steps=steps)
-    self.create = functools.partial(
-      state.create,
-      models[0],
-      transform,
-      ema=config.train.ema_decay > 0,
-      spike_window=config.train.skip_window if config.train.skip_sigmas else 0,
-    )
+    transform, self.create = state.of_config(config, models[0])
     shapes = jax.eval_shape(self.create, jax.random.key(0))
     mesh = jax.sharding.get_mesh()
     places = sharding.state_shardings(shapes, config.model.name, mesh)
@@ -187,8 +179,8 @@ class _Run:
     self.seen = jax.jit(outcome.nothing_seen, out_shardings=whole)()
     self.log_prob = evaluate.make_log_prob(models, self.evaluation.precision)
     self.sampler = jax.jit(samplers.fixed_point(models[0]))
-    raw = config.evaluate.params == 'raw' or not config.train.ema_decay
-    self.params_name = 'raw' if raw else 'ema'
+    kept = shapes.ema is not None
+    self.params_name = evaluate.chosen(self.evaluation.params, kept)
     self.selection = Selection()
     self.start = 0
     self.seconds = 0.0  # of processes before

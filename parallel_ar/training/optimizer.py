@@ -9,8 +9,10 @@ The update of every rule is
 where weight decay touches what an input is multiplied with or looked up in:
 kernels and tables. Biases and scales keep their freedom, whatever their shape.
 `t` counts optimizer updates from 0; an update of accumulated micro-batches is
-one update. `name` and `schedule` may also be `my.module:function`, such as
-mine:rule(rate, **options) and mine:schedule(peak, updates), see `resolve`.
+one update. `name` may be any rule of optax (see `rules`), `schedule` any
+schedule of `optax.schedules`, each with options, and both
+`my.module:function`, such as mine:rule(rate, **options) and
+mine:schedule(peak, updates, **schedule_options), see `resolve`.
 
 `groups` gives parameters fields of their own, by what is found in their path:
 
@@ -22,61 +24,69 @@ have the fields of the section. The norm that clips is that of all parameters.
 """
 
 import ast
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import Any
 
 import jax
 import optax
-import optax.contrib
 from ml_collections import ConfigDict
 
 from parallel_ar import resolve
+from parallel_ar.training import rules
 
-RULES = ('adam', 'adamw', 'adagrad', 'adadelta', 'sgd')
-# Of optax, by its names: called with the schedule and `options`. Rules whose
-# parameters to evaluate are not those that are trained are not among them.
-OPTAX = (
-  *('adabelief', 'adafactor', 'adamax', 'adamaxw', 'adan', 'amsgrad', 'lamb'),
-  *('lars', 'lion', 'nadam', 'nadamw', 'novograd', 'radam', 'rmsprop', 'yogi'),
-  *('sign_sgd', 'muon', 'adopt', 'acprop', 'ademamix', 'cocob', 'dadapt_adamw'),
-  *('dog', 'dowg', 'fromage', 'galore', 'optimistic_gradient_descent'),
-  *('prodigy', 'simplified_ademamix'),
-)
-_FREE = ('bias', 'scale', 'start')
 SCHEDULES = ('constant', 'cosine', 'linear', 'exponential')
 
 
-def make(config: ConfigDict, *, steps: int) -> optax.GradientTransformation:
+# Fields that no group has for itself.
+_OF_ALL = ('groups', 'options', 'schedule_options', 'mup_base', 'clip_norm')
+
+
+def make(
+  config: ConfigDict,
+  *,
+  steps: int,
+  by_width: Mapping[str, float] | None = None,
+) -> optax.GradientTransformation:
   """The gradient transformation of an `optimizer` section.
 
   Args:
     config: section `optimizer` of `configuration.default_config`.
     steps: updates of the whole run; the schedule's length where the section
       does not give one.
+    by_width: a parameter's path -> factor of its rate, of `mup.rates`; needed
+      where the section has a `mup_base`.
 
   Returns:
-    An optax transformation.
+    An optax transformation; update it by `rules.update`.
 
   Raises:
     ValueError: the rule or the schedule is unknown, or takes no such options.
   """
+  if config.mup_base and by_width is None:
+    raise ValueError(
+      'config.optimizer.mup_base is set, but what asks for this optimizer '
+      'knows no widths. Train by experiments.train, or leave mup_base empty.'
+    )
   clip = optax.clip_by_global_norm(config.clip_norm)
   parts = [clip] if config.clip_norm > 0 else []
   groups = [_group(config, text) for text in config.groups]
-  rules = {}
+  section = functools.partial(_section, steps=steps, by_width=by_width)
+  each = {}
   for (pattern, own), text in zip(groups, config.groups, strict=True):
     try:
-      rules[pattern] = optax.chain(*_section(own, steps))
+      each[pattern] = optax.chain(*section(own, whole=False))
     except ValueError as error:
       raise ValueError(f'config.optimizer.groups, {text!r}: {error}') from error
-  rest = _section(config, steps)
+  rest = section(config, whole=not groups)
   if not groups:
     return optax.chain(*parts, *rest)  # flat, as in the states of older runs
-  rules[''] = optax.chain(*rest)
+  each[''] = optax.chain(*rest)
   patterns = [pattern for pattern, _ in groups]
   label = lambda params: labels(params, patterns)
-  return optax.chain(*parts, optax.multi_transform(rules, label))
+  return optax.chain(*parts, optax.multi_transform(each, label))
 
 
 def labels(params: Any, patterns: list[str]) -> Any:
@@ -91,7 +101,7 @@ def labels(params: Any, patterns: list[str]) -> Any:
   """
 
   def one(path: Any, _: Any) -> str:
-    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    name = rules.path_name(path)
     names.append(name)
     return next((p for p in patterns if re.search(p, name)), '')
 
@@ -124,7 +134,7 @@ def _group(config: ConfigDict, text: str) -> tuple[str, ConfigDict]:
       "and fields, as in 'embed|norm: learning_rate=1e-4, weight_decay=0'."
     )
   for name, value in given.items():
-    if name not in own or name in ('groups', 'options', 'clip_norm'):
+    if name not in own or name in _OF_ALL:
       raise ValueError(
         f'config.optimizer.groups, {text!r}: a group has no field {name!r}.'
         f'{resolve.near(name, list(own))} It may have name, learning_rate, '
@@ -133,6 +143,8 @@ def _group(config: ConfigDict, text: str) -> tuple[str, ConfigDict]:
     own[name] = _value(text, name, value, own[name])
   if 'name' in given:
     own.options = {}
+  if 'schedule' in given:
+    own.schedule_options = {}
   return pattern.strip(), own
 
 
@@ -154,21 +166,24 @@ def _value(text: str, name: str, value: str, default: Any) -> Any:
 
 
 def _section(
-  config: ConfigDict, steps: int
+  config: ConfigDict,
+  *,
+  steps: int,
+  by_width: Mapping[str, float] | None,
+  whole: bool,
 ) -> list[optax.GradientTransformation]:
   """The parts of the rule of the section, or of a group, without clipping."""
-  parts = []
   rate = schedule(config, steps=steps)
-  if config.name not in RULES:
-    return [_other_rule(config, rate)]
-  if options := dict(config.options):
-    raise ValueError(
-      f'config.optimizer.options = {options} are arguments of the other rules; '
-      f'{config.name} has fields of its own: set config.optimizer.b1 and so on.'
-    )
-  if config.weight_decay > 0 and config.name != 'adamw':
-    parts.append(optax.add_decayed_weights(config.weight_decay, mask=decayed))
-  return [*parts, _rule(config, rate)]
+  if config.mup_base and config.learning_rate:
+    assert by_width is not None, 'checked by make'
+    last = rules.adam_by_width(config, rate, by_width)
+  else:
+    last = rules.make(config, rate, whole)
+  coupled = config.name in rules.HOUSE and config.name != 'adamw'
+  if config.weight_decay > 0 and coupled:
+    decay = optax.add_decayed_weights(config.weight_decay, mask=rules.decayed)
+    return [decay, last]
+  return [last]
 
 
 def schedule(config: ConfigDict, *, steps: int) -> optax.Schedule:
@@ -182,6 +197,11 @@ def schedule(config: ConfigDict, *, steps: int) -> optax.Schedule:
     cosine        e + (1 - e) (1 + cos(pi min(u / L, 1))) / 2
     linear        1 - (1 - e) min(u / L, 1)
     exponential   decay_rate^(u / L)
+
+  A schedule of `optax.schedules` has the peak as `peak_value`, `value` or
+  `init_value`, L as `decay_steps` or `transition_steps`, and e as `end_value`
+  or `alpha`; one with a warm-up of its own has W, and starts it at 0.
+  `schedule_options` has its other arguments, or others for these.
 
   Args:
     config: section `optimizer`.
@@ -205,14 +225,18 @@ def schedule(config: ConfigDict, *, steps: int) -> optax.Schedule:
       body = optax.linear_schedule(peak, peak * config.end_factor, length)
     case 'exponential':
       body = optax.exponential_decay(peak, length, config.decay_rate)
-    case name:
-      make = resolve.find(name, dict.fromkeys(SCHEDULES), 'schedule')
-      body = resolve.call(name, 'schedule', make, peak, length)
+    case name if resolve.is_own(name):
+      make = resolve.find(name, {}, 'schedule')
+      options = rules.plain(config.schedule_options)
+      body = resolve.call(name, 'schedule', make, peak, length, **options)
       if not callable(body):
         raise ValueError(
           f'The schedule {name} must return a function of the update, t -> '
           f'rate, as optax.cosine_decay_schedule does; it gives {body!r}.'
         )
+    case _:
+      body, rises = _schedule_of_optax(config, length)
+      warmup = 0 if rises else warmup
   if not warmup:
     return body
   rise = optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1))
@@ -221,80 +245,71 @@ def schedule(config: ConfigDict, *, steps: int) -> optax.Schedule:
 
 def depends_on_steps(config: Mapping[str, Any]) -> bool:
   """Whether the rates of a section change with the length of the run."""
-  return config['schedule'] != 'constant' and not config['decay_steps']
+  if config['schedule'] == 'constant' or config['decay_steps']:
+    return False
+  if (found := schedules_of_optax().get(config['schedule'])) is None:
+    return True
+  open_ = resolve.parameters(found).keys() - config['schedule_options'].keys()
+  return not open_.isdisjoint(_LENGTHS)
 
 
-def _rule(
-  config: ConfigDict, rate: optax.Schedule
-) -> optax.GradientTransformation:
-  """The update rule itself, without clipping and coupled decay."""
-  eps = {} if config.eps is None else {'eps': config.eps}
-  match config.name:
-    case 'adam':
-      return optax.adam(rate, b1=config.b1, b2=config.b2, **eps)
-    case 'adamw':
-      return optax.adamw(
-        rate,
-        b1=config.b1,
-        b2=config.b2,
-        weight_decay=config.weight_decay,
-        mask=decayed,
-        **eps,
-      )
-    case 'adagrad':
-      # p -= rate * g / sqrt(sum g^2 + eps), as in the authors' code of MADE:
-      # the sum starts at zero there, where optax's default is 0.1.
-      return optax.adagrad(
-        rate,
-        initial_accumulator_value=config.initial_accumulator,
-        **({'eps': 1e-6} | eps),
-      )
-    case 'adadelta':
-      return optax.adadelta(rate, rho=config.rho, **eps)
-    case 'sgd':
-      return optax.sgd(
-        rate, momentum=config.momentum or None, nesterov=config.nesterov
-      )
-    case name:
-      raise AssertionError(name)
+_LENGTHS = ('decay_steps', 'transition_steps')
 
 
-def _other_rule(
-  config: ConfigDict, rate: optax.Schedule
-) -> optax.GradientTransformation:
-  """A rule of optax or of one's own, which takes no fields but `options`."""
-  name, options = config.name, dict(config.options)
-  if config.weight_decay:
-    raise ValueError(
-      f'config.optimizer.weight_decay = {config.weight_decay} is not read by '
-      f'{name}: set config.optimizer.options.weight_decay, where it takes one.'
-    )
-  known = {
-    n: getattr(optax, n, None) or getattr(optax.contrib, n) for n in OPTAX
+@functools.cache
+def schedules_of_optax() -> dict[str, Callable[..., optax.Schedule]]:
+  """name -> function of `optax.schedules` that makes a schedule."""
+  return {
+    name: function
+    for name, function in sorted(vars(optax.schedules).items())
+    if isinstance(function, FunctionType)
+    and name.endswith(('_schedule', '_decay'))
   }
-  make = resolve.find(name, known | dict.fromkeys(RULES), 'optimizer')
-  if not resolve.is_own(name):
-    taken = resolve.parameters(make)
-    if wrong := [option for option in options if option not in taken]:
-      raise ValueError(
-        f'config.optimizer.options.{wrong[0]}: optax.{name} has no such '
-        f'argument.{resolve.near(wrong[0], taken)} It has {", ".join(taken)}.'
-      )
-  found = resolve.call(name, 'optimizer', make, rate, **options)
-  kind, how = optax.GradientTransformation, 'optax.chain(...)'
-  return resolve.returned(name, 'optimizer', found, kind, how)
 
 
-def decayed(params: Any) -> Any:
-  """Whether weight decay touches a leaf: a tree of bool.
+def schedule_names() -> list[str]:
+  """Of SCHEDULES and of optax."""
+  return [*SCHEDULES, *schedules_of_optax()]
 
-  What is called bias, scale or start is free, by whatever axes, and so is a
-  single row, which is added to all slots alike, unless it is called a kernel.
-  """
 
-  def one(path: Any, leaf: Any) -> bool:
-    name = jax.tree_util.keystr(path[-1:], simple=True)
-    row = all(n == 1 for n in leaf.shape[:-1])
-    return name == 'kernel' or not (row or name in _FREE)
+def schedule_options(name: str) -> dict[str, Any]:
+  """What `optimizer.schedule_options` may hold: names, of type Any."""
+  if name in SCHEDULES:
+    return {}
+  taken = resolve.parameters(_named_schedule(name))
+  first = 2 if resolve.is_own(name) else 0  # peak and updates
+  return dict.fromkeys(list(taken)[first:], Any)
 
-  return jax.tree_util.tree_map_with_path(one, params)
+
+def _named_schedule(name: str) -> Any:
+  known = schedules_of_optax() | dict.fromkeys(SCHEDULES)
+  return resolve.find(name, known, 'schedule')
+
+
+def _schedule_of_optax(
+  config: ConfigDict, length: int
+) -> tuple[optax.Schedule, bool]:
+  """A schedule by its name, and whether its warm-up is its own."""
+  make, given = _named_schedule(config.schedule), config.schedule_options
+  taken = resolve.parameters(make)
+  rises = 'warmup_steps' in taken
+  rates = [n for n in ('peak_value', 'value', 'init_value') if n in taken]
+  ours = dict.fromkeys(rates, 0.0)  # a start below a peak
+  ours |= dict.fromkeys(rates[:1], config.learning_rate)
+  ours |= {
+    'warmup_steps': config.warmup_steps,
+    'decay_steps': length + rises * config.warmup_steps,  # of optax: in all
+    'transition_steps': length,
+    'decay_rate': config.decay_rate,
+  }
+  end = taken.get('end_value')
+  if config.end_factor or (end and end.default is end.empty):
+    ours['end_value'] = config.learning_rate * config.end_factor
+    ours['alpha'] = config.end_factor
+  ours = {name: value for name, value in ours.items() if name in taken}
+  name = f'optax.{config.schedule}'
+  rules.check_options(name, make, given, 'schedule_options', ours)
+  try:
+    return make(**(ours | rules.plain(given))), rises
+  except Exception as error:
+    raise rules.refusal(name, error) from error

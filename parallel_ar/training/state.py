@@ -4,14 +4,18 @@ Everything a resumed run needs is in this record; what is only looked at (loss,
 norms, rates) travels apart from it, in the metrics of the step.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from ml_collections import ConfigDict
 
 from parallel_ar.model import AutoregressiveModel
-from parallel_ar.training import spikes
+from parallel_ar.training import mup, rules, spikes
+from parallel_ar.training import optimizer as optimizer_lib
 from parallel_ar.training.spikes import Spikes
 from parallel_ar.types import Array, Context, Params, PRNGKey
 
@@ -22,7 +26,8 @@ class TrainState(NamedTuple):
   Attributes:
     step: int32[], optimizer updates done so far.
     params: trainable parameters.
-    ema: moving average of `params` with the same structure, or None.
+    ema: moving average of `params` with the same structure, or that of the
+      rule itself (schedule-free), or None.
     opt_state: state of the optimizer.
     spikes: what the last steps were like, or None where none is skipped.
   """
@@ -61,7 +66,7 @@ def create(
     A TrainState at step 0.
 
   Raises:
-    ValueError: the model has no parameters.
+    ValueError: the model has no parameters, or two averages were asked for.
   """
   if data is not None and model.init_from_data is not None:
     params = model.init_from_data(key, *data)
@@ -73,14 +78,49 @@ def create(
       'function captures, such as a module, is a constant: give from_function '
       'init=, or take par.from_nnx, from_equinox, from_linen or from_haiku.'
     )
-  average = jax.tree.map(jnp.copy, params) if ema else None
+  opt_state = optimizer.init(params)
+  average = rules.average(opt_state, params)
+  if average is not None and ema:
+    raise ValueError(
+      'A schedule-free optimizer keeps an average of its own, which is what is '
+      'evaluated: set config.train.ema_decay = 0.'
+    )
+  if ema or average is not None:
+    average = jax.tree.map(jnp.copy, params)  # both start there
   return TrainState(
     jnp.zeros((), jnp.int32),
     params,
     average,
-    optimizer.init(params),
+    opt_state,
     spikes.create(spike_window) if spike_window else None,
   )
+
+
+def of_config(
+  config: ConfigDict, model: AutoregressiveModel
+) -> tuple[optax.GradientTransformation, Callable[..., TrainState]]:
+  """The optimizer of a run, and its `create(key, data=None)`.
+
+  Args:
+    config: the configuration of the run.
+    model: the first of its models.
+
+  Raises:
+    ValueError: of the optimizer, or of its `mup_base`; when called, as
+      `create`.
+  """
+  rule = optimizer_lib.make(
+    config.optimizer, steps=config.train.steps, by_width=mup.rates(config)
+  )
+  window = config.train.skip_window if config.train.skip_sigmas else 0
+  made = functools.partial(
+    create,
+    mup.initialised(model, config),
+    rule,
+    ema=config.train.ema_decay > 0,
+    spike_window=window,
+  )
+  return rule, made
 
 
 def first_data(model: AutoregressiveModel, batches: Any) -> Any:

@@ -10,8 +10,9 @@ draws the same. Loss, metrics, gradients and
 averages are float32 or wider, whatever the network computes in.
 """
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from parallel_ar import doors, likelihood, partition
 from parallel_ar.keys import of_its_own
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.training import optimizer as optimizer_lib
-from parallel_ar.training import outcome, spikes
+from parallel_ar.training import outcome, rules, spikes
 from parallel_ar.training.state import TrainState
 from parallel_ar.types import Array, PRNGKey
 
@@ -111,7 +112,8 @@ def make_train_step(
     ema <- d * ema + (1 - d) * params
 
   so that the average forgets the initial parameters within a few dozen steps
-  however slow the decay is.
+  however slow the decay is. Where the rule keeps an average of its own, as
+  schedule-free ones do, `ema` is that.
 
   Args:
     models: K >= 1 models that share one params tree.
@@ -130,11 +132,13 @@ def make_train_step(
   Raises:
     ValueError: no models.
   """
-  gradient = jax.value_and_grad(make_loss(models, seed))
+  loss = make_loss(models, seed)
+  gradient = jax.value_and_grad(loss)
   update = _make_update(models, optimizer, schedule, ema_decay, skip_sigmas)
 
   def train_step(state, batch):
-    return update(state, *gradient(state.params, batch, state.step))
+    anew = lambda params: loss(params, batch, state.step)
+    return update(state, *gradient(state.params, batch, state.step), anew)
 
   return train_step
 
@@ -246,7 +250,8 @@ def make_accumulated_step(
     return jax.tree.map(jnp.add, total, part)
 
   def finish(state, total):
-    return update(state, *jax.tree.map(lambda leaf: leaf / accumulate, total))
+    mean = jax.tree.map(lambda leaf: leaf / accumulate, total)
+    return update(state, *mean, _cannot_evaluate)
 
   totals = states = None
   if shardings is not None:
@@ -277,20 +282,24 @@ def _make_update(
   ema_decay: float,
   skip_sigmas: float,
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
-  """(state, loss, gradient) -> (state, metrics)."""
+  """(state, loss, gradient, params -> loss) -> (state, metrics)."""
   num_dims = models[0].num_dims
 
-  def apply(state, grads):
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  def apply(state, loss, grads, anew):
+    updates, opt_state = rules.update(
+      optimizer, grads, state.opt_state, state.params, loss, anew
+    )
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
-    if ema_decay > 0:
+    if (own := rules.average(opt_state, params)) is not None:
+      ema = own
+    elif ema_decay > 0:
       t = state.step.astype(jnp.float32)
       decay = jnp.minimum(ema_decay, (1 + t) / (10 + t))
       ema = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), ema, params)
     return state._replace(params=params, ema=ema, opt_state=opt_state)
 
-  def update(state, loss, grads):
+  def update(state, loss, grads, anew):
     norm = optax.tree.norm(grads)
     metrics = {
       'loss_nats': loss,
@@ -299,13 +308,14 @@ def _make_update(
     }
     updates = state.step
     if not skip_sigmas:
-      state = apply(state, grads)
+      state = apply(state, loss, grads, anew)
     else:
       before = state.spikes
       values = jnp.stack([loss, norm]).astype(jnp.float32)
       skip = spikes.is_spike(before, values, skip_sigmas)
       after = spikes.update(before, values, skip)
-      state = jax.lax.cond(skip, lambda s, _: s, apply, state, grads)
+      apply_it = functools.partial(apply, anew=anew)
+      state = jax.lax.cond(skip, lambda s, *_: s, apply_it, state, loss, grads)
       state = state._replace(spikes=after)
       updates = updates - before.skipped
       metrics['skipped_steps'] = after.skipped.astype(jnp.float32)
@@ -314,6 +324,14 @@ def _make_update(
     return state._replace(step=state.step + 1), metrics
 
   return update
+
+
+def _cannot_evaluate(params: Any) -> NoReturn:
+  """The loss anew of a step whose batch came in parts."""
+  raise ValueError(
+    'This optimizer evaluates the loss of the whole batch again, which a step '
+    'in parts cannot: set config.train.accumulate = 1, or take another.'
+  )
 
 
 def _mean_nats(model: AutoregressiveModel) -> Callable[..., Array]:

@@ -94,12 +94,6 @@ class TestValidate:
     with pytest.raises(ValueError, match='validation split'):
       configuration.validate(config)
 
-  def test_average_must_exist_to_be_evaluated(self):
-    config = _config()
-    config.evaluate.params = 'ema'
-    with pytest.raises(ValueError, match='ema_decay = 0'):
-      configuration.validate(config)
-
   def test_fields_must_be_recordable(self):
     config = _config()
     config.model.activation = print

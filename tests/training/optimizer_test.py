@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from parallel_ar.training import configuration, optimizer
+from parallel_ar.training import configuration, optimizer, rules
 
 
 def _config(**fields):
@@ -59,7 +59,7 @@ class TestRules:
     np.testing.assert_allclose(ours['w'], np.full((2, 2), 0.95), rtol=1e-6)
     np.testing.assert_array_equal(ours['b'], np.ones(2))
 
-  @pytest.mark.parametrize('name', optimizer.RULES)
+  @pytest.mark.parametrize('name', rules.HOUSE)
   def test_every_rule_descends_and_stays_float32(self, name):
     config = _config(name=name, learning_rate=0.05)
     transform = optimizer.make(config, steps=20)
