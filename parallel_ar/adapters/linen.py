@@ -6,7 +6,7 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import meta
+from flax.core import current_trace, meta
 
 from parallel_ar import order, partition
 from parallel_ar.adapters.cache import Cache, of_one
@@ -157,6 +157,37 @@ def linen_cache(
     return of_one(outputs, batched), (new, context)
 
   return Cache(init, step)
+
+
+def outputs(
+  function: Callable[..., Any], *args: Any
+) -> tuple[Any, dict[str, Array]]:
+  """What a function gives, and what every Linen module inside it gives.
+
+  Args:
+    function: one that calls modules, such as `model.conditionals`.
+    *args: of it.
+
+  Returns:
+    (its result, path of a module -> the first floating-point array that it
+    gave). What lives inside of loops and checkpoints only is left out, and so
+    are models of other frameworks.
+  """
+  found: dict[str, Array] = {}
+  level = current_trace()
+
+  def watch(call: Any, given: Any, options: Any, context: Any) -> Any:
+    out = call(*given, **options)
+    if current_trace() == level:
+      arrays = [a for a in jax.tree.leaves(out) if isinstance(a, jax.Array)]
+      real = [a for a in arrays if jnp.issubdtype(a.dtype, jnp.floating)]
+      found.update({'/'.join(context.module.path): a for a in real[:1]})
+    return out
+
+  with nn.intercept_methods(watch):
+    result = function(*args)
+  found.pop('', None)  # the whole network
+  return result, found
 
 
 def _opened(box: Any) -> Any:

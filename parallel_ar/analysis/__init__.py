@@ -9,6 +9,7 @@ if TYPE_CHECKING:
   from parallel_ar.analysis import causality as causality
   from parallel_ar.analysis import collectives as collectives
   from parallel_ar.analysis import complexity as complexity
+  from parallel_ar.analysis import coordinates as coordinates
   from parallel_ar.analysis import coupling as coupling
   from parallel_ar.analysis import explain as explain
   from parallel_ar.analysis import gradient_noise as gradient_noise
