@@ -1,4 +1,4 @@
-"""The coordinate check of mu-P: do activations keep their size with the width?
+"""The coordinate check of mu-P: whether activations grow with the width.
 
   ./run.sh coordinates --config=configs/digits_transformer.py --steps=4 \
       --config.optimizer.mup_base.features=32 \
@@ -57,8 +57,8 @@ def main() -> None:
   if _PNG.value:
     _draw(rows, steps, _PNG.value)
   kept = configuration.to_json(config)
-  told = {'rows': [row._asdict() for row in rows]}
-  report.save(_OUT.value, numbers, kept, started, **told)
+  told = [row._asdict() for row in rows]
+  report.save(_OUT.value, numbers, kept, started, rows=told)
 
 
 def _table(rows: list[coordinates.Row]) -> report.Numbers:

@@ -167,10 +167,8 @@ def _check_heads(config: ConfigDict, where: str) -> None:
   The size is `key_features`, or features / heads, where a family has them.
   """
   model = config.model.to_dict()
-  here, there = (
-    _head_size(model | more)
-    for more in ({}, config.optimizer.mup_base.to_dict())
-  )
+  here = _head_size(model)
+  there = _head_size(model | config.optimizer.mup_base.to_dict())
   if here is None or there is None or here == there:
     return
   wanted = math.sqrt(there / here)

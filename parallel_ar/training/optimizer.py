@@ -294,9 +294,9 @@ def _schedule_of_optax(
   taken = resolve.parameters(make)
   rises = 'warmup_steps' in taken
   rates = [n for n in ('peak_value', 'value', 'init_value') if n in taken]
-  ours = dict.fromkeys(rates, 0.0)  # a start below a peak
-  ours |= dict.fromkeys(rates[:1], config.learning_rate)
-  ours |= {
+  ours: dict[str, Any] = {
+    **dict.fromkeys(rates, 0.0),  # a start below a peak
+    **dict.fromkeys(rates[:1], config.learning_rate),
     'warmup_steps': config.warmup_steps,
     'decay_steps': length + rises * config.warmup_steps,  # of optax: in all
     'transition_steps': length,

@@ -28,7 +28,6 @@ from optax.contrib import ScheduleFreeState
 from parallel_ar import resolve
 from parallel_ar.types import Array, Params
 
-Rule = optax.GradientTransformation
 HOUSE = ('adam', 'adamw', 'adagrad', 'adadelta', 'sgd')
 _FREE = ('bias', 'scale', 'start')
 _WRAPPED = 'base_optimizer'
@@ -57,7 +56,9 @@ def options(name: str) -> dict[str, Any]:
   return dict.fromkeys((o for o in taken if o != rate), Any)
 
 
-def make(config: ConfigDict, rate: optax.Schedule, whole: bool = True) -> Rule:
+def make(
+  config: ConfigDict, rate: optax.Schedule, whole: bool = True
+) -> optax.GradientTransformation:
   """The rule of a section, without clipping and coupled weight decay.
 
   Args:
@@ -84,7 +85,9 @@ def make(config: ConfigDict, rate: optax.Schedule, whole: bool = True) -> Rule:
   if resolve.is_own(name):
     made = resolve.call(name, 'optimizer', function, rate, **given)
     how = 'optax.chain(...)'
-    return resolve.returned(name, 'optimizer', made, Rule, how)
+    return resolve.returned(
+      name, 'optimizer', made, optax.GradientTransformation, how
+    )
   check_options(f'optax.{name}', function, given, 'options', {'learning_rate'})
   return _tried(config, function, rate, given, whole)
 
@@ -141,7 +144,7 @@ def plain(value: Any) -> Any:
 
 def adam_by_width(
   config: ConfigDict, rate: optax.Schedule, by_width: Mapping[str, float]
-) -> Rule:
+) -> optax.GradientTransformation:
   """Adam or AdamW whose rate is multiplied parameter by parameter.
 
   Weight decay keeps the rate of the schedule, as in the authors' package.
@@ -181,7 +184,7 @@ def path_name(path: Any) -> str:
 
 
 def update(
-  rule: Rule,
+  rule: optax.GradientTransformation,
   grads: Params,
   opt_state: Any,
   params: Params,
@@ -269,14 +272,14 @@ def _tried(
   rate: optax.Schedule,
   given: dict[str, Any],
   whole: bool,
-) -> Rule:
+) -> optax.GradientTransformation:
   """A rule of optax that was seen to update; some take a number as rate."""
   name, taken = f'optax.{config.name}', resolve.parameters(function)
   if 'key' in taken:
     given = {'key': 0} | given  # of noise: as every run has it
   constant = config.schedule == 'constant' and not config.warmup_steps
 
-  def with_rate(rate: Any) -> Rule:
+  def with_rate(rate: Any) -> optax.GradientTransformation:
     options = dict(given)
     if 'learning_rate' in taken:
       options['learning_rate'] = rate
@@ -284,7 +287,7 @@ def _tried(
       known = of_optax() | {n: getattr(optax, n) for n in HOUSE}
       base = resolve.find(base, known, _WRAPPED)
       options[_WRAPPED] = base(learning_rate=rate)
-    rule: Rule = function(**options)
+    rule: optax.GradientTransformation = function(**options)
     jax.eval_shape(functools.partial(_try, rule, whole))
     return rule
 
@@ -304,17 +307,19 @@ def _tried(
   return rule
 
 
-def _try(rule: Rule, whole: bool) -> Any:
+def _try(rule: optax.GradientTransformation, whole: bool) -> Any:
   """An update of two small arrays."""
   params = {'kernel': jnp.ones((3, 2)), 'bias': jnp.ones(2)}
-  loss = lambda p: sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(p))
+  loss = lambda p: optax.tree.norm(p, squared=True)
   value, grads = jax.value_and_grad(loss)(params)
   anew = loss if whole else None
   added, _ = update(rule, grads, rule.init(params), params, value, anew)
   return optax.apply_updates(params, added)
 
 
-def _house(config: ConfigDict, rate: optax.Schedule) -> Rule:
+def _house(
+  config: ConfigDict, rate: optax.Schedule
+) -> optax.GradientTransformation:
   """The rules whose arguments are fields of the section."""
   if options := dict(config.options):
     raise ValueError(
