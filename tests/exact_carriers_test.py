@@ -1,5 +1,6 @@
 """Who carries the integers of products, and what XLA is asked for."""
 
+import importlib.util
 import itertools
 import re
 
@@ -8,7 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from parallel_ar.exact import builder, carriers, products, reference
+from parallel_ar.distributed import topology
+from parallel_ar.exact import (
+  builder,
+  carriers,
+  of_program,
+  products,
+  reference,
+)
 from tests.exact_test import whole
 
 
@@ -104,6 +112,35 @@ def test_roots_and_quotients_are_whole():
     exact = np.floor(8 * a / b + (0.5 if nearest else 0))
     assert (np.asarray(got) == want).all()
     assert np.abs(want - exact).max() <= int(nearest)  # half of an odd b
+
+
+@pytest.mark.parametrize('platform', ['gpu', 'tpu'])
+def test_carriers_of_another_platform_give_the_same_integers(platform):
+  case, found = whole('gated_label')
+  other = of_program(found.report.program, case.model, platform)
+  assert str(other.report) != str(found.report)
+  passes = (
+    jax.jit(jax.vmap(m.conditionals, (None, 0, 0)))(p, case.x, case.context)
+    for m, p, _ in (found, other)
+  )
+  want, got = map(np.asarray, passes)
+  assert (want == got).all()
+
+
+@pytest.mark.skipif(
+  importlib.util.find_spec('libtpu') is None, reason='needs libtpu (pip)'
+)
+def test_xla_compiles_it_for_a_tpu():
+  case, found = whole('gated_label')
+  model, params, _ = of_program(found.report.program, case.model, 'tpu')
+  chip = jax.sharding.SingleDeviceSharding(topology.devices('v5e:2x2')[0])
+  args = jax.tree.map(
+    lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=chip),
+    (params, jnp.asarray(case.x), case.context),
+  )
+  of = jax.jit(jax.vmap(model.conditionals, (None, 0, 0)))
+  text = of.lower(*args).compile().as_text()
+  assert re.search(r's32\[[^=]*convolution', text)
 
 
 CONVOLUTIONS = {

@@ -170,14 +170,18 @@ def exact(
   return of_program(program, model)
 
 
-def of_program(program: Program, like: AutoregressiveModel) -> Exact:
+def of_program(
+  program: Program, like: AutoregressiveModel, platform: str | None = None
+) -> Exact:
   """The record of a program.
 
   Args:
     program: it.
     like: a model of the same event and context.
+    platform: 'cpu', 'gpu' or 'tpu', for which carriers are chosen; that of
+      this process by default. All run everywhere, and give the same integers.
   """
-  platform = jax.default_backend()
+  platform = platform or jax.default_backend()
   chosen = {
     op.output: carriers.choose(program, op, platform)
     for op in program.ops
