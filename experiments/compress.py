@@ -8,12 +8,12 @@
 
 A run of text packs any file, one of images a picture or a folder of them, into
 FILE.par or --file; `decompress` gives them back. Without a file it is a split:
-for every --batch, 'lanes' (a fixed point over all positions) and 'stream' (rank
-after rank) encode and decode the same events, in turn, and every integer is
-compared; beside them the bits that the model promises and what zlib, bzip2, xz
-and PNG need. --file keeps the file of the first method and batch, once it has
-come back; --decode reads one, without the data, and writes its events to
-FILE.npy, or where --events says.
+for every --batch, 'cached' (slot after slot from a cache), 'lanes' (a fixed
+point over all positions) and 'stream' (rank after rank) encode and decode the
+same events, in turn, and every integer is compared; beside them the bits that
+the model promises and what zlib, bzip2, xz and PNG need. --file keeps the file
+of the first method and batch, once it has come back; --decode reads one, and
+needs no data, and writes its events to FILE.npy, or where --events says.
 """
 
 import dataclasses
@@ -42,6 +42,7 @@ from parallel_ar.training import (
   trained,
 )
 
+_KNOWN = 'cached', 'lanes', 'stream'
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _SPLIT = flags.DEFINE_string(
   'split', None, 'train, valid or test; without it that of the config.'
@@ -53,7 +54,7 @@ _COUNT = flags.DEFINE_integer(
   'count', 0, 'Only the first events of the split; 0: all.', lower_bound=0
 )
 _METHODS = flags.DEFINE_list(
-  'methods', ['lanes', 'stream'], 'lanes, stream or both.'
+  'methods', list(_KNOWN), 'Some of cached, lanes and stream.'
 )
 _BATCHES = options.define_numbers(
   'batches', [1, 16], 'Events of one pass; lanes are as many times D.'
@@ -182,10 +183,10 @@ def _methods() -> list[str]:
   Raises:
     ValueError: none, or an unknown one.
   """
-  if not _METHODS.value or set(_METHODS.value) - {'lanes', 'stream'}:
+  if not _METHODS.value or set(_METHODS.value) - set(_KNOWN):
     raise ValueError(
-      f'--methods={",".join(_METHODS.value)}: give lanes, stream, or both as '
-      'in lanes,stream.'
+      f'--methods={",".join(_METHODS.value)}: give some of '
+      f'{", ".join(_KNOWN)}, as in lanes,stream.'
     )
   return _METHODS.value
 

@@ -56,9 +56,8 @@ def pack(run: trained.Trained, path: pathlib.Path) -> bytes:
   head = json.dumps(about).encode()
   if len(head) > _MOST_BYTES:
     raise ValueError(f'{path}: the names of its pictures take over 1 MiB.')
-  # Lanes, which decode in few passes, end in some 20 bits each: the fewer
-  # events, the fewer at once.
-  batch = min(16, max(1, len(x) // 64))
+  # A lane for each event of a batch ends in some 20 bits.
+  batch = min(64, max(1, len(x) // 4))
   body = run.codec(batch=batch).encode(run.params, x)
   return _MAGIC + len(head).to_bytes(4, 'little') + head + body
 

@@ -74,8 +74,9 @@ def account(
   coded = quantize.quantized(model, head.precision)
   own, whole = (_bits(m, params, x, context, batch) for m in (model, coded))
   ends = 0.0
-  if head.method == 'lanes' and head.num:
-    size = min(head.num, head.batch) * model.num_dims
+  if head.method != 'stream' and head.num:
+    each = model.num_dims if head.method == 'lanes' else 1
+    size = min(head.num, head.batch) * each
     state, taken = rans.unpack(body, size)
     ends = 8 * taken - float((np.log2(state) - rans.LOW).sum())
   header = 8 * (len(data) - len(body))

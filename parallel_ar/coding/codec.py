@@ -12,8 +12,10 @@ bits u_i of lane i are there before anything is decoded, and the event solves
 which is triangular, like a sample: u takes the place of the noise. So it is
 found by a few passes over all positions at once, and no bits are lost: no
 position is coded as if it were independent of another. The price is one state
-a lane and a file, about 20 bits. `method='stream'` is the plain way beside it:
-one range coder for all symbols, and a pass for every rank.
+a lane and a file, about 20 bits. `method='cached'` has a lane for every event,
+and decodes it slot after slot from the cache that samplers use, which is the
+work of one pass. `method='stream'` is the plain way beside both: one range
+coder for all symbols, and a pass for every rank.
 
 Encoder and decoder need the same frequencies bit for bit, and another program
 may round otherwise. So each method has ONE compiled program of one batch size,
@@ -30,13 +32,24 @@ from typing import NamedTuple, Protocol
 import jax
 import numpy as np
 
-from parallel_ar.coding import container, environment, lanes, quantize, stream
+from parallel_ar.coding import (
+  cached,
+  container,
+  environment,
+  lanes,
+  quantize,
+  stream,
+)
 from parallel_ar.coding.container import BadFile, Decoded, Part, batches
 from parallel_ar.doors import check_context, check_events
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.types import ArrayLike, Context, Params
 
-_METHODS: dict[str, ModuleType] = {'lanes': lanes, 'stream': stream}
+_METHODS: dict[str, ModuleType] = {
+  'cached': cached,
+  'lanes': lanes,
+  'stream': stream,
+}
 
 
 class Encoder(Protocol):
@@ -109,12 +122,14 @@ def codec(
 
   Args:
     model: any model whose head has probabilities.
-    method: 'lanes' decodes by a fixed point; 'stream' rank after rank, with
-      files that are shorter by the ends of the lanes. 'auto' takes 'lanes'
-      where their ends are at most an eighth of the file, else 'stream' where
-      its coder is installed; it decodes files of both.
-    batch: B, events of one pass. 'lanes' keeps up to B D lanes, so that a file
-      grows with it by some 20 bits a lane.
+    method: 'cached' decodes slot after slot from the cache of samplers, the
+      work of one pass; 'lanes' by a fixed point, few passes at once; 'stream'
+      rank after rank, a pass each. 'auto' takes 'cached' where the model has a
+      cache, else 'lanes' where their ends are at most an eighth of the file,
+      else 'stream' where its coder is installed; it decodes files of all.
+    batch: B, events of one pass. A file grows with it by the ends of its lanes,
+      some 20 bits each: 'cached' has one for an event, 'lanes' one for each of
+      its D positions.
     precision: r; frequencies are multiples of 2^-r.
     verify: `encode` decodes what it made before it returns it, and raises where
       other events come back. It costs what `decode` costs; without it a model
@@ -136,10 +151,16 @@ def codec(
   whole = isinstance(batch, int | np.integer)
   if method not in ('auto', *_METHODS) or not whole or batch < 1:
     raise ValueError(
-      "method is 'auto', 'lanes' or 'stream' and batch a whole number of at "
-      f'least 1; got {method!r} and {batch}.'
+      "method is 'auto', 'cached', 'lanes' or 'stream' and batch a whole "
+      f'number of at least 1; got {method!r} and {batch}.'
     )
 
+  if method == 'cached' and not cached.possible(model):
+    raise ValueError(
+      f'{model.name} has no cache to code with: nothing can be derived of its '
+      'pass (par.explain_decode says why), or its head makes probabilities of '
+      "whole events only. Take method='auto'."
+    )
   how = batch, precision
 
   def encode(params: Params, x: ArrayLike, context: Context = None) -> bytes:
@@ -166,6 +187,8 @@ def codec(
   def decode(params: Params, data: bytes, context: Context = None) -> Decoded:
     head, body = container.read(data)
     of = head.method if method == 'auto' else method
+    if of == 'cached' and not cached.possible(model):
+      raise BadFile(f'The file is of a cache, and {model.name} has none.')
     context = _context(model, context)
     # Whole numbers do not ask for the program of the writer's batch; how many
     # lanes there are is said by the file.
@@ -213,9 +236,11 @@ def _write(
   parts: list[Part],
 ) -> tuple[str, bytes]:
   """The method that is taken, and the body."""
-  of = 'lanes' if method == 'auto' else method
+  of = method
+  if method == 'auto':
+    of = 'cached' if cached.possible(model) else 'lanes'
   body = _METHODS[of].encode(model, precision, params, parts)
-  if method == 'auto' and parts and stream.available():
+  if method == 'auto' and of == 'lanes' and parts and stream.available():
     ends = container.LANE * parts[0].x[parts[0].used].size  # bits
     if ends > len(body):  # that is, more than an eighth of its bits
       of, body = 'stream', stream.encode(model, precision, params, parts)

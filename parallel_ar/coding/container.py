@@ -31,7 +31,7 @@ _VERSION = 2
 _PORTABLE = 3  # of a model in whole numbers: nothing is said of the writer
 _START = struct.Struct('<4sIBB')  # magic, crc, version, method and precision
 _CHECKS = struct.Struct('<4s4s4s4s4s')
-METHODS = ('lanes', 'stream')
+METHODS = ('lanes', 'stream', 'cached')
 LANE = (
   20  # bits that a lane takes at least: 4 of its length and 16 of its state
 )
@@ -47,7 +47,8 @@ class Decoded(NamedTuple):
   Attributes:
     x: array[N, *event].
     passes: int[N], passes until the event was proved.
-    evaluations: passes of the network over whole batches.
+    evaluations: passes of the network over whole batches; what 'cached' does
+      in D steps is the work of one.
   """
 
   x: np.ndarray
@@ -251,6 +252,8 @@ def check_size(
   bits = head.num * size * least
   if head.method == 'lanes':
     bits = max(bits, LANE * min(head.num, head.batch) * size)
+  elif head.method == 'cached':
+    bits = max(bits, LANE * min(head.num, head.batch))
   if bits > 8 * len(body) + 32:
     raise BadFile(
       f'The header promises {head.num} events of {size} values, which take '

@@ -105,9 +105,13 @@ def tables(head: Head, dist: Dist, x: Array, precision: int) -> Array:
 
 
 def checked_tables(
-  model: AutoregressiveModel, dist: Dist, x: Array, precision: int
+  model: AutoregressiveModel,
+  dist: Dist,
+  x: Array,
+  precision: int,
+  channel: tuple[int, ...] = (),
 ) -> tuple[Array, Array]:
-  """`tables` of one event, and where they come of probabilities.
+  """`tables` of one event or slot, and where they come of probabilities.
 
   A row that is no distribution (NaN, below 0, a sum that is not 1 within 2 %),
   or whose position has NaN in any leaf of `dist`, gets equal frequencies: what
@@ -115,23 +119,27 @@ def checked_tables(
 
   Args:
     model: the model.
-    dist: its conditionals of one event.
-    x: int32[*event].
+    dist: its conditionals of one event, or of one slot of it.
+    x: int32[*event], or the values of the slot.
     precision: r.
+    channel: the one that is wanted, by which `*event` is then shorter, so that
+      no other is computed; without it all.
 
   Returns:
     int32[*event, V], and bool[*event], whether the row can be coded with.
   """
+  own = (..., *channel, slice(None))
   if model.head.whole is not None:  # by integers alone
-    return dist, jnp.ones(dist.shape[:-1], bool)
-  pmf = probabilities(model.head, dist, x)
+    return dist[own], jnp.ones(dist[own].shape[:-1], bool)
+  pmf = probabilities(model.head, dist, x)[own]
   total = pmf.astype(jnp.float32).sum(-1)
   good = (pmf >= 0).all(-1) & (abs(total - 1) < 0.02)  # NaN is neither
-  positions, channels = model.rank.shape, x.ndim - model.rank.ndim
+  channels = len(model.event.shape) - model.rank.ndim
+  positions = x.shape[: x.ndim - channels]
   for leaf in jax.tree.leaves(dist):
     if jnp.issubdtype(leaf.dtype, jnp.inexact):
       number = ~jnp.isnan(leaf).reshape(*positions, -1).any(-1)
-      good &= number.reshape(*positions, *(1,) * channels)
+      good &= number.reshape(*positions, *(1,) * (channels - len(channel)))
   pmf = jnp.where(good[..., None], pmf, 1 / pmf.shape[-1])
   return frequencies(pmf, precision), good
 

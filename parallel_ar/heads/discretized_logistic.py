@@ -93,21 +93,21 @@ def discretized_logistic(
       values.append(jnp.clip(index, 0, num_values - 1).astype(jnp.int32))
     return jnp.stack(values, -1)
 
+  def mixed(weights: Array, dist: Logistics, x: Array, c: int) -> Array:
+    mean = _means(dist, x, num_values)[..., c, :]
+    every = _bins(mean, dist.log_scales[..., c, :], num_values)
+    return (jnp.exp(weights)[..., None, :] * every).sum(-1)
+
   def pmf(dist: Logistics) -> Array:
-    every = jnp.arange(num_values)
-    at = lambda v: log_prob(dist, jnp.full((*dist.logits.shape[:-1], 1), v))
-    return jnp.exp(jnp.moveaxis(jax.vmap(at)(every), 0, -1))
+    x = jnp.zeros((*dist.logits.shape[:-1], 1), jnp.int32)  # it is not read
+    return mixed(jax.nn.log_softmax(dist.logits, -1), dist, x, 0)
 
   def chain(dist: Logistics, x: Array) -> Array:
-    means = _means(dist, x, num_values)
-    every = jnp.arange(num_values).reshape(*(1 for _ in x.shape[1:]), -1, 1)
-    own = _log_bins(x[..., None], means, dist.log_scales, num_values)
+    own = channel_log_probs(dist, x, num_values)
     weights = jax.nn.log_softmax(dist.logits, -1)
     parts = []
     for c in range(channels):
-      mean, log_scale = means[..., c, None, :], dist.log_scales[..., c, None, :]
-      terms = _log_bins(every, mean, log_scale, num_values)  # [E, V, K]
-      parts.append(jnp.exp(jax.nn.logsumexp(terms + weights[..., None, :], -1)))
+      parts.append(mixed(weights, dist, x, c))
       weights = jax.nn.log_softmax(weights + own[..., c, :], -1)
     return jnp.stack(parts, -2)
 
@@ -178,6 +178,25 @@ def _log_bins(x: Array, mean: Array, log_scales: Array, num: int) -> Array:
   middle = below + above + jnp.where(width > _LEAST_WIDTH, wide, log_width)
   inner = jnp.where(x == num - 1, above, middle)
   return jnp.where(x == 0, below, inner)
+
+
+def _bins(mean: Array, log_scales: Array, num: int) -> Array:
+  """The logistic's part in every bin, float[E, V, K] of float[E, K].
+
+  As `_log_bins`, without logarithms: F(a) and F(-a) of an edge come of one
+  exponential, so that all values cost little more than one.
+  """
+  scale = jnp.exp(-jnp.maximum(log_scales, _MIN_LOG_SCALE))
+  edges = jnp.arange(1, 2 * num - 2, 2, jnp.float32) / (num - 1) - 1
+  a = jax.vmap(lambda edge: (edge - mean) * scale, out_axes=-2)(edges)
+  small = jnp.exp(-abs(a))
+  near, far = 1 / (1 + small), small / (1 + small)
+  one = jnp.ones_like(a[..., :1, :])
+  below = jnp.concatenate([jnp.where(a < 0, far, near), one], -2)
+  above = jnp.concatenate([one, jnp.where(a < 0, near, far)], -2)
+  wide = -jnp.expm1(-2 / (num - 1) * scale)[..., None, :]
+  wide = jnp.repeat(wide, num - 2, -2)
+  return below * above * jnp.concatenate([one, wide, one], -2)
 
 
 def _scaled(x: Array, num_values: int) -> Array:

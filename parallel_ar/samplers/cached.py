@@ -17,8 +17,6 @@ from parallel_ar.samplers.path import Path
 from parallel_ar.samplers.sweep import Sample, Sampler
 from parallel_ar.types import Array, Context, Dist, Params, PRNGKey
 
-_SEGMENT = 64  # slots by which a cache grows
-
 
 def cached(
   model: AutoregressiveModel,
@@ -77,89 +75,20 @@ def _draw(
     one = functools.partial(_by_groups, model, decode.groups, params)
     x, log_prob = jax.vmap(one)(keys, context, given, known)
     return sweep.draft(model, x, log_prob, kind, steps=model.depth)
-  by = _by_slots if decode.blocks is None else _by_blocks
+
+  def pick(state: Any, dist: Dist, at: tuple) -> tuple:
+    value, term = _pick(model, dist, *at)
+    return state, value, (value, term)
 
   def draw(key, context, given, known):
     noise = position_noise(model, key)
     inputs = slots.in_slots(model, (given, known, noise))
-    x, terms = by(model, decode, params, context, inputs)
+    _, (x, terms) = path.walk(model, decode, pick, params, context, inputs)
     return slots.to_event(model, x), terms.sum()
 
   each = slots.over_batch if decode.blocks is None else jax.vmap
   x, log_prob = each(draw)(keys, context, given, known)
   return sweep.draft(model, x, log_prob, kind, steps=model.num_positions)
-
-
-def _by_slots(
-  model: AutoregressiveModel,
-  decode: Decode,
-  params: Params,
-  context: Context,
-  inputs: tuple,
-) -> tuple[Array, Array]:
-  """Values and log-probabilities of all slots of one example."""
-
-  def step(carry, at):
-    cache, previous = carry
-    k, given, known, noise = at
-    dist, cache = decode.extend(params, cache, k, previous[None])
-    dist = jax.tree.map(lambda d: d[0], dist)
-    value, term = _pick(model, dist, given, known, noise)
-    return (cache, value), (value, term)
-
-  carry = decode.init(params, context), jnp.zeros_like(inputs[0][0])
-  num, parts = model.num_positions, []
-  # Room for all slots from the start would make the first as dear as the last.
-  segment = _SEGMENT if decode.resize else num
-  for start in range(0, num, segment):
-    end = min(start + segment, num)
-    if decode.resize:
-      carry = decode.resize(carry[0], end), carry[1]
-    part = jax.tree.map(lambda a, s=start, e=end: a[s:e], inputs)
-    carry, out = jax.lax.scan(
-      step, carry, (jnp.arange(start, end, dtype=jnp.int32), *part)
-    )
-    parts.append(out)
-  return jax.tree.map(lambda *a: jnp.concatenate(a), *parts)
-
-
-def _by_blocks(
-  model: AutoregressiveModel,
-  decode: Decode,
-  params: Params,
-  context: Context,
-  inputs: tuple,
-) -> tuple[Array, Array]:
-  """As `_by_slots`, block after block and slot after slot inside."""
-  blocks = decode.blocks
-  assert blocks is not None
-  size = blocks.size
-  rows = jax.tree.map(lambda a: a.reshape(-1, size, *a.shape[1:]), inputs)
-
-  def block(carry, at):
-    cache, last = carry
-    b, row = at
-    cache, shared = blocks.begin(params, cache, b, last)
-
-    def step(carry, at):
-      inner, previous = carry
-      j, given, known, noise = at
-      dist, inner = blocks.extend(params, shared, inner, j, previous)
-      value, term = _pick(model, dist, given, known, noise)
-      return (inner, value), (value, term)
-
-    first = blocks.start(params, shared), jnp.zeros_like(last[0])
-    _, (x, terms) = jax.lax.scan(
-      step, first, (jnp.arange(size, dtype=jnp.int32), *row)
-    )
-    return (cache, x), (x, terms)
-
-  first = blocks.init(params, context), jnp.zeros_like(rows[0][0])
-  count = model.num_positions // size
-  _, out = jax.lax.scan(
-    block, first, (jnp.arange(count, dtype=jnp.int32), rows)
-  )
-  return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), out)
 
 
 def _by_groups(

@@ -24,7 +24,9 @@ def to_event(model: AutoregressiveModel, values: Array) -> Array:
   return values[ends].reshape(model.event.shape)
 
 
-def over_batch(function: Callable[..., Any]) -> Callable[..., Any]:
+def over_batch(
+  function: Callable[..., Any], axis_name: str | None = None
+) -> Callable[..., Any]:
   """jax.vmap over all arguments, but for a batch of one without its axis.
 
   In a loop over slots XLA copies a cache with an axis of length one at every
@@ -34,7 +36,7 @@ def over_batch(function: Callable[..., Any]) -> Callable[..., Any]:
   def mapped(*args: Any) -> Any:
     (first, *_) = jax.tree.leaves(args)
     if first.shape[0] > 1:
-      return jax.vmap(function)(*args)
+      return jax.vmap(function, axis_name=axis_name)(*args)
     out = function(*jax.tree.map(lambda a: a[0], args))
     return jax.tree.map(lambda a: a[None], out)
 

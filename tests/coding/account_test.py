@@ -12,7 +12,7 @@ CASE = conformance.make_case(NET, batch=5)
 X = np.tile(CASE.x, (40, 1))
 
 
-@pytest.mark.parametrize('method', ['lanes', 'stream'])
+@pytest.mark.parametrize('method', ['cached', 'lanes', 'stream'])
 def test_the_parts_are_what_they_say(method):
   data = coding.codec(NET, method=method, batch=3).encode(CASE.params, X)
   bill = coding.account(NET, CASE.params, data, X, batch=64)
@@ -22,8 +22,8 @@ def test_the_parts_are_what_they_say(method):
   assert bill.model == pytest.approx(bits.sum(), rel=1e-6)
   assert bill.header == 8 * (10 + 2 + 1 + 2 + 20 + 15)
   assert abs(bill.frequencies) < 3 * X.size * 2**-16 / np.log(2) + 1e-3
-  if method == 'lanes':  # 16 bits to begin with and 4 for the length, a lane
-    lanes = 3 * 7
+  if method != 'stream':  # 16 bits to begin with and 4 for the length, a lane
+    lanes = 3 * 7 if method == 'lanes' else 3
     assert 19 * lanes < bill.ends < 20 * lanes + 8
     assert abs(bill.coder) < 0.01 * bill.total
   else:
@@ -53,6 +53,6 @@ def test_refuses():
     event=(2, 2, 2), num_values=3, num_mixtures=1, features=4, layers=1
   )
   case = conformance.make_case(deep, batch=2)
-  data = coding.codec(deep).encode(case.params, case.x)
+  data = coding.codec(deep, method='lanes').encode(case.params, case.x)
   with pytest.raises(ValueError, match='carries channels'):
     coding.account(deep, case.params, data, case.x)

@@ -10,16 +10,29 @@ import pytest
 
 import parallel_ar as par
 from parallel_ar import coding, heads, likelihood, models, order, samplers
-from parallel_ar.coding import baselines, container, quantize, rans, stream
+from parallel_ar.coding import (
+  baselines,
+  cached,
+  container,
+  quantize,
+  rans,
+  stream,
+)
 from parallel_ar.testing import case as cases
 from parallel_ar.testing import coding_laws, conformance, leaks
 from tests import toys
 
 NET = toys.sigmoid_net((7,), rank=order.random((7,), 1), num_values=3)
 CASE = conformance.make_case(NET, batch=5)
+METHODS = 'cached', 'lanes', 'stream'
 
 
-@pytest.fixture(scope='module', params=['lanes', 'stream'])
+@pytest.fixture
+def no_cache(monkeypatch):
+  monkeypatch.setattr(cached, 'possible', lambda model: False)
+
+
+@pytest.fixture(scope='module', params=METHODS)
 def coded(request):
   pair = coding.codec(NET, method=request.param, batch=2)
   return pair, pair.encode(CASE.params, CASE.x)
@@ -60,7 +73,7 @@ class TestFiles:
 
   def test_another_model_is_refused(self, coded):
     _, data = coded
-    other = dataclasses.replace(NET, rank=order.raster((7,)))
+    other = toys.sigmoid_net((7,), num_values=3)  # of another order
     pair = coding.codec(other, method=coding.read_header(data).method, batch=2)
     with pytest.raises(coding.BadFile, match='another model'):
       pair.decode(CASE.params, data)
@@ -191,7 +204,13 @@ class TestProof:
 
 
 class TestAuto:
-  def test_takes_lanes_only_where_their_ends_are_small(self):
+  def test_takes_the_cache_where_there_is_one(self):
+    pair = coding.codec(NET, batch=2)
+    data = pair.encode(CASE.params, CASE.x)
+    assert coding.read_header(data).method == 'cached'
+    np.testing.assert_array_equal(pair.decode(CASE.params, data).x, CASE.x)
+
+  def test_takes_lanes_only_where_their_ends_are_small(self, no_cache):
     pair = coding.codec(NET, batch=2)
     for times, method in ((1, 'stream'), (300, 'lanes')):
       x = np.tile(CASE.x, (times, 1))
@@ -199,10 +218,22 @@ class TestAuto:
       assert coding.read_header(data).method == method
       np.testing.assert_array_equal(pair.decode(CASE.params, data).x, x)
 
-  def test_takes_lanes_without_the_coder_of_streams(self, monkeypatch):
+  def test_takes_lanes_without_the_coder_of_streams(
+    self, no_cache, monkeypatch
+  ):
     monkeypatch.setattr(stream, 'available', lambda: False)
     data = coding.codec(NET, batch=2).encode(CASE.params, CASE.x)
     assert coding.read_header(data).method == 'lanes'
+
+  def test_a_pass_that_cannot_be_cut_has_no_cache(self):
+    """Nor has a head that knows whole events only."""
+    leak = _own(lambda p, x, c: jnp.outer(jnp.cumsum(x), jnp.arange(4.0)))
+    head = heads.categorical(4)._replace(pmf=lambda d: jnp.full((5, 4), 0.25))
+    flat = _own(lambda p, x, c: jnp.zeros((5, 4)))
+    for model in (leak, dataclasses.replace(flat, head=head)):
+      with pytest.raises(ValueError, match='no cache to code with'):
+        coding.codec(model, method='cached')
+    assert cached.possible(flat)
 
   def test_lanes_that_no_event_uses_are_not_kept(self):
     sizes = [
@@ -223,7 +254,7 @@ def _own(conditionals, num_values=4, size=5):
   )
 
 
-@pytest.mark.parametrize('method', ['lanes', 'stream'])
+@pytest.mark.parametrize('method', METHODS)
 class TestEdges:
   def test_symbols_that_are_forbidden(self, method):
     """-inf is coded; also an event that the model calls impossible."""
@@ -244,9 +275,9 @@ class TestEdges:
 
   def test_nan_in_a_leaf_that_the_head_may_swallow(self, method):
     head = heads.categorical(4)._replace(
-      log_prob=lambda dist, x: jnp.zeros(5),
-      pick=lambda dist, noise: jnp.zeros(5, jnp.int32),
-      pmf=lambda dist: jnp.full((5, 4), 0.25),
+      log_prob=lambda dist, x: jnp.zeros(x.shape),
+      pick=lambda dist, noise: jnp.zeros(dist[0].shape, jnp.int32),
+      pmf=lambda dist: jnp.full((*dist[0].shape, 4), 0.25),
       temper=None,
     )
     model = par.from_function(
@@ -262,7 +293,7 @@ class TestEdges:
   @pytest.mark.parametrize('pmf', [(0.5,) * 4, (-0.5, 0.5, 0.5, 0.5)])
   def test_a_pmf_that_is_none(self, method, pmf):
     head = heads.categorical(4)._replace(
-      pmf=lambda logits: jnp.broadcast_to(jnp.array(pmf), (5, 4))
+      pmf=lambda d: jnp.broadcast_to(jnp.array(pmf), (*d.shape[:-1], 4))
     )
     model = dataclasses.replace(
       _own(lambda p, x, c: jnp.zeros((5, 4))), head=head
@@ -282,6 +313,60 @@ class TestEdges:
       pair = coding.codec(model, method=method, batch=2)
       x = np.arange(15).reshape(3, 5) % 4
       np.testing.assert_array_equal(pair.decode({}, pair.encode({}, x)).x, x)
+
+
+def _pixels():
+  """Six pixels of two channels; a mean of what came before moves the next."""
+
+  def conditionals(params, x, context):
+    before = jnp.tril(jnp.ones((6, 6)), -1) @ (x / 4.0) @ params
+    return {
+      'logits': before[:, :2],
+      'means': before[:, 2:6].reshape(6, 2, 2),
+      'log_scales': before[:, 6:10].reshape(6, 2, 2),
+      'links': before[:, 10:].reshape(6, 1, 2),
+    }
+
+  return par.from_function(
+    conditionals,
+    event=(6, 2),
+    rank=order.raster((6,)),
+    head=heads.discretized_logistic(5, 2, 2),
+    init=lambda key: jax.random.normal(key, (2, 12)) / 3,
+  )
+
+
+@pytest.mark.parametrize(
+  ('make', 'batch'),
+  [
+    (_pixels, 3),
+    (
+      lambda: models.gated_pixelcnn(
+        event=(3, 4, 1), num_values=3, features=4, layers=1, num_classes=3
+      ),
+      1,
+    ),
+    (lambda: toys.sigmoid_net((6,), rank=np.array([1, 0, 1, 2, 0, 2])), 3),
+    (
+      lambda: models.transformer(
+        event=(70,), num_values=3, features=4, heads=1, layers=1
+      ),
+      2,
+    ),
+  ],
+  ids=['channels', 'rows', 'groups', 'room'],
+)
+def test_the_cache_of_any_order_codes(make, batch):
+  """In batches, the last one filled up, and alone; sizes as promised."""
+  case = conformance.make_case(make(), batch=5)
+  nats = likelihood.log_prob(case.model, case.params, case.x, case.context)
+  bits = -float(nats.sum()) / np.log(2)
+  pair = coding.codec(case.model, method='cached', batch=batch, verify=False)
+  data = pair.encode(case.params, case.x, case.context)
+  back = pair.decode(case.params, data, case.context)
+  np.testing.assert_array_equal(back.x, case.x)
+  assert back.evaluations == -(-5 // batch)
+  assert 8 * len(data) < 1.01 * bits + 8 * 52 + 21 * batch
 
 
 class TestFrequencies:

@@ -45,8 +45,8 @@ def test_files(tmp_path, capsys):
     'a.par.npy exists. Move it away',
     'a.par is the file that is decoded',
     'a.par: Not a directory',
-    '--methods=: give lanes, stream',
-    '--methods=zip: give lanes, stream',
+    '--methods=: give some of cached',
+    '--methods=zip: give some of cached',
     'name a file, not a directory',
   ):
     assert f'{words}' in said.replace('\n', ' '), said

@@ -35,13 +35,13 @@ MODEL = par.from_function(
 )
 PARAMS = MODEL.init(jax.random.key(0))
 X = np.random.default_rng(1).integers(0, V, (37, L))
+METHODS = 'cached', 'lanes', 'stream'
 PAIRS = {
-  method: coding.codec(MODEL, method=method, batch=BATCH)
-  for method in ('lanes', 'stream')
+  method: coding.codec(MODEL, method=method, batch=BATCH) for method in METHODS
 }
 
 
-@pytest.fixture(scope='module', params=['lanes', 'stream'])
+@pytest.fixture(scope='module', params=METHODS)
 def coded(request):
   pair = PAIRS[request.param]
   return pair, pair.encode(PARAMS, X)
@@ -81,7 +81,7 @@ def mutate(rnd: random.Random, data: bytes) -> bytes:
       'num': [0, 1, 36, 38, 48, 255, 65535, 4 * 10**6, 2**32 - 1, 2**34],
       'batch': [1, 15, 17, 48, 2**32 - 1],
       'precision': [0, 1, 2, 15, 17, 31],
-      'method': ['lanes', 'stream'],
+      'method': METHODS,
       'probe': [bytes(4), rnd.randbytes(4)],
     }
     out = bytearray(with_header(data, **{name: rnd.choice(values[name])}))
@@ -135,7 +135,7 @@ def test_many_events_are_refused_before_memory_is_taken(coded, num):
 def test_fields_out_of_range(coded):
   pair, data = coded
   how = data[9]
-  for wrong in (how | 2 << 5, how | 7 << 5, how & ~31, how & ~31 | 17):
+  for wrong in (how | 3 << 5, how | 7 << 5, how & ~31, how & ~31 | 17):
     bad = repaired(data[:9] + bytes([wrong]) + data[10:])
     with pytest.raises(coding.BadFile, match='The header asks for method'):
       pair.decode(PARAMS, bad)

@@ -50,7 +50,7 @@ def test_every_sampler_and_the_codec(mode):
     got = par.speculative(model, model)(*pair)
     np.testing.assert_array_equal(got.x, want.x)
     assert np.isfinite(par.rejection(model, model)(*pair).log_prob).all()
-    for method in ('lanes', 'stream'):
+    for method in ('cached', 'lanes', 'stream'):
       codec = par.codec(model, method=method)
       data = codec.encode(case.params, want.x, case.context)
       back = codec.decode(case.params, data, case.context)

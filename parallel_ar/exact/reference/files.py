@@ -98,8 +98,8 @@ def _header(data: bytes) -> tuple[int, int, int, bytes, bytes]:
     raise ValueError('The file is damaged: its checksum does not fit.')
   if how >> 5:
     raise ValueError(
-      "The file is a stream of constriction's range coder; write it with "
-      "method='lanes' to read it with NumPy."
+      "The file was written by another method; write it with method='lanes' "
+      'to read it with NumPy.'
     )
   at, sizes = _START.size, []
   for _ in range(3):
