@@ -29,15 +29,18 @@ class _Lane(NamedTuple):
 
 
 class _Coded(NamedTuple):
-  """Leaves of [B, D, *channels], slot after slot, but for the last three."""
+  """Arrays [B, D, *channels], slot after slot, but for the last three.
 
-  x: Array
-  start: Array  # first number of every symbol
-  owned: Array  # numbers that it owns
-  good: Array  # bool, its frequencies come of probabilities
-  state: Array  # uint32[B]
-  read: Array  # int32[], words
-  bits: Array  # uint32[], fingerprint of all conditionals
+  Of JAX where they are made, and of NumPy where they are read.
+  """
+
+  x: Any
+  start: Any  # first number of every symbol
+  owned: Any  # numbers that it owns
+  good: Any  # bool, its frequencies come of probabilities
+  state: Any  # uint32[B]
+  read: Any  # int32[], words
+  bits: Any  # uint32[], fingerprint of all conditionals
 
 
 def possible(model: AutoregressiveModel) -> bool:
@@ -106,7 +109,9 @@ def code(
 
   each = slots.over_batch(one, axis_name='lane')
   *kept, bits, lane = each(x, context, *lanes, jnp.arange(num))
-  return _Coded(*kept, lane.state, lane.at[0], environment.fingerprint(bits))
+  x, start, owned, good = kept
+  bits = environment.fingerprint(bits)
+  return _Coded(x, start, owned, good, lane.state, lane.at[0], bits)
 
 
 def _pop(
@@ -184,8 +189,8 @@ def decode(
     state, at = found.state, at + int(found.read)
     if at > len(words):
       raise ValueError(f'{at} words are needed and {len(words)} are there.')
-    x = jax.vmap(functools.partial(slots.to_event, model))(found.x)
-    events.append(np.asarray(x)[part.used])
+    each = jax.vmap(functools.partial(slots.to_event, model))(found.x)
+    events.append(np.asarray(each)[part.used])
   if at != len(words) or (state != 2**rans.LOW).any():
     raise ValueError('its lanes do not end where they began.')
   x = np.concatenate(events)
