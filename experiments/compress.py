@@ -106,11 +106,7 @@ def main() -> None:
     return
   data = _data(run)
   x, context = data.x, datasets.contexts(model, data, len(data))
-  how = run.config.evaluate
-  nats = evaluate.evaluate(
-    run.models, run.params, data, how.batch_size, level=how.precision
-  ).nats
-  own = nats * len(x) / np.log(2)
+  own, coded = _promised(run, data)
   pairs = {
     f'{method}, batch {batch}': coding.codec(
       model,
@@ -145,7 +141,9 @@ def main() -> None:
   if target:
     run_directory.replace(target, next(iter(files.values())))
     print(f'file: {target}')
-  numbers = _table(model, x, own, files, found, rounds, data.num_values)
+  numbers = _table(
+    model, x, (own, coded), files, found, rounds, data.num_values
+  )
   report.save(
     _OUT.value,
     numbers,
@@ -158,6 +156,23 @@ def main() -> None:
     params=run.params_name,
     precision=_PRECISION.value,
   )
+
+
+def _promised(
+  run: trained.Trained, data: dataset.Dataset
+) -> tuple[float, float]:
+  """Bits of the model, and those of its whole frequencies.
+
+  A file has the second. They are fewer where symbols come that the model gives
+  less than 2^-r: none has less in a file.
+  """
+  how, bits = run.config.evaluate, len(data) / np.log(2)
+  coded = coding.quantized(run.model, _PRECISION.value)
+  found = [
+    evaluate.evaluate(models, run.params, data, how.batch_size, level=level)
+    for models, level in ((run.models, how.precision), ([coded], 'highest'))
+  ]
+  return found[0].nats * bits, found[1].nats * bits
 
 
 def _pack(target: pathlib.Path | None) -> None:
@@ -271,7 +286,7 @@ def _decode(run: trained.Trained, target: pathlib.Path) -> None:
 def _table(
   model: Any,
   x: np.ndarray,
-  own: float,
+  promised: tuple[float, float],
   files: dict[str, bytes],
   found: dict[str, Any],
   rounds: timing.Rounds,
@@ -279,7 +294,11 @@ def _table(
 ) -> report.Numbers:
   """Prints what every file costs, and checks every integer."""
   per_dim = lambda bits: bits / x.size
-  numbers: report.Numbers = {'model': (per_dim(own), 'bits/dim')}
+  own, coded = promised
+  numbers: report.Numbers = {
+    'model': (per_dim(own), 'bits/dim'),
+    'whole frequencies': (per_dim(coded), 'bits/dim'),
+  }
   print(describe(model))
   print(f'{len(x)} events\n')
   print(
@@ -288,6 +307,10 @@ def _table(
   )
   print('|---|--:|--:|--:|--:|--:|--:|')
   print(f'| the model, -log2 p | {per_dim(own):.4f} | | | | | |')
+  print(
+    f'| its whole frequencies | {per_dim(coded):.4f} | {coded / own - 1:+.2%} '
+    '| | | | |'
+  )
   for name, packed in files.items():
     bits = 8 * len(packed)
     passes = found[name].evaluations / len(x)
@@ -303,6 +326,7 @@ def _table(
     numbers |= {
       f'{name}: size': (per_dim(bits), 'bits/dim'),
       f'{name}: above the model': (bits / own - 1, '1'),
+      f'{name}: above whole frequencies': (bits / coded - 1, '1'),
       f'{name}: passes an event': (passes, 'passes'),
       f'{name}: encode': (encode, 's'),
       f'{name}: decode': (decode, 's'),

@@ -92,6 +92,10 @@ def _evaluate() -> None:
   )
   print(describe(run.models[0]))
   splits = (_SPLIT.value or run.config.evaluate.split).split(',')
+  source = run.config.data.name
+  for split in splits:  # before the first of them is worked on
+    if ':' not in source:  # one's own knows its own splits
+      dataset.check_split(source, split.strip())
   if len(splits) > 1 and (_DUMP.value or _RESULT.value):
     raise ValueError(
       f'--split={_SPLIT.value} is {len(splits)} splits, but --dump and '

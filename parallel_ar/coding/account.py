@@ -65,8 +65,7 @@ def account(
     The parts, bits.
 
   Raises:
-    ValueError: a file of another number of events, one that is damaged, or a
-      model whose positions carry channels.
+    ValueError: a file of another number of events, or one that is damaged.
   """
   head, body = container.read(data)
   if head.num != len(np.asarray(x)):

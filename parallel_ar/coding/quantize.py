@@ -170,7 +170,7 @@ def quantized(
 
   Its `log_prob` is the length of the code, -log2 of it in bits, and it can be
   sampled and audited as any other record. Noise is a whole number below 2^r,
-  and the pick is the symbol that owns it.
+  and the pick is the symbol that owns it, channel after channel.
 
   Args:
     model: a model with probabilities.
@@ -180,37 +180,42 @@ def quantized(
     The model with the same parameters and another head.
 
   Raises:
-    ValueError: the model cannot be coded, see `check`, or its positions carry
-      channels, for which a pick is no function of dist and noise alone here.
+    ValueError: the model cannot be coded, see `check`.
   """
   check(model, precision)
   head = model.head
   if head.whole is not None:
     return model
-  if head.chain is not None:
-    raise ValueError(
-      f'{model.name} carries channels in a position; the codec takes it, but '
-      'there is no quantized head for it.'
-    )
+  channels = model.event.shape[model.rank.ndim :]
+  axes = tuple(range(-len(channels), 0))
 
   def log_prob(dist: Dist, x: Array) -> Array:
     found = probabilities(head, dist, x)
     table = frequencies(found, precision)
     at = jnp.take_along_axis(table, x[..., None].astype(jnp.int32), -1)
     # NaN has no place among whole numbers, and must stay NaN.
-    return jnp.log(at[..., 0] / 2.0**precision) + 0 * found.sum(-1)
+    nats = jnp.log(at[..., 0] / 2.0**precision) + 0 * found.sum(-1)
+    return nats.sum(axes) if channels else nats
 
   def noise(key: Array, position: Array) -> Array:
     key = jax.random.fold_in(key, position)
-    return jax.random.randint(key, (), 0, 2**precision, jnp.int32)
+    return jax.random.randint(key, channels, 0, 2**precision, jnp.int32)
 
   def pick(dist: Dist, noise: Any) -> Array:
-    upper = ends(tables(head, dist, noise, precision))
-    return (upper <= noise[..., None]).sum(-1).astype(jnp.int32)
+    x = jnp.zeros_like(noise)
+    for channel in np.ndindex(channels):
+      at = (..., *channel)
+      upper = ends(tables(head, dist, x, precision)[(*at, slice(None))])
+      owner = (upper <= noise[at][..., None]).sum(-1).astype(jnp.int32)
+      x = x.at[at].set(owner)
+    return x
 
   def pmf(dist: Dist) -> Array:
     empty = jnp.zeros(jax.tree.leaves(dist)[0].shape, jnp.int32)
     return tables(head, dist, empty, precision) / 2.0**precision
+
+  def chain(dist: Dist, x: Array) -> Array:
+    return tables(head, dist, x, precision) / 2.0**precision
 
   coded = Head(
     name=f'{head.name} in {precision} bits',
@@ -218,7 +223,8 @@ def quantized(
     log_prob=log_prob,
     noise=noise,
     pick=pick,
-    pmf=pmf,
+    pmf=None if head.chain else pmf,
+    chain=chain if head.chain else None,
   )
   made: AutoregressiveModel = once(
     model, ('coded', precision), lambda: transform.wrap(model, head=coded)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from parallel_ar import coding, likelihood, models, order
+from parallel_ar import coding, likelihood, order
 from parallel_ar.testing import conformance
 from tests import toys
 
@@ -49,10 +49,3 @@ def test_refuses():
     coding.account(NET, CASE.params, data, CASE.x)
   with pytest.raises(coding.BadFile, match='cut off'):
     coding.account(NET, CASE.params, data[:-3], X)
-  deep = models.pixelcnn_pp(
-    event=(2, 2, 2), num_values=3, num_mixtures=1, features=4, layers=1
-  )
-  case = conformance.make_case(deep, batch=2)
-  data = coding.codec(deep, method='lanes').encode(case.params, case.x)
-  with pytest.raises(ValueError, match='carries channels'):
-    coding.account(deep, case.params, data, case.x)

@@ -366,6 +366,9 @@ def test_the_cache_of_any_order_codes(make, batch):
   back = pair.decode(case.params, data, case.context)
   np.testing.assert_array_equal(back.x, case.x)
   assert back.evaluations == -(-5 // batch)
+  bill = coding.account(case.model, case.params, data, case.x, case.context)
+  assert sum(bill[:-1]) == pytest.approx(8 * len(data), abs=1e-6)
+  assert abs(bill.coder) < 24  # channels are in it too
   assert 8 * len(data) < 1.01 * bits + 8 * 52 + 21 * batch
 
 
@@ -392,6 +395,15 @@ class TestFrequencies:
     case = conformance.make_case(coding.quantized(NET), params=CASE.params)
     for law in ('causality', 'normalisation', 'same_integers'):
       conformance.LAWS[law](case)
+
+  def test_the_quantized_model_takes_channels(self):
+    model = coding.quantized(_pixels())
+    conformance.LAWS['same_integers'](conformance.make_case(model))
+    dist = {'logits': jnp.zeros((1, 2)), 'means': jnp.zeros((1, 2, 2))}
+    dist |= {'log_scales': jnp.zeros((1, 2, 2)), 'links': jnp.ones((1, 1, 2))}
+    every = jnp.stack(jnp.divmod(jnp.arange(25), 5), -1)[:, None]
+    p = jnp.exp(jax.vmap(lambda x: model.head.log_prob(dist, x))(every))
+    assert abs(float(p.sum()) - 1) < 1e-5
 
   def test_channels_are_a_chain(self):
     """The product of the chain is the joint probability of a pixel."""

@@ -10,6 +10,7 @@ from parallel_ar import likelihood, order
 from parallel_ar.data import dataset as data_lib
 from parallel_ar.data.dataset import Dataset
 from parallel_ar.training import evaluate
+from tests import options_test
 from tests.training import tiny
 
 EVENT = (4, 3)
@@ -148,3 +149,19 @@ class TestFit:
     data = _data(labels=True)
     data = dataclasses.replace(data, context=data.context[:, None])
     self._refused(r'shapes \(10,\); got.*\(10, 1\)', data, num_classes=3)
+
+
+def test_the_script_takes_several_splits():
+  """Each as by itself; all names are looked at before the first is."""
+  run = '--workdir=tests/golden/format_1'
+  evaluated = lambda split: options_test.run(
+    'evaluate', [run, f'--split={split}']
+  ).splitlines()
+  valid, test = evaluated('valid'), evaluated('test')
+  assert valid[0] == test[0] and valid[1] != test[1]  # the model; nats
+  assert evaluated('valid,test') == [*valid, *test[1:]]
+  said = options_test.refusal('evaluate', [run, '--split=valid,tset'])
+  assert "no split 'tset'" in said and "mean 'test'" in said
+  assert 'nats' not in said
+  words = [run, '--split=valid,test', '--result=/dev/null']
+  assert 'name one split' in options_test.refusal('evaluate', words)
