@@ -103,3 +103,31 @@ def test_a_table_of_losses(run, tmp_path):
   lost = {n.split('lost at ')[-1]: v['value'] for n, v in numbers.items()}
   assert abs(lost['12/14']) < 0.001 < abs(lost['4/5'])
   assert '4/5, 2 updates' in said
+
+
+@pytest.mark.slow
+def test_a_file_is_read_everywhere(run, tmp_path):
+  options_test.run(
+    'tables/whole_files',
+    [
+      f'--workdir={run}',
+      *('--count=9', '--batch=4', '--numpy=2', '--integers=500'),
+      f'--out={tmp_path}/t.json',
+    ],
+  )
+  numbers = json.loads((tmp_path / 't.json').read_text())['numbers']
+  values = {name: n['value'] for name, n in numbers.items()}
+  different = [n for name, n in values.items() if 'different' in name]
+  assert len(different) >= 10 and not any(different)
+  # 9 images, and the frequencies of both symbols twice.
+  assert values['here again: integers'] == 9 * 64 * (1 + 2 * 17)
+
+
+@pytest.mark.slow
+def test_times(tmp_path):
+  flags = '--networks=gated', '--batch=1', '--samples=1', '--rounds=1'
+  options_test.run('tables/whole_speed', [*flags, f'--out={tmp_path}/t.json'])
+  record = json.loads((tmp_path / 't.json').read_text())
+  ratios = [n for n in record['numbers'] if n.endswith('of float')]
+  assert [n.split(', ')[2] for n in ratios] == ['one pass', 'cached']
+  assert record['details']['carriers']
