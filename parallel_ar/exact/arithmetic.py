@@ -36,8 +36,8 @@ def pair(l: Lowering, values: list[Any], room: int) -> list[Grid]:
 
 
 def _add(l: Lowering, op: Op, values: list[Any]) -> Grid:
+  name, values = _with_mask(l, op, values)
   a, b = pair(l, values, 2**29)
-  name = 'sub' if op.name == 'sub' else 'add'
   if name == 'add':
     bound = a.low + b.low, a.high + b.high
   else:
@@ -57,6 +57,27 @@ def _add(l: Lowering, op: Op, values: list[Any]) -> Grid:
   if name == 'add' and masked.any():  # a score and -HUGE are MASKED again
     return _mask(l, made, masked)
   return made
+
+
+def _with_mask(l: Lowering, op: Op, values: list[Any]) -> tuple[str, list[Any]]:
+  """('add' or 'sub', the operands), where a constant may be a mask.
+
+  Scores beside it keep 24 bits: it goes on their grid, not they on its.
+  """
+  name = 'sub' if op.name == 'sub' else 'add'
+  at = [n for n, v in enumerate(values) if isinstance(v, np.ndarray)]
+  if len(at) != 1 or values[at[0]].dtype.kind != 'f':
+    return name, values
+  c, scores = values[at[0]], l.grid(values[1 - at[0]])
+  if name == 'sub' and at == [1]:
+    c = -c
+  elif name == 'sub':
+    return name, values
+  low = l.far_below(c, scores)
+  if not low.any() or low.all() or scores.masked is not None:
+    return name, values
+  scores = l.builder.fit(scores, 24, l.span(scores))
+  return 'add', [scores, np.where(low, -np.inf, c)]
 
 
 def _mask(l: Lowering, g: Grid, masked: np.ndarray) -> Grid:

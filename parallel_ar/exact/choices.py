@@ -76,7 +76,10 @@ def _choose(l: Lowering, op: Op, values: list[Any]) -> Grid:
     chooser = b.spread(l.grid(which), shape)
     if not chooser.truth:
       raise NotWhole('it chooses by a number')
-  low = [isinstance(c, np.ndarray) and bool((c <= -HUGE).all()) for c in cases]
+  low = [
+    isinstance(c, np.ndarray) and bool(l.far_below(c, other).all())
+    for c, other in zip(cases, reversed(cases), strict=True)
+  ]
   if any(low):
     return _masked(l, chooser, sure, cases, low)
   grids = [b.spread(g, shape) for g in _cases(l, cases, shape)]

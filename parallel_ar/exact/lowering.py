@@ -30,6 +30,7 @@ from parallel_ar.exact.builder import (
 from parallel_ar.program.trace import Array, Op, Program
 
 TABLE_BITS = 15  # of the entries of a table
+_FLOOR = 1000.0  # exp(-1000) is 0, with the largest score of a row far above
 Rule = Callable[['Lowering', Op, list[Any]], list[Any]]
 
 
@@ -148,6 +149,19 @@ class Lowering:
       bound = int(kept.min()), int(kept.max())
       g = dataclasses.replace(g, low=bound[0], high=bound[1], masked=low)
     return g
+
+  def far_below(self, c: Any, scores: Any) -> np.ndarray:
+    """Where a constant stands for a masked score beside these.
+
+    It is -HUGE or less, or so far below all scores that its exponential is 0
+    as well: some write -1e4.
+    """
+    if not isinstance(c, np.ndarray) or c.dtype.kind != 'f':
+      return np.zeros(np.shape(c), bool)
+    if isinstance(scores, np.ndarray):
+      return c <= -HUGE
+    reach = max(map(abs, self.span(self.grid(scores))))
+    return c <= -min(HUGE, max(_FLOOR, 4 * reach))
 
   def real(self, value: Any, like: Grid) -> Grid:
     """An operand that meets `like`: constants come to a grid fine enough."""

@@ -150,6 +150,37 @@ def _stack(l: Lowering, op: Op, values: list[Any]) -> list[Any]:
   return [_joined(l, op, grids, axis)]
 
 
+def _tile(l: Lowering, op: Op, values: list[Any]) -> list[Any]:
+  g = l.grid(values[0])
+  for axis, times in enumerate(op.params['reps']):
+    shape = [n * times if k == axis else n for k, n in enumerate(g.shape)]
+    bound = g.low, g.high
+    masked, zero = (
+      flags
+      if flags is None
+      else np.concatenate([np.broadcast_to(flags, g.shape)] * times, axis)
+      for flags in (g.masked, g.zero)
+    )
+    if times > 1:
+      made = l.builder.op(
+        'concatenate', [g] * times, bound, shape, g.step, g.truth, masked,
+        {'axis': axis}, zero,
+      )  # fmt: skip
+      l.keep_span(g, made)
+      g = made
+  return [g]
+
+
+def _argmax(l: Lowering, op: Op, values: list[Any]) -> list[Any]:
+  g, (axis,) = l.grid(values[0]), op.params['axes']
+  size = op.inputs[0].shape[axis]
+  if op.name == 'argmin':
+    g = l.builder.scale(g, -1, 0, g.step)
+  axes = {'axes': [int(axis)]}
+  shape = op.outputs[0].shape
+  return [l.builder.op('argmax', [g], (0, size - 1), shape, 1.0, params=axes)]
+
+
 def _concatenate(l: Lowering, op: Op, values: list[Any]) -> list[Any]:
   return [_joined(l, op, _together(l, values), int(op.params['dimension']))]
 
@@ -328,6 +359,8 @@ def _running(l: Lowering, op: Op, values: list[Any]) -> list[Any]:
 
 RULES = {
   **dict.fromkeys(_ONE, _one),
+  'argmax': _argmax,
+  'argmin': _argmax,
   'concatenate': _concatenate,
   'cummax': _running,
   'cumsum': _running,
@@ -343,4 +376,5 @@ RULES = {
   'scatter-add': _scatter,
   'split': _split,
   'stack': _stack,
+  'tile': _tile,
 }

@@ -22,6 +22,23 @@ def _select(which: np.ndarray, *cases: np.ndarray) -> np.ndarray:
   return np.where(which, cases[1], cases[0])
 
 
+def _bits(function: Callable) -> Callable:
+  whole = lambda a: np.asarray(a).astype(np.int64)
+  return lambda *a: function(*map(whole, a)).astype(np.float64)
+
+
+# Of whole numbers: a division rounds to 0, as XLA's does.
+_WHOLE: dict[str, Callable[..., Any]] = {
+  'and': _bits(np.bitwise_and),
+  'div': lambda a, b: np.trunc(np.divide(a, b)),
+  'not': _bits(np.bitwise_not),
+  'or': _bits(np.bitwise_or),
+  'rem': np.fmod,
+  'shift_left': _bits(np.left_shift),
+  'shift_right_arithmetic': _bits(np.right_shift),
+  'xor': _bits(np.bitwise_xor),
+}
+
 # The numbers themselves, in float64: what a table is made of.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
   'abs': np.abs,
@@ -72,6 +89,12 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
+def _of_numbers(op: Op) -> bool:
+  """Whether it is of bits or quotients of whole numbers, by a table alone."""
+  name = op.name in _WHOLE
+  return name and op.outputs[0].dtype.kind in 'iu'
+
+
 def rule(l: Lowering, op: Op, values: list[Any]) -> list[Any]:
   """A formula where it is one of one array, else integers."""
   found = _formula(l, op, values)
@@ -105,7 +128,7 @@ def _formula(l: Lowering, op: Op, values: list[Any]) -> Formula | None:
     (r.id, r.step) != (roots[0].id, roots[0].step) for r in roots
   ):
     return None
-  if not formulas and op.name in _DIRECT:
+  if not formulas and op.name in _DIRECT and not _of_numbers(op):
     return None
   function = _function(op)
   if function is None or roots[0].shape != op.outputs[0].shape:
@@ -129,6 +152,8 @@ def _function(op: Op) -> Callable | None:
     return lambda x: np.asarray(x, np.float64) ** y
   if op.name == 'convert_element_type':
     return _converted(op.params['new_dtype'])
+  if _of_numbers(op):
+    return _WHOLE[op.name]
   return FUNCTIONS.get(op.name)
 
 
@@ -155,4 +180,4 @@ _DIRECT: dict[str, Callable[..., Any]] = {
   **choices.RULES,
   'integer_pow': _power,
 }
-RULES = dict.fromkeys((*FUNCTIONS, *_DIRECT), rule)
+RULES = dict.fromkeys((*FUNCTIONS, *_WHOLE, *_DIRECT), rule)
