@@ -101,6 +101,8 @@ def _draw(rows: list[coordinates.Row], steps: list[int], path: str) -> None:
       for name in mine[0].sizes:
         style = {'color': 'black', 'lw': 2} if name == 'dist' else {'lw': 0.9}
         ax.loglog(widths, [row.sizes[name] for row in mine], '.-', **style)
+      ax.set_xticks(widths, [str(n) for n in widths])
+      ax.minorticks_off()
       kind = 'mu-P' if by_width else 'standard'
       ax.set_title(f'{kind}, {at} updates', fontsize=9)
       ax.set_xlabel('width / base', fontsize=8)

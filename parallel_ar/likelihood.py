@@ -171,7 +171,15 @@ def mixture_log_prob(
 
 
 def bits_per_dim(nats: Array | float, num_dims: int) -> Array | float:
-  """Negative log-likelihood in nats -> bits/dim = nats / (num_dims ln 2)."""
+  """Negative log-likelihood in nats -> bits/dim = nats / (num_dims ln 2).
+
+  Args:
+    nats: float, or float[...].
+    num_dims: D, scalars of an event, see `AutoregressiveModel.num_dims`.
+
+  Returns:
+    float, or float[...], bits per dimension.
+  """
   return nats / (num_dims * float(np.log(2)))
 
 

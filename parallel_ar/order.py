@@ -41,7 +41,7 @@ def raster(shape: Shape) -> np.ndarray:
 
 
 def reverse(rank: ArrayLike) -> np.ndarray:
-  """The same groups drawn last to first."""
+  """The same groups drawn last to first: int[E], of a rank int[E]."""
   rank = np.asarray(rank)
   return (rank.max() - rank).astype(np.int32)
 
@@ -73,7 +73,15 @@ def permutation(positions: ArrayLike, shape: Shape) -> np.ndarray:
 
 
 def random(shape: Shape, seed: int) -> np.ndarray:
-  """A uniformly drawn total order; the same seed gives the same order."""
+  """A uniformly drawn total order; the same seed gives the same order.
+
+  Args:
+    shape: E.
+    seed: of the draw.
+
+  Returns:
+    int[E], a permutation of 0..D-1.
+  """
   shape = as_shape(shape)
   size = int(np.prod(shape))
   return permutation(np.random.default_rng(seed).permutation(size), shape)
@@ -95,7 +103,18 @@ def groups(labels: ArrayLike) -> np.ndarray:
 
 
 def blocks(shape: Shape, size: int) -> np.ndarray:
-  """Row-major runs of `size` tied positions; the last may be shorter."""
+  """Row-major runs of `size` tied positions; the last may be shorter.
+
+  Args:
+    shape: E.
+    size: positions of a run.
+
+  Returns:
+    int[E].
+
+  Raises:
+    ValueError: a size below 1.
+  """
   if int(size) != size or size < 1:
     raise ValueError(f'A block needs at least one position; got size {size}.')
   return raster(shape) // np.int32(size)
@@ -243,6 +262,9 @@ def channels(shape: Shape) -> np.ndarray:
   """All places of the first channel, then of the next: rank = channel.
 
   The channels are the last axis, and the depth is their number.
+
+  Returns:
+    int[E], of an event shape E.
   """
   shape = as_shape(shape)
   row = np.arange(shape[-1], dtype=np.int32)
@@ -276,7 +298,7 @@ def check(rank: ArrayLike, shape: Shape) -> np.ndarray:
 
 
 def depth(rank: ArrayLike) -> int:
-  """Number of ranks R: the sequential depth of sampling."""
+  """Number R of ranks of int[E]: the sequential depth of sampling."""
   return int(np.max(np.asarray(rank))) + 1
 
 
@@ -291,7 +313,7 @@ def slots(rank: ArrayLike) -> np.ndarray:
 
 
 def group_size(rank: ArrayLike) -> int | None:
-  """The common size of all groups, or None when they differ."""
+  """The common size of all groups of int[E], or None when they differ."""
   counts = np.bincount(np.asarray(rank).reshape(-1))
   return int(counts[0]) if (counts == counts[0]).all() else None
 

@@ -9,6 +9,7 @@ out. Bits are of each character of a line and its end, so all rows have the same
 characters. xz and brotli pack all lines as one file.
 """
 
+import hashlib
 import importlib.metadata
 import lzma
 import math
@@ -55,7 +56,9 @@ def main() -> None:
   numbers = _rates(model, params, texts, x)
   numbers |= _files(model, params, x[: _FILES.value])
   numbers |= _samples(model, params, vocabulary)
+  digest = hashlib.sha256('\n'.join(texts).encode()).hexdigest()
   config = {'length': length, 'texts': len(texts), 'source': _TEXT.value}
+  config |= {'sha256 of the texts': digest}
   report.save(_OUT.value, numbers, config, started)
 
 

@@ -146,6 +146,9 @@ def nnx_cache(
 
   Returns:
     The cache, for `decode_from_cache`.
+
+  Raises:
+    ValueError: the module holds no cache after `prepare`.
   """
   from flax import nnx
 

@@ -121,6 +121,12 @@ def monotone(losses: ArrayLike) -> np.ndarray:
 
   More known positions cannot cost more under the true distribution and random
   orders, so what rises is noise of the estimate or of training.
+
+  Args:
+    losses: float[D], nats, by the number of known positions.
+
+  Returns:
+    float64[D], nats.
   """
   values: list[float] = []
   weights: list[int] = []
@@ -152,7 +158,7 @@ def known_losses(
     params: its parameters.
     x: array[B, *event].
     context: pytree with leading axis B, or None.
-    key: of the orders.
+    key: PRNG key of the orders.
 
   Returns:
     float[D], nats; one evaluation for each example and count.

@@ -122,7 +122,11 @@ class Audit:
     return self.describe()
 
   def raise_if_leaks(self) -> None:
-    """Raises a ValueError with the description where a forbidden pair leaks."""
+    """Ends a test where a forbidden pair leaks.
+
+    Raises:
+      ValueError: with the description.
+    """
     if self.leaks:
       raise ValueError(self.describe())
 
@@ -195,7 +199,7 @@ def audit(
     model: the model.
     params: its parameters. Zeros hide dependencies: do not audit a network
       whose last layer is initialised to zero before it is trained.
-    key: of the events, the values and the head's noise.
+    key: PRNG key of the events, the values and the head's noise.
     context: of ONE example, where the model has a context.
     expected: bool[D, D], pairs that must be read (the positive control).
     num_events: random base events, beside the three special ones.

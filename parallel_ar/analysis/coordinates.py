@@ -139,7 +139,7 @@ def exponents(rows: Sequence[Row], by_width: bool, at: int) -> dict[str, float]:
     at: updates done.
 
   Returns:
-    layer -> p, where its size goes as width^p; 0 is flat.
+    layer -> the number p, where its size goes as width^p; 0 is flat.
   """
   mine = [r for r in rows if r.by_width == by_width and r.step == at]
   widths = np.log([row.factor for row in mine])

@@ -65,7 +65,7 @@ def collision_rate(
     head: their head, with a pmf.
     first: dists, leaves that lead with positions [D].
     second: likewise.
-    key: of the noise.
+    key: PRNG key of the noise.
     num: draws of the noise of each position.
 
   Returns:

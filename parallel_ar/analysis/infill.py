@@ -49,8 +49,9 @@ class Bounds(NamedTuple):
   """log p(x_missing | x_known) of B events, nats, float64[B] each.
 
   Attributes:
-    at_least: for infilling by resampling one of K.
-    at_most: for the model's own conditional, in the mean over draws.
+    at_least: float64[B], for infilling by resampling one of K.
+    at_most: float64[B], for the model's own conditional, in the mean over
+      draws.
   """
 
   at_least: np.ndarray

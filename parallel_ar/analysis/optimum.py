@@ -112,7 +112,14 @@ class PowerLaw(NamedTuple):
   error: float
 
   def estimation(self, count: ArrayLike) -> np.ndarray:
-    """scale N^-exponent, nats."""
+    """scale N^-exponent.
+
+    Args:
+      count: int[...], N, training examples.
+
+    Returns:
+      float64[...], nats.
+    """
     return self.scale * np.asarray(count, np.float64) ** -self.exponent
 
   def __call__(self, count: ArrayLike) -> np.ndarray:
@@ -162,7 +169,15 @@ def fit_power_law(counts: ArrayLike, nats: ArrayLike) -> PowerLaw:
 
 
 def efficient(num_parameters: int, count: ArrayLike | int) -> np.ndarray:
-  """d / (2 N), nats: KL of an efficient estimator, to first order."""
+  """d / (2 N): KL of an efficient estimator, to first order.
+
+  Args:
+    num_parameters: d.
+    count: int[...], N, training examples.
+
+  Returns:
+    float64[...], nats.
+  """
   return num_parameters / (2 * np.asarray(count, np.float64))
 
 

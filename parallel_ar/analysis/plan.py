@@ -80,7 +80,7 @@ class Choice(NamedTuple):
 
   @property
   def seconds(self) -> float:
-    """Of one step."""
+    """Seconds of one step."""
     return self.compute + self.communication
 
 

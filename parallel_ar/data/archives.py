@@ -33,7 +33,7 @@ def parse_npz(
     names: of the arrays wanted.
 
   Returns:
-    name -> array.
+    name -> array, of whatever shape and dtype the file has.
 
   Raises:
     WrongFileError: another format, a damaged file, or no such array.

@@ -116,7 +116,12 @@ class Dataset:
 
 
 def add_rows(digest: Any, array: np.ndarray) -> None:
-  """Adds the rows of an array, which may be a view of overlapping windows."""
+  """Adds the rows of an array, which may be a view of overlapping windows.
+
+  Args:
+    digest: of hashlib.
+    array: of shape [N, ...].
+  """
   digest.update(f'{array.dtype}{array.shape}'.encode())
   every = max(1, -(-array.nbytes // _HASHED_BYTES))
   rows = array[::every]
@@ -204,7 +209,16 @@ def suggest(word: str, names: Iterable[str]) -> str:
 
 
 def check_split(name: str, split: str, allowed: Sequence[str] = SPLITS) -> None:
-  """Raises a ValueError where `split` is none of the source's splits."""
+  """Checks the name of a split.
+
+  Args:
+    name: of the source, for the message.
+    split: the name.
+    allowed: those of the source.
+
+  Raises:
+    ValueError: it is none of them; the nearest is named.
+  """
   if split not in allowed:
     raise ValueError(
       f'{name!r} has no split {split!r}; expected one of '

@@ -75,7 +75,18 @@ class Mixture:
     seed: int,
     concentration: float = 1.0,
   ) -> 'Mixture':
-    """K random Markov chains, as likely as one another."""
+    """K random Markov chains, as likely as one another.
+
+    Args:
+      num_components: K >= 1.
+      num_values: V >= 2.
+      length: L >= 1.
+      seed: of the first chain; the others follow.
+      concentration: of the Dirichlet of their rows.
+
+    Raises:
+      ValueError: no component, or no such chain.
+    """
     if num_components < 1:
       raise ValueError(
         f'A mixture needs at least one component; got {num_components}.'

@@ -239,7 +239,7 @@ def parse_idx(path: PathLike, content: bytes, ndim: int) -> np.ndarray:
     ndim: number of axes it must have: 3 for images, 1 for labels.
 
   Returns:
-    uint8 array, not writable.
+    uint8 array of `ndim` axes, in the shape that the header says, not writable.
 
   Raises:
     WrongFileError: another magic number, or another size than the header says.
@@ -301,7 +301,7 @@ def parse_matlab(path: PathLike, content: bytes) -> dict[str, np.ndarray]:
     content: the whole file.
 
   Returns:
-    name -> array; cells are arrays of objects.
+    name -> array, in the shape of the file; cells are arrays of objects.
 
   Raises:
     WrongFileError: another format, or a truncated file.
@@ -346,7 +346,10 @@ def _check_matlab(content: bytes) -> None:
 
 
 def are_bits(x: Any) -> TypeGuard[np.ndarray]:
-  """Whether all that an array holds is 0 or 1; texts and cells are not."""
+  """Whether all that an array of any shape holds is 0 or 1.
+
+  Texts and cells are not.
+  """
   if not isinstance(x, np.ndarray) or x.dtype.kind not in 'biuf':
     return False
   return bool(((x == 0) | (x == 1)).all())

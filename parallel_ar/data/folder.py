@@ -110,7 +110,7 @@ def read(path: PathLike, mode: str, size: int = 0) -> np.ndarray:
     size: S > 0 for the largest square in the middle, scaled to S x S.
 
   Returns:
-    uint8, 0..255.
+    uint8[H, W] or uint8[H, W, 3], 0..255.
 
   Raises:
     ValueError: it is no picture, or larger than 2^26 pixels.

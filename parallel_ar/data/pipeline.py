@@ -95,7 +95,11 @@ class Batches:
     return self.starting_at(0)
 
   def starting_at(self, step: int) -> Iterator[Batch]:
-    """Batches step, step + 1, ... made ahead of time by one thread."""
+    """Batches step, step + 1, ... made ahead of time by one thread.
+
+    Raises:
+      ValueError: a step below 0.
+    """
     if step < 0:
       raise ValueError(f'Training batches have steps >= 0, got {step}.')
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
@@ -166,7 +170,7 @@ def batches(
 def padded_batches(
   source: Dataset, batch_size: int
 ) -> Iterator[tuple[Batch, np.ndarray]]:
-  """`Padded` in turn, each batch with its mask."""
+  """`Padded` in turn, each batch with its mask: bool[B], True for examples."""
   batches = Padded(source, batch_size)
   return ((batches[i], batches.mask(i)) for i in range(len(batches)))
 
@@ -208,7 +212,7 @@ class Padded:
     return self.part(index, np.arange(self.batch_size))
 
   def part(self, index: int, rows: np.ndarray) -> Batch:
-    """Rows of a batch, as `Batches.part`."""
+    """Rows int64[n] of a batch, as `Batches.part`."""
     at = np.minimum(index * self.batch_size + rows, len(self._source) - 1)
     context = self._source.context
     return {
@@ -223,7 +227,7 @@ class Padded:
 
 
 def steps_per_epoch(source: Dataset, batch_size: int) -> float:
-  """N / B: how many batches, and which part of one, show each example once."""
+  """N / B, the number of batches that show each example once, as a fraction."""
   return len(source) / batch_size
 
 

@@ -126,8 +126,12 @@ def of(
   """Records as a Dataset takes them; the first row tells their form.
 
   Args:
-    opens: see `Records`.
+    opens: gives a function from int64[n], numbers, to rows [n, ...]; see
+      `Records`.
     numbers: which rows.
+
+  Returns:
+    Records of shape [N, ...].
 
   Raises:
     ValueError: there are none.
@@ -147,7 +151,7 @@ class MappedFile:
   key: str | None = None
 
   def array(self) -> np.ndarray:
-    """The array, mapped.
+    """The array [N, ...], mapped.
 
     Raises:
       ValueError: one that cannot be mapped.
@@ -180,7 +184,7 @@ class Kept:
   def arrays(
     self, make: Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Records of x, and the context.
+    """Records of x [N, *E], and the context [N].
 
     Args:
       make: gives (x [n, *E], context [n]) block by block, where the files are
@@ -255,7 +259,7 @@ def _one_at_a_time(path: pathlib.Path) -> Iterator[None]:
 
 
 def blocks(x: Any) -> Iterator[np.ndarray]:
-  """All rows in turn: of Records some 16 MB at a time."""
+  """All rows in turn, as arrays [n, ...]: of Records some 16 MB at a time."""
   if not isinstance(x, Records):
     yield x
     return

@@ -97,6 +97,9 @@ class MarkovChain:
 
     Returns:
       A MarkovChain.
+
+    Raises:
+      ValueError: fewer than two values, or no concentration above 0.
     """
     if num_values < 2 or concentration <= 0:
       raise ValueError(

@@ -182,7 +182,7 @@ def flow_inverse(
     params: of each layer.
     u: float[B, *event].
     context: pytree with leading axis B, or None.
-    one_rank: True computes rank after rank, the slow inverse.
+    one_rank: bool[]; True computes rank after rank, the slow inverse.
 
   Returns:
     float[B, *event], the same bits either way, and int32[L, B], the passes of

@@ -91,7 +91,11 @@ def with_rule(
   window: int,
   decode: Decode | None = None,
 ) -> Sampler:
-  """As `rejection`, by another rule; for rules that are wrong on purpose."""
+  """As `rejection`, by another rule; for rules that are wrong on purpose.
+
+  Raises:
+    ValueError: as `rejection`.
+  """
   paths = rounds.check(model, draft, window, decode)
   for which in (model, draft):
     if which.head.pmf is None:

@@ -46,7 +46,7 @@ def check_decode(
       that reads the wrong input differs.
     examples: array[B, *event], events to try; by default one of random values.
     context: of the examples, leading axis B; random by default.
-    key: of what is random and drawn; jax.random.key(0) by default.
+    key: PRNG key of what is random and drawn; jax.random.key(0) by default.
     partitions: sizes of blocks that sum to D, each list tried; by default
       single slots, and one slot followed by all others at once.
     tolerance: largest difference over the largest conditional, or 1, that is

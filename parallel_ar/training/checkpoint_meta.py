@@ -113,7 +113,17 @@ def compare(meta: Json, item: str, found: dict[str, str]) -> None:
 
 
 def refuse(meta: Json, config: Json, items: dict[str, Any], where: str) -> None:
-  """Raises OtherRunError where a checkpoint has other leaves than `items`."""
+  """Checks that a checkpoint has the leaves of `items`.
+
+  Args:
+    meta: of the checkpoint.
+    config: of the run, as JSON.
+    items: name -> tree of arrays, or of their shapes.
+    where: the checkpoint, for the message.
+
+  Raises:
+    OtherRunError: it has others; they are named.
+  """
   here = {name: layout(tree) for name, tree in items.items()}
   lines = configuration.differences(
     meta['config']['model'], config['model'], 'model'

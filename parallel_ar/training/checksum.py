@@ -46,7 +46,7 @@ def words(tree: Any) -> Array:
 
 
 def hex_digits(tree: Any, values: Array) -> dict[str, str]:
-  """The result of `words` by path."""
+  """The result of `words`, `values` uint32[leaves, 2], by path."""
   paths = [key for key, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
   return {
     jax.tree_util.keystr(path): f'{int(one):08x}{int(two):08x}'

@@ -105,7 +105,11 @@ def initialised(
 
 
 def growths(config: ConfigDict) -> dict[str, Growth]:
-  """A parameter's path -> how it grows over the base; see `rates`."""
+  """A parameter's path -> how it grows over the base.
+
+  Raises:
+    ValueError: see `rates`.
+  """
   here = _shapes(models_lib.build(config.model)[0])
   there = _shapes(_base(config))
   where = f'config.optimizer.mup_base = {config.optimizer.mup_base.to_dict()}'

@@ -63,7 +63,7 @@ def look(seen: Seen, step: Array, metrics: Mapping[str, Array]) -> Seen:
   Args:
     seen: before it.
     step: int32[], updates done with it.
-    metrics: of the step; see `step.make_train_step`.
+    metrics: of the step, float[] each; see `step.make_train_step`.
   """
   loss, norm = metrics['loss_nats'], metrics['grad_norm']
   fine = jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -73,7 +73,15 @@ def look(seen: Seen, step: Array, metrics: Mapping[str, Array]) -> Seen:
 
 
 def of_first_bad(seen: Seen, num_dims: int) -> dict[str, float]:
-  """The numbers of the first step that was not finite, as a record has them."""
+  """The numbers of the first step that was not finite, as a record has them.
+
+  Args:
+    seen: after the steps so far.
+    num_dims: D, scalars of an event.
+
+  Returns:
+    name -> number: 'loss_nats', 'bits_per_dim' and 'grad_norm'.
+  """
   bits = likelihood.bits_per_dim(seen.loss_nats, num_dims)
   values = {
     'loss_nats': seen.loss_nats,

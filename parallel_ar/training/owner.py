@@ -63,7 +63,11 @@ class Owner:
     self._ended = threading.Event()
 
   def check(self) -> None:
-    """Raises OwnedElsewhere where another process has taken the directory."""
+    """Checks that the directory is still this process's.
+
+    Raises:
+      OwnedElsewhere: another has taken it.
+    """
     if self._lost is not None:
       raise OwnedElsewhere(self._lost)
 

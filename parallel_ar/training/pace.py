@@ -68,7 +68,13 @@ class Pace:
   def dispatched(
     self, at: int, metrics: dict[str, Array], seen: outcome.Seen
   ) -> None:
-    """Notes a step, and waits where too many are in flight."""
+    """Notes a step, and waits where too many are in flight.
+
+    Args:
+      at: its number.
+      metrics: of the step, float[] each, not there yet perhaps.
+      seen: after it.
+    """
     self.pending = at, metrics, seen
     self._flight.append(metrics['loss_nats'])
     if len(self._flight) > _IN_FLIGHT:
@@ -76,7 +82,7 @@ class Pace:
         self._flight.popleft().block_until_ready()
 
   def fetch(self) -> tuple[int, dict[str, float], outcome.Seen]:
-    """Takes the pending step off the devices, with numbers for arrays."""
+    """Takes the pending step off the devices, with a number for each array."""
     assert self.pending is not None
     at, metrics, seen = self.pending
     self.pending = None

@@ -99,6 +99,25 @@ class TestRun:
     assert run.params_name == 'ema of step 40'
     assert trained.load(tmp_path, which='raw').params_name == 'raw of step 40'
 
+  @pytest.mark.parametrize('board', ['tensorboard', 'wandb'])
+  def test_a_healthy_run_says_no_nan(self, tmp_path, capfd, monkeypatch, board):
+    """From its first record on, with grids and histograms for a board."""
+    monkeypatch.setenv('WANDB_MODE', 'offline')
+    options = {'tensorboard': board == 'tensorboard', 'histograms': True}
+    if board == 'wandb':
+      pytest.importorskip('wandb')
+      options['wandb'] = 'tests'
+    config = _config(steps=3, log_every=1, sample_every=1, **options)
+    _train(config, tmp_path, progress=None)
+    said = ''.join(capfd.readouterr())
+    assert 'step 3/3 train' in said and 'nan' not in said.lower()
+    assert 'NaN' not in (tmp_path / 'metrics.jsonl').read_text()
+    files = [p for p in (tmp_path / board).rglob('*') if p.is_file()]
+    content = b''.join(p.read_bytes() for p in files)
+    assert b'samples' in content and b'params/w' in content
+    pictures = [p for p in files if p.suffix == '.png']
+    assert len(pictures) == 3 or content.count(b'\x89PNG') == 3
+
   def test_two_runs_are_the_same_bits(self, tmp_path):
     one = _train(_config(), tmp_path / 'one').state
     other = _train(_config(), tmp_path / 'other').state

@@ -112,7 +112,11 @@ class Static:
     return self.describe()
 
   def raise_if_leaks(self) -> None:
-    """Raises a ValueError with the description where a forbidden pair leaks."""
+    """Ends a test where a forbidden pair leaks.
+
+    Raises:
+      ValueError: with the description.
+    """
     if self.leaks:
       raise ValueError(self.describe())
 
