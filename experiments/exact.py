@@ -39,7 +39,10 @@ _STEPS = flags.DEFINE_integer(
   'steps', 0, 'Updates on the grids before; 0 for none.', lower_bound=0
 )
 _RATE = flags.DEFINE_float(
-  'rate', 0.1, "Peak of their learning rate, in parts of the run's."
+  'rate',
+  0.1,
+  "Peak of their learning rate, in parts of the run's.",
+  lower_bound=0,
 )
 _EXAMPLES = flags.DEFINE_integer(
   'examples', 64, 'Examples of which ranges are taken.', lower_bound=1

@@ -246,11 +246,12 @@ SPREAD = (
 )
 
 
-# The dearest laws, in the default run for one case a family; the derived path
-# depends on the network, and is tried on further ones. So do the pass and the
-# path that a model brings, which laws 1 to 5 try on every case; what `cached`
-# and the codec do around these is tried on a case of each kind.
-DEAR = ('forecast', 'window', 'speculative')
+# The dearest laws, in the default run for one case a family. What depends on
+# the network is its pass and its path, which laws 1 to 5 try on every case, and
+# a derived path beside a model's own, on further ones. What `cached` and the
+# codec do around these is tried on a case of each kind.
+DRAFTS = ('forecast', 'window', 'speculative')
+DEAR = ('alone', *DRAFTS)
 ONE_EACH = (
   *SPREAD,
   'pixelcnn_pp_rgb_vector',
@@ -315,8 +316,9 @@ def _batches():
   cheap = 'made_blocks_vector'
   for name, batch in itertools.product(SPREAD, (1, 16)):
     drafts = name in (cheap, 'gated_chain_label', 'transformer')
-    for law in ('cached', *DEAR):
-      slow = (law in DEAR and not drafts) or (batch == 16 and name != cheap)
+    for law in ('cached', *DRAFTS):
+      slow = law != 'cached' and not drafts
+      slow |= batch == 16 and name != cheap
       yield pytest.param(name, batch, law, marks=[pytest.mark.slow] * slow)
 
 
@@ -499,6 +501,7 @@ class TestSamplers:
 
   def test_the_right_loop_is_accepted(self, hard_case):
     sampling_laws.same_integers(hard_case, wrong_samplers.right)
+    sampling_laws.alone(hard_case, wrong_samplers.right)
 
   @pytest.mark.parametrize(
     'sampler', wrong_samplers.WRONG, ids=lambda s: s.__name__
@@ -506,6 +509,7 @@ class TestSamplers:
   def test_a_wrong_loop_is_rejected(self, hard_case, sampler):
     with pytest.raises(conformance.LawBroken, match='Law 5'):
       sampling_laws.same_integers(hard_case, sampler)
+      sampling_laws.alone(hard_case, sampler)
 
 
 class TestNearTies:

@@ -209,10 +209,10 @@ def test_table_of_budgets(tmp_path):
     '--config.train.eval_every=0',
   ]
   options_test.run('train', [MARKOV, workdir, *tiny])
-  flags = ['--budgets=1,3,16', '--count=6', '--orders=1', '--tested=1']
+  flags = ['--budgets=1,16', '--count=6', '--orders=1', '--tested=1']
   flags += ['--batch=2', '--rounds=1', f'--out={tmp_path}/out.json']
   said = options_test.run('tables/budget', [workdir, *flags])
-  assert len(re.findall(r'^[|] \d+ [|]', said, re.M)) == 3
+  assert len(re.findall(r'^[|] \d+ [|]', said, re.M)) == 2
   record = json.loads((tmp_path / 'out.json').read_text())
   value = {name: n['value'] for name, n in record['numbers'].items()}
   for steps in (1, 16):
@@ -224,10 +224,10 @@ def test_table_of_budgets(tmp_path):
 
 
 def test_table_of_segments(tmp_path):
-  flags = ['--lengths=12,18', '--segment=6', '--features=8', '--rounds=1']
+  flags = ['--lengths=18', '--segment=6', '--features=8', '--rounds=1']
   flags += ['--layers=1', '--values=5', f'--out={tmp_path}/out.json']
   said = options_test.run('tables/segments', flags)
-  assert len(re.findall(r'^[|] 1[28] [|]', said, re.M)) == 10
+  assert len(re.findall(r'^[|] 18 [|]', said, re.M)) == 5
   record = json.loads((tmp_path / 'out.json').read_text())
   assert record['numbers']['18 slots: deviation']['value'] < 1e-5
 

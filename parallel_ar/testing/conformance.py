@@ -7,6 +7,7 @@
   4  decode_agreement    `extend` over any blocks equals the pass
      derived             also of the path that is derived from the pass
   5  same_integers       every sampler returns the ancestral sample of a key
+     alone               also of a key that is the only one of its batch
      completion          also where positions are given
      cached, window,
      forecast,
@@ -54,6 +55,7 @@ LAWS: dict[str, Callable[[Case], str]] = {
   'decode_agreement': decode_laws.decode_agreement,
   'derived': decode_laws.derived,
   'same_integers': sampling_laws.same_integers,
+  'alone': sampling_laws.alone,
   'completion': sampling_laws.completion,
   'cached': draft_laws.cached,
   'forecast': draft_laws.forecast,

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from parallel_ar import doors, order, samplers
+from parallel_ar import doors, memo, order, samplers
 from parallel_ar.decode import Decode, derive_decode, recompute_decode
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.testing import case as cases
@@ -95,14 +95,14 @@ def decode_agreement(
 
   Args:
     case: the case.
-    decode: the path to try; by default the model's own, or else
-      `recompute_decode(model)`. `derived` tries the derived one.
+    decode: the path to try; by default the one that samplers take, the model's
+      own or else the derived one, which `derived` tries in any case.
     partitions: see `check_decode`.
 
   Returns:
     What was measured.
   """
-  path = decode or case.model.decode or recompute_decode(case.model)
+  path = decode or case.model.decode or derive_decode(case.model)
   return agreement(case, path, partitions)
 
 
@@ -141,7 +141,7 @@ def agreement(
         f'The blocks {_show(blocks)} do not sum to {size} slots, each of at '
         'least 1.'
       )
-  path = _compiled(decode)
+  path = _programs(model, decode)
   worst, parts = 0.0, [f'{len(partitions)} partitions']
   parts += [n for n in ('resize', 'blocks', 'groups') if getattr(path, n)]
   for n in range(count):
@@ -165,8 +165,16 @@ def agreement(
   )
 
 
+def _programs(model: AutoregressiveModel, decode: Decode) -> Decode:
+  """The path with each of its functions as one program, made once for a path.
+
+  What is kept holds the path, so that its id is that of no other.
+  """
+  make = lambda: (decode, _compiled(decode))
+  return memo.once(model, ('laws', id(decode)), make)[1]
+
+
 def _compiled(decode: Decode) -> Decode:
-  """The path with each of its functions as one program."""
 
   def each(part: Any) -> Any:
     if part is None:
