@@ -234,6 +234,8 @@ class Schedule:
       self.items[op] = rules.loops.items_due(op, dues)
       for v, due in rules.loops.state_due(op, self.items[op]):
         self._due[v] = due
+    if rules.sums.goes_on(op):  # so all entries before one that is due are due
+      self._due[op.outputs[0]] = found[0]
     for n, (v, due) in enumerate(zip(op.inputs, found, strict=True)):
       if due is not None:
         if self.ready.facts(v).unknown:

@@ -89,6 +89,9 @@ CUMULATED = (lax.cumsum, lax.cummax, lax.cummin, lax.cumlogsumexp)
 # Of h[k], which may read the values before slot k, its own row included.
 FUNCTIONS = {
   'cumulated': lambda h, p: sum(f(h) for f in CUMULATED),
+  'cumulated_by_pairs': lambda h, p: sum(
+    jnp.repeat(f(h)[::2], 2, 0)[:L] for f in CUMULATED
+  ),
   'cumprod': lambda h, p: lax.cumprod(jnp.tanh(h)),
   'reversed_twice': lambda h, p: lax.cumsum(h[::-1], reverse=True)[::-1],
   'along_features': lambda h, p: lax.cumsum(h, 1, reverse=True),

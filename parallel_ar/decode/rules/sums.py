@@ -84,6 +84,11 @@ _RUNNING = {
 }
 
 
+def goes_on(op: Any) -> bool:
+  """Whether it adds to the last entry that it gave, see `_running_step`."""
+  return op.name in _RUNNING and not op.params['reverse']
+
+
 def _running_ready(op: Any, ins: list[Facts]) -> list[Facts]:
   (f,), axis = ins, op.params['axis']
   ready = f.ready
