@@ -108,7 +108,8 @@ def run(program: Program, x: Any, *context: Any) -> np.ndarray:
         f'example; got {np.shape(a)}.'
       )
     known[n] = on_grid(a, step, program.bounds[n])
-  for op in program.ops:
+  last = {n: k for k, op in enumerate(program.ops) for n in op.inputs}
+  for k, op in enumerate(program.ops):
     out = OPS[op.name](op.params, *(known[n] for n in op.inputs))
     low, high = program.bounds[op.output]
     if out.size and not low <= int(out.min()) <= int(out.max()) <= high:
@@ -117,6 +118,9 @@ def run(program: Program, x: Any, *context: Any) -> np.ndarray:
         f'{out.min()} to {out.max()}, and its bound is {low} to {high}.'
       )
     known[op.output] = out
+    for n in op.inputs:
+      if last[n] == k and n != program.output:
+        known.pop(n, None)  # 256 values of every pixel add up
   return known[program.output]
 
 
