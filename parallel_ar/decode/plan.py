@@ -136,12 +136,9 @@ class Class(Indices):
     return self._cuts[key]
 
   def _plan(self, op: Op) -> None:
-    whole = [(None,) * len(v.shape) for v in op.outputs]
+    whole: list[Any] = [(None,) * len(v.shape) for v in op.outputs]
     full = op in self._schedule.full
-    if full:
-      cuts: list[Any] = list(whole)
-    else:
-      cuts = [self._due(v) for v in op.outputs]
+    cuts = whole if full else [self._due(v) for v in op.outputs]
     if all(c is None for c in cuts):
       return
     self._mask = self._masks.get(op)
@@ -169,7 +166,7 @@ class Class(Indices):
     self._mask = None
 
   def _widened(self, op: Op, cuts: list[Any]) -> list[Any]:
-    """The boxes, whole along axes where that costs less than cutting them.
+    """The boxes, whole along axes where that costs less than cuts.
 
     To cut some columns out of a matrix of weights costs more than to multiply
     by all of it. So the features of one channel are made with those of all,
@@ -381,7 +378,9 @@ class Class(Indices):
         )
         return all(kept.get(a) == v.shape[a] for a in over)
       return op.name in ('expand_dims', 'squeeze', 'transpose')
-    return op.name in (_VIEWS if self._mostly_old(v, cut) else _MOVES)
+    if not self._mostly_old(v, cut):
+      return op.name in _MOVES
+    return op.name in _VIEWS and not rules.moves.is_strided(op)
 
   def _mostly_old(self, v: Array, cut: Cut) -> bool:
     """Whether a box is much larger than what of the array is new."""

@@ -6,6 +6,8 @@ that knows them.
 
 from typing import Any, NamedTuple
 
+import jax
+
 _BODY = ('jaxpr', 'call_jaxpr', 'fun_jaxpr')
 # What is run as it stands. The others with a body (a kernel, a sharded program)
 # see their operands in parts.
@@ -81,7 +83,19 @@ def body(eqn: Any) -> Any:
 
 def called(eqn: Any) -> Any:
   """The program that a call runs as it stands; None of what is no call."""
+  if eqn.primitive.name == 'call_hi_primitive':
+    return _expanded(eqn)
   return body(eqn) if eqn.primitive.name in _CALLS else None
+
+
+def _expanded(eqn: Any) -> Any:
+  """What JAX 0.12 compiles of an operation that it keeps whole in a trace.
+
+  So are searchsorted, ldexp, frexp, nonzero and the names of checkpoints.
+  """
+  specs = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]
+  run = lambda *a: eqn.primitive.to_lojax(*a, **eqn.params)
+  return jax.make_jaxpr(run)(*specs)
 
 
 def opened(jaxpr: Any) -> Any:

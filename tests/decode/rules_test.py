@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from parallel_ar import heads, model, models, order, samplers
 from parallel_ar.analysis import explain
@@ -109,6 +110,10 @@ FUNCTIONS = {
     jnp.stack([h, _shift(h)], 1).mean(1) + jnp.tile(h[:, :2], (1, 3))
   ),
   'looked_up': _last_of_pairs,
+  'named': lambda h, p: jax.checkpoint(
+    lambda h: checkpoint_name(lax.cumsum(h), 'sums')
+  )(h),
+  'searched': lambda h, p: h * jnp.searchsorted(p['m'][0].sort(), h),
   'at_known_places': lambda h, p: h[np.r_[0, 0 : L - 1]][
     :, np.r_[N - 1, 0 : N - 1]
   ],

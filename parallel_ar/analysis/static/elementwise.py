@@ -57,7 +57,9 @@ _NUMPY: dict[str, Callable[..., Any]] = {
   'sub': np.subtract,
   'tanh': np.tanh,
 }
-_SAME = ('copy', 'copy_p', 'stop_gradient', 'reduce_precision', 'device_put')
+_SAME = tuple(
+  'copy copy_p device_put name reduce_precision stop_gradient'.split()
+)
 NAMES = (
   frozenset(_NUMPY)
   | frozenset(_SAME)

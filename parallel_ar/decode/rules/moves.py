@@ -233,6 +233,15 @@ def layout(op: Any, axes: tuple[int, ...]) -> tuple[int, ...] | None:
   return axes if op.name in ('slice', 'split', 'rev', 'pad') else None
 
 
+def is_strided(op: Any) -> bool:
+  """Whether a part is cut out that does not lie together in memory."""
+  if op.name not in ('slice', 'split'):
+    return False
+  before, after = op.inputs[0].shape, op.outputs[0].shape
+  long = [n for n, size in enumerate(before) if size > 1]
+  return any(before[n] != after[n] for n in long[1:])
+
+
 RULES = {
   'broadcast_in_dim': BROADCAST,
   'expand_dims': RESHAPE,

@@ -14,7 +14,7 @@ NAMES = POINTWISE | frozenset(
 )
 _SAME = frozenset(
   'copy copy_p stop_gradient reduce_precision device_put '
-  'convert_element_type sharding_constraint pvary'.split()
+  'convert_element_type sharding_constraint pvary name'.split()
 )
 # f(0) = 0
 _ZERO = _SAME | frozenset(
