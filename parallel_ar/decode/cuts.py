@@ -179,6 +179,17 @@ class Indices:
       return index.table
     return np.broadcast_to(np.arange(size, dtype=np.int32), (self.steps, size))
 
+  def along(
+    self, cut: Cut | None, shape: Sequence[int], axis: int
+  ) -> Cut | None:
+    """The cut with all of an axis, if a good share of it recurs in each row."""
+    if cut is None or axis >= len(cut) or (index := cut[axis]) is None:
+      return cut
+    rows = index.table.reshape(-1, self.per, index.size)
+    if index.size < _SHARE * shape[axis] or (rows != rows[:1]).any():
+      return cut
+    return (*cut[:axis], None, *cut[axis + 1 :])
+
   def numbers(self, cut: Sequence[Any], dims: Sequence[int]) -> np.ndarray:
     """The entries of a box in row-major order of `dims`, int[K, M]."""
     flat = np.zeros((self.steps, 1), np.int64)
@@ -241,15 +252,6 @@ def sizes(cut: Cut, shape: Sequence[int]) -> tuple[int, ...]:
   return tuple(
     n if i is None else i.size for i, n in zip(cut, shape, strict=True)
   )
-
-
-def along(cut: Cut | None, shape: Sequence[int], axis: int) -> Cut | None:
-  """The cut with all of an axis, if it has a good share of it."""
-  if cut is None or axis >= len(cut) or (index := cut[axis]) is None:
-    return cut
-  if index.size < _SHARE * shape[axis]:
-    return cut
-  return (*cut[:axis], None, *cut[axis + 1 :])
 
 
 def border(shape: Sequence[int], cuts: Iterable[Cut]) -> Border:

@@ -177,7 +177,7 @@ class Class(Indices):
     step = rules.RULES[op.name].step
     for axis in range(max(len(v.shape) for v in op.outputs)):
       wide = [
-        cutting.along(cut, v.shape, axis)
+        self.along(cut, v.shape, axis)
         for v, cut in zip(op.outputs, cuts, strict=True)
       ]
       if wide != cuts:

@@ -57,10 +57,10 @@ class Rows:
     k, b = np.arange(derived.num), np.arange(self.count)
     begins = 2 * size * b
     self.slot = Class(self.schedule, 2 * k + 1, 2 * k + 2, size)
-    self.row = Class(self.schedule, begins + 1, begins + 2 * size)
-    self.opening = Class(self.schedule, begins, begins + 1)
+    self.row = Class(self.schedule, begins + 1, begins + 2 * size, 1)
+    self.opening = Class(self.schedule, begins, begins + 1, 1)
     last = begins[np.maximum(b - 1, 0)]
-    self.closing = Class(self.schedule, last + 1, last + 2 * size)
+    self.closing = Class(self.schedule, last + 1, last + 2 * size, 1)
     of_rows = b[:, None] * size + np.arange(size)
     at_slot = self._box(self.slot, k[:, None])
     at_row = self._box(self.row, of_rows)

@@ -11,6 +11,7 @@ from parallel_ar import heads, model, models, order, samplers
 from parallel_ar.analysis import explain
 from parallel_ar.decode import derive
 from parallel_ar.decode.schedule import NotCausal
+from parallel_ar.testing import decode_laws
 
 L, N, V = 7, 6, 4  # slots, features, symbols
 
@@ -283,6 +284,43 @@ def test_other_orders(order_of):
     init=made.init,
   )
   assert max(_differences(made, (1, 2))) < 1e-5
+
+
+def _mixed_rows(h, p):
+  """A quarter of the rows is due, and a frame has no room for all of them."""
+  return h + jnp.einsum('ij,jwn->iwn', np.tri(4, k=-1) * p['m'][:4, :4], h)
+
+
+def _chained(h, p):
+  """Features of three channels, each of the channels up to its own."""
+  live = np.arange(N)[:, None] // 2 <= np.arange(N) // 2
+  h = jnp.tanh(h.mean(3).repeat(2, -1) @ jnp.where(live, p['w'], 0))
+  h = jnp.tanh(h @ jnp.where(live, p['v'], 0)).reshape(*h.shape[:2], 3, 2)
+  return jnp.tile(h, N // 2)
+
+
+@pytest.mark.parametrize(
+  ('event', 'mix'), [((4, 3), _mixed_rows), ((2, 3, 3), _chained)]
+)
+def test_images(event, mix):
+  flat = _model(lambda h, p: h)
+
+  def conditionals(p, x, context):
+    before = jnp.pad(x.reshape(-1), (1, 0), constant_values=V)[:-1]
+    return mix(p['e'][before.reshape(event)], p) @ p['o']
+
+  made = model.from_function(
+    conditionals,
+    event=event,
+    rank=order.raster(event),
+    head=heads.categorical(V),
+    init=flat.init,
+  )
+  print(decode_laws.check_decode(made, tolerance=1e-5))
+  if mix is _chained:  # of a third of the columns, all are made
+    steps = derive.derived(made).plan.instructions
+    products = [i.made[0] for i in steps if i.op.name == 'dot_general']
+    assert len(products) == 3 and all(c[2] is None for c in products[:2])
 
 
 @pytest.mark.parametrize('evaluation', ['scan', 'chunked'])
