@@ -36,7 +36,8 @@ class Run(NamedTuple):
 
 def found(under: pathlib.Path) -> Iterator[pathlib.Path]:
   """Directories with a config.json, none inside another."""
-  walk = under.walk() if bucket.is_address(under) else os.walk(under)
+  there: Any = under  # pathlib's paths walk from Python 3.12 on
+  walk = there.walk() if bucket.is_address(under) else os.walk(under)
   for folder, inner, files in walk:
     inner.sort()
     if 'config.json' in files:

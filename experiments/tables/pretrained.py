@@ -15,6 +15,7 @@ import lzma
 import math
 import pathlib
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -67,7 +68,7 @@ def _texts(vocabulary: dict[str, int]) -> list[str]:
   if _TEXT.value is not None:
     lines = pathlib.Path(_TEXT.value).read_text().splitlines()
   else:
-    found = importlib.metadata.distributions()
+    found: Any = importlib.metadata.distributions()
     lines = sorted({d.metadata.get('Summary', '') for d in found})
   known = set(vocabulary) - {'<s>'}
   cut = [line.strip()[: _LENGTH.value - 1] for line in lines]

@@ -218,7 +218,7 @@ def _write(
           event = x.shape[1:]
           facts = {'descr': x.dtype.str, 'fortran_order': False}
           _header(file, facts | {'shape': (0, *event)})
-        file.write(np.ascontiguousarray(x))
+        file.write(np.ascontiguousarray(x).data)
         contexts.append(context)
         count += len(x)
       file.seek(0)  # NumPy leaves room for the rows to become more

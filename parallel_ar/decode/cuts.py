@@ -104,7 +104,7 @@ class Indices:
   def covering(self, present: np.ndarray) -> Index | None:
     """The Index of places bool[K, n]; every step gets the same number."""
     n = present.shape[1]
-    filled = present.any(1)
+    filled = np.asarray(present.any(1))
     present = present[self._nearest(filled)]
     counts = present.sum(1)
     first = present.argmax(1)

@@ -346,7 +346,7 @@ def _is_tpu_pod() -> bool:
   Raises:
     ValueError: that does not answer.
   """
-  wanted = jax.config.jax_platforms or 'tpu'
+  wanted = jax.config.jax_platforms or 'tpu'  # type: ignore[attr-defined]
   if not cloud_tpu_cluster.running_in_cloud_tpu_vm or 'tpu' not in wanted:
     return False
   pod = cloud_tpu_cluster.GceTpuCluster
