@@ -55,18 +55,20 @@ def test_no_sum_of_floats_is_left_that_could_round():
   assert 'tanh' not in text
 
 
-def one_product(most_left, most_right, cut=0):
+def one_product(most_left, most_right, cut=0, shape=(2, 96, 3)):
   """All entries as large as they may be, and of one sign: the worst case."""
-  a, w = np.full((2, 96), most_left), np.full((96, 3), -most_right)
+  rows, entries, columns = shape
+  a = np.full((rows, entries), most_left)
+  w = np.full((entries, columns), -most_right)
   b = builder.Builder()
   left = b.input(a.shape, 1.0, -most_left, most_left)
   right = b.constant(w)
-  most = 96 * most_left * most_right
+  most = entries * most_left * most_right
   out = b.op(
     'dot',
     [left, right],
     (-most, most),
-    (2, 3),
+    (rows, columns),
     dimensions=[[[1], [0]], [[], []]],
     partial=most,
     cut=cut,
@@ -95,6 +97,17 @@ def test_carriers_give_the_same_integers_at_the_bound(most, cut, chosen):
   for carrier in {chosen, 'int32'}:
     got = carriers.run(program, program.constants, a, (), {op.output: carrier})
     assert (np.asarray(got) == want).all()
+
+
+@pytest.mark.parametrize(
+  ('shape', 'chosen'),
+  [((2, 96, 4), 'float32'), ((1, 96, 4), 'int8'), ((4, 96, 8), 'int8'),
+   ((4, 21, 8), 'float32'), ((4, 96, 6), 'float32')],
+)  # fmt: skip
+def test_a_gpu_takes_int8_by_words(shape, chosen):
+  program, *_ = one_product(127, 127, shape=shape)
+  assert carriers.choose(program, program.ops[0], 'gpu') == chosen
+  assert carriers.choose(program, program.ops[0], 'cpu') == 'int8'
 
 
 def test_roots_and_quotients_are_whole():
