@@ -1,6 +1,7 @@
 """The pages hold: every block of Python runs, every command has its flags."""
 
 import itertools
+import json
 import pathlib
 import re
 import shlex
@@ -33,6 +34,25 @@ def blocks():
     for match in BLOCK.finditer(text):
       line = text[: match.start()].count('\n') + 1
       yield f'{page.relative_to(ROOT)}:{line}', match.group(1)
+
+
+def test_figures_of_pages_are_those_of_their_files():
+  forms = {
+    'pretrained': (
+      '| {:.3f} |',
+      ['the network, -log2 p', 'xz -9e', 'brotli 11'],
+    ),
+    'coordinates': (
+      'width^{:.2f}',
+      ['largest exponent, standard', 'largest exponent, mu-P'],
+    ),
+  }
+  pages = {'pretrained': 'pretrained', 'coordinates': 'optimizers'}
+  for name, (form, rows) in forms.items():
+    numbers = json.loads((ROOT / f'results/{name}.json').read_text())['numbers']
+    text = (ROOT / f'docs/{pages[name]}.md').read_text()
+    for row in rows:
+      assert form.format(numbers[row]['value']) in text, (name, row)
 
 
 def of_page(text):
