@@ -184,8 +184,7 @@ def _pack(target: pathlib.Path | None) -> None:
   run = trained.load(entry.require(_WORKDIR))
   packed = packing.pack(run, source)
   run_directory.replace(target, packed)
-  files = [source] if source.is_file() else sorted(source.iterdir())
-  content = b''.join(f.read_bytes() for f in files if f.is_file())
+  content = b''.join(f.read_bytes() for f in packing.sources(source))
   print(
     f'{len(content)} bytes -> {len(packed)} (xz '
     f'{len(lzma.compress(content))}), proved by decoding: {target}'

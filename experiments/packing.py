@@ -62,6 +62,11 @@ def pack(run: trained.Trained, path: pathlib.Path) -> bytes:
   return _MAGIC + len(head).to_bytes(4, 'little') + head + body
 
 
+def sources(path: pathlib.Path) -> list[pathlib.Path]:
+  """The files that are packed of a path: it, or the pictures of a folder."""
+  return folder.listed(path) if path.is_dir() else [path]
+
+
 def unpack(run: trained.Trained, packed: bytes) -> dict[str, bytes]:
   """What `pack` packed.
 
@@ -182,7 +187,10 @@ def _of_pictures(
       f'{run.model.name} has events of {shape}: only runs of text and of '
       'images pack files.'
     )
-  files = folder.listed(path) if path.is_dir() else [path]
+  files = sources(path)
+  if path.is_dir() and (out := sorted(set(path.iterdir()) - set(files))):
+    names = ', '.join(file.name for file in out[:5]) + ', ...' * (len(out) > 5)
+    print(f'{len(out)} left out, not packed: {names}', file=sys.stderr)
   mode, found = 'RGB' if shape[2:] == (3,) else 'L', []
   content: dict[str, bytes] = {}
   writers: list[int] = []

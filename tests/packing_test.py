@@ -56,8 +56,12 @@ def test_pictures_come_back(plain_images, tmp_path, capsys, monkeypatch):
   Image.fromarray(levels[1, ..., 0]).save(folder / '3.bmp')
   by_hand = (folder / '2.png').read_bytes() + b'more'
   (folder / '2.png').write_bytes(by_hand)  # as nobody writes it
+  (folder / 'notes.txt').write_text('no picture')
+  (folder / 'more').mkdir()
   packed = packing.pack(plain_images, folder)
-  assert f'1 of 4 pictures {packing._TOLD}' in capsys.readouterr().err
+  said = capsys.readouterr().err
+  assert f'1 of 4 pictures {packing._TOLD}' in said
+  assert '2 left out, not packed: more, notes.txt' in said
   files = packing.unpack(plain_images, packed)
   for name in ('0.png', '1.png', '3.bmp'):
     assert files[name] == (folder / name).read_bytes()

@@ -63,8 +63,10 @@ class Evaluation(NamedTuple):
     drawn = ''
     if self.binarization_seed is not None:
       drawn = f' (bits drawn once, seed {self.binarization_seed})'
+    # One example has none.
+    error = f' +- {self.standard_error:.4f}' * (self.count > 1)
     return (
-      f'{self.nats:.4f} +- {self.standard_error:.4f} nats, '
+      f'{self.nats:.4f}{error} nats, '
       f'{self.bits_per_dim:.4f} bits/dim, {self.count} examples of '
       f'{self.dataset} {self.split}{drawn}, {self.params} parameters{members}'
     )

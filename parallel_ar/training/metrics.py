@@ -310,8 +310,8 @@ def _refuse(path: PathLike, number: int) -> NoReturn:
 
 
 def _unknown(name: str, value: float) -> bool:
-  """Whether it is a rate of a time in which nothing was done yet."""
-  return name in TIMES and math.isnan(value)
+  """Whether it is a rate of no time yet, or the error of one example."""
+  return name in (*TIMES, 'standard_error') and math.isnan(value)
 
 
 def _json_number(value: float) -> float | str:

@@ -151,6 +151,12 @@ class TestFit:
     self._refused(r'shapes \(10,\); got.*\(10, 1\)', data, num_classes=3)
 
 
+def test_one_example_has_no_error():
+  models = _models()
+  found = evaluate.evaluate(models, _params(models), _data(1), 1)
+  assert np.isnan(found.standard_error) and '+-' not in str(found)
+
+
 def test_the_script_takes_several_splits():
   """Each as by itself; all names are looked at before the first is."""
   run = '--workdir=tests/golden/format_1'
