@@ -148,23 +148,20 @@ def exact(
     raise ValueError('par.exact takes its ranges from examples; got none.')
   context = doors.check_context(model, context, len(x))
   leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(context)]
-  rank = _rank(model)
   l, out = _lowered(
     model, params, x, leaves, weight_bits, activation_bits, precision
   )
-  b = l.builder
-  inputs = range(1 + len(leaves))
   program = Program(
     name=model.name,
-    inputs=tuple(inputs),
+    inputs=tuple(range(1 + len(leaves))),
     steps=tuple(_step_of(a) for a in (x, *leaves)),
-    constants=b.constants,
-    trained=tuple(sorted(b.trained)),
-    ops=tuple(b.ops),
+    constants=l.builder.constants,
+    trained=tuple(sorted(l.builder.trained)),
+    ops=tuple(l.builder.ops),
     output=out.id,
-    shapes=b.shapes,
-    bounds=b.bounds,
-    rank=rank,
+    shapes=l.builder.shapes,
+    bounds=l.builder.bounds,
+    rank=_rank(model),
     precision=precision,
   )
   return of_program(program, model)

@@ -38,11 +38,8 @@ def straight_through(
 ) -> AutoregressiveModel:
   """The model whose products are on the grids that `exact` would take.
 
-  Train its parameters some steps, from those that are given, and lower them:
-
-    grids = straight_through(model, params, examples)
-    ...                                 # params of -log p under `grids`
-    whole = par.exact(model, params, examples)
+  Train its parameters some steps, from those that are given, and give them to
+  `exact` with the model itself.
 
   Args:
     model: a model of symbols.
@@ -61,11 +58,7 @@ def straight_through(
   """
   x = doors.check_events(model, examples)
   context = doors.check_context(model, context, len(x))
-  of = lambda a: jax.ShapeDtypeStruct(jnp.shape(a), jnp.result_type(a))
-  known = jax.tree.map(of, params)
-  specs = known, model.event, model.context
-  program = calibrate.laid_out(trace.trace(model.conditionals, *specs))
-  shape = jax.tree.structure(jax.eval_shape(model.conditionals, *specs))
+  program, shape = _traced(model, params)
   count = len(jax.tree.leaves(params))
   moving = _moving(program, program.inputs[count:])
   most = _ranges(program, moving, params, x, context)
@@ -92,6 +85,15 @@ def straight_through(
     conditionals_given=None,
     name=f'{model.name} on grids of {weight_bits} and {activation_bits} bits',
   )
+
+
+def _traced(model: AutoregressiveModel, params: Params) -> tuple[Program, Any]:
+  """The pass without loops, parameters first, and the structure of a dist."""
+  of = lambda a: jax.ShapeDtypeStruct(jnp.shape(a), jnp.result_type(a))
+  specs = jax.tree.map(of, params), model.event, model.context
+  program = calibrate.laid_out(trace.trace(model.conditionals, *specs))
+  dist = jax.eval_shape(model.conditionals, *specs)
+  return program, jax.tree.structure(dist)
 
 
 def _on_grid(a: Any, bits: int, reach: Any) -> Any:
