@@ -157,7 +157,7 @@ def test_three_steps_of_both_end_at_the_same_loss(tmp_path, model):
   np.testing.assert_allclose(losses[1:], np.tile(losses[0], (4, 1)), rtol=1e-4)
 
 
-def test_a_tiny_benchmark_runs_from_end_to_end():
+def test_a_tiny_benchmark_runs_from_end_to_end(capsys):
   """Processes, rounds, table and record; no time is asserted."""
   network = networks.Network(
     TINY,
@@ -169,6 +169,12 @@ def test_a_tiny_benchmark_runs_from_end_to_end():
   options = {'seed': 0, 'threads': 1, 'compiled': False}
   with train_step.start(network, **options) as workers:
     taken, peaks = train_step.measure(network, workers, rounds=2)
+  told = capsys.readouterr().err
+  for name in network.programs:
+    start, wait = f'{name} starts', f'waits for {name} ...'
+    assert told.count(start) == told.count(wait) == 1
+    assert told.index(start) < told.index(wait)
+  assert told.count('s since its start') == len(network.programs)
   assert {len(seconds) for seconds in taken.seconds.values()} == {2}
   lines, numbers = train_step.report('tiny', network, taken, peaks)
   text = '\n'.join(lines)

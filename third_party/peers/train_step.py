@@ -68,6 +68,8 @@ class Worker:
   def __init__(self, name: str, spec: Mapping[str, Any]):
     """Starts the process; `wait` is for its first step."""
     self.name = name
+    self._started = time.monotonic()
+    print(f'{name} starts', file=sys.stderr, flush=True)
     command = (sys.executable, '-m', 'third_party.peers.worker')
     self._process = subprocess.Popen(
       (*command, json.dumps(spec)),
@@ -81,8 +83,11 @@ class Worker:
     self.first_loss = float('nan')
 
   def wait(self) -> None:
-    """Waits until it is built and has taken its first step."""
+    """Waits for its first step; a log that ends names who is waited for."""
+    print(f'waits for {self.name} ...', end='', file=sys.stderr, flush=True)
     self.first_loss = self._answer('value')
+    taken = time.monotonic() - self._started
+    print(f' {taken:.0f} s since its start', file=sys.stderr, flush=True)
 
   def run(self, steps: int) -> float:
     """Takes steps; returns the loss of the last one."""
@@ -248,10 +253,8 @@ def report(
   ]
   rows = {}
   for program, seconds in used.seconds.items():
-    time_of, against = (
-      timing.summarize(seconds),
-      timing.ratio(used, OURS, program),
-    )
+    time_of = timing.summarize(seconds)
+    against = timing.ratio(used, OURS, program)
     peak = peaks[program]
     lines.append(
       f'| {program} | {time_of.text(1e3)} | {against.text()} '
