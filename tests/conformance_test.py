@@ -286,12 +286,17 @@ AROUND = (
 )
 
 
+# Paths that are those of the same family's RGB, and the dearest of law 4.
+RGB_TOO = ('pixelcnn_pp_label', 'pixelsnail_label')
+
+
 def _product():
   for name in CASES:
     for law in conformance.LAWS:
       slow = law == 'eight_devices' and name not in SPREAD
       slow |= law in DEAR and name not in ONE_EACH
       slow |= law == 'derived' and name not in DERIVED
+      slow |= law == 'decode_agreement' and name in RGB_TOO
       slow |= law in ('cached', 'codec') and name not in AROUND
       yield pytest.param(name, law, marks=[pytest.mark.slow] * slow)
 

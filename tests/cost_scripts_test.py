@@ -71,6 +71,7 @@ def test_efficiency_of_a_config(tmp_path):
   assert got['dispatch, flipped by rounding'] == 0
 
 
+@pytest.mark.slow  # a question, whose parts have tests of their own
 def test_efficiency_of_the_house(tmp_path):
   flags = '--cases=newton,drafts', '--radii=0.5,2', '--drafts=1', '--steps=2'
   tiny = '--features=8', '--length=8', '--rounds=1'

@@ -7,7 +7,7 @@ import pytest
 
 import parallel_ar as par
 from parallel_ar import doors, keys, models
-from parallel_ar.training import optimizer, step
+from parallel_ar.training import rules, step
 from tests import conformance_test, toys
 
 
@@ -300,7 +300,7 @@ def test_weight_decay_by_what_a_parameter_is():
   """Every family: biases and scales are free, whatever axes they have."""
   for name, make in conformance_test.CASES.items():
     params = jax.eval_shape(make().init, jax.random.key(0))
-    marks = optimizer.decayed(params)
+    marks = rules.decayed(params)
     for path, mark in jax.tree_util.tree_leaves_with_path(marks):
       leaf = jax.tree_util.keystr(path[-1:], simple=True)
       spec = params

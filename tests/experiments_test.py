@@ -177,6 +177,7 @@ def test_samples_that_are_none_are_refused():
   assert seen, said
 
 
+@pytest.mark.slow  # a question, whose parts have tests of their own
 def test_contributions(tmp_path):
   """Samplers and both codecs of a tiny run in one table, integers equal."""
   workdir = f'--workdir={tmp_path}/run'
@@ -200,6 +201,7 @@ def test_contributions(tmp_path):
   assert (tmp_path / 'a.png').stat().st_size
 
 
+@pytest.mark.slow  # a table, whose parts have tests of their own
 def test_table_of_budgets(tmp_path):
   """Every position alone is the total order; one step is all at once."""
   workdir = f'--workdir={tmp_path}/run'
@@ -223,6 +225,7 @@ def test_table_of_budgets(tmp_path):
   assert len(record['details']['losses']) == 16
 
 
+@pytest.mark.slow  # a table, whose parts have tests of their own
 def test_table_of_segments(tmp_path):
   flags = ['--lengths=18', '--segment=6', '--features=8', '--rounds=1']
   flags += ['--layers=1', '--values=5', f'--out={tmp_path}/out.json']

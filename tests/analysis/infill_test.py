@@ -98,6 +98,7 @@ def test_refuses(make, words):
     make()
 
 
+@pytest.mark.slow  # a question, whose parts have tests of their own
 def test_script(tmp_path):
   """Next-scale is exact from the coarse grid, and bounded elsewhere."""
   flags = ['--only=next_scale', '--masks=middle square']

@@ -62,7 +62,7 @@ FAST = {
   ('made', 'data=2,fsdp=4'),
   ('gated_pixelcnn', 'data=2,fsdp=4'),
   ('transformer', 'fsdp=2,tensor=2,sequence=2'),
-  ('recurrent', 'data=2,fsdp=2,sequence=2'),
+  ('recurrent', 'sequence=8'),
 }
 
 

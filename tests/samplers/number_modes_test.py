@@ -18,7 +18,9 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize(
+  'mode', ['float64', pytest.param('debug_nans', marks=pytest.mark.slow)]
+)
 def test_every_sampler_and_the_codec(mode):
   with MODES[mode]():
     case = cases.make_case(toys.everything())
