@@ -22,6 +22,7 @@ def run(script, *flags, tmp_path):
   return said, {name: n['value'] for name, n in numbers.items()}
 
 
+@pytest.mark.slow  # a question, whose parts have tests of their own
 def test_memory(tmp_path):
   flags = '--networks=transformer', '--lengths=63', '--batch=2', '--rounds=1'
   tiny = '--features=8', '--layers=1'
@@ -97,6 +98,7 @@ def test_the_exponent_of_a_contraction_is_its_logarithm():
   assert got == pytest.approx(np.log(0.5), rel=1e-5)
 
 
+@pytest.mark.slow  # a question, whose parts have tests of their own
 def test_mesh_sweep(tmp_path):
   flags = (
     '--config=configs/digits_made.py',

@@ -64,8 +64,8 @@ def through(table, kinds, tmp_path, steps=2, length=5):
       print(table.line(kind, row))
 
 
-def test_two_kinds_go_through_every_script(table, tmp_path):
-  through(table, ['linen_models:nanodo', 'scans:mamba'], tmp_path)
+def test_a_kind_goes_through_every_script(table, tmp_path):
+  through(table, ['scans:mamba'], tmp_path)
 
 
 @pytest.mark.slow

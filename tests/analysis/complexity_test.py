@@ -77,6 +77,7 @@ def test_the_fit_finds_the_machine():
     complexity.fit(costs[:1], seconds[:1])
 
 
+@pytest.mark.slow  # a question, whose parts have tests of their own
 def test_the_script(tmp_path):
   flags = [
     '--families=convolution,loop,hierarchy',

@@ -96,6 +96,7 @@ def test_the_frontier_of_a_hyperbola_is_that_hyperbola():
   np.testing.assert_allclose(fit.steps(sizes), 70 * (1 + 40 / sizes), rtol=0.01)
 
 
+@pytest.mark.slow  # a question, whose parts have tests of their own
 def test_the_script(tmp_path):
   flags = [
     '--config=configs/digits_made.py',
