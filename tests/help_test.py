@@ -116,7 +116,7 @@ def parts(name, thing):
     [
       f'the shape of the field {field}'
       for field, kind in fields.items()
-      if re.fullmatch(r'(jax\.|np\.)?(Array|ndarray)( \| None)?', _shown(kind))
+      if re.fullmatch(r'([\w.]+\.)?(Array|ndarray)( \| None)?', _shown(kind))
       and not field.startswith('_')
       and not SHAPE.search(told.get(field, ''))
     ]
