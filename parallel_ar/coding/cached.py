@@ -161,9 +161,7 @@ def encode(
       args = start[k], owned[k], part.used, precision
       state, moved = rans.push(state, *args)
       words.append(moved)
-  words.reverse()
-  kept = state[parts[0].used]
-  return rans.pack(kept) + np.concatenate(words).astype('<u2').tobytes()
+  return rans.write(state[parts[0].used], words)
 
 
 def decode(
@@ -178,9 +176,8 @@ def decode(
   events: list[np.ndarray] = []
   for part in parts:
     if not events:
-      state = np.full(len(part.x), 2**rans.LOW, np.uint32)
-      state[part.used], size = rans.unpack(body, int(part.used.sum()))
-      words = np.frombuffer(body[size:], '<u2')
+      state, words = rans.read(body, part.used)
+      state = state.astype(np.uint32)
     next_words = np.zeros(part.x.size, np.uint32)
     here = words[at : at + part.x.size]
     next_words[: len(here)] = here
@@ -191,8 +188,7 @@ def decode(
       raise ValueError(f'{at} words are needed and {len(words)} are there.')
     each = jax.vmap(functools.partial(slots.to_event, model))(found.x)
     events.append(np.asarray(each)[part.used])
-  if at != len(words) or (state != 2**rans.LOW).any():
-    raise ValueError('its lanes do not end where they began.')
+  rans.check_end(state, words, at)
   x = np.concatenate(events)
   return Decoded(x, np.ones(len(x), np.int32), len(events))
 

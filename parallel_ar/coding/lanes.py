@@ -122,9 +122,7 @@ def encode(
       precision,
     )
     words.append(moved)
-  words.reverse()
-  kept = state[_lanes(parts[0])]
-  return rans.pack(kept) + np.concatenate(words).astype('<u2').tobytes()
+  return rans.write(state[_lanes(parts[0])], words)
 
 
 def decode(
@@ -141,10 +139,7 @@ def decode(
   evaluations = 0
   for part in parts:
     if not events:
-      first = _lanes(part)
-      state = np.full(part.x.size, 2**rans.LOW, np.uint64)
-      state[first], size = rans.unpack(body, int(first.sum()))
-      words = np.frombuffer(body[size:], '<u2')
+      state, words = rans.read(body, _lanes(part))
     u = rans.peek(state, precision).reshape(part.x.shape)
     found = _found(model, precision, params, part, u, False)
     if found.running[part.used].any():
@@ -165,8 +160,7 @@ def decode(
     events.append(np.asarray(found.x)[part.used])
     passes.append(np.asarray(found.passes)[part.used])
     evaluations += int(found.passes.max())
-  if at != len(words) or (state != 2**rans.LOW).any():
-    raise ValueError('its lanes do not end where they began.')
+  rans.check_end(state, words, at)
   return Decoded(np.concatenate(events), np.concatenate(passes), evaluations)
 
 

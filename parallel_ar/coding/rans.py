@@ -120,3 +120,44 @@ def unpack(data: bytes, num: int) -> tuple[np.ndarray, int]:
     state[n] = (1 << length) + int(body @ weights[-length:])
     at += 4 + length
   return state, -(-at // 8)
+
+
+def write(state: np.ndarray, words: list[np.ndarray]) -> bytes:
+  """A file: the states of the lanes that are used, and all words.
+
+  Args:
+    state: uint64[N], as the last `push` left them.
+    words: of each `push`, in the order in which they were made.
+  """
+  moved = np.concatenate(words[::-1]).astype('<u2')
+  return pack(state) + moved.tobytes()
+
+
+def read(body: bytes, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """The states, uint64[N], and the words, uint16[M], of a file.
+
+  Args:
+    body: what `write` made.
+    used: bool[N], lanes that it has states of; the others are as at the start.
+
+  Raises:
+    ValueError: the file is too short.
+  """
+  state = np.full(len(used), 2**LOW, np.uint64)
+  state[used], size = unpack(body, int(used.sum()))
+  return state, np.frombuffer(body[size:], '<u2')
+
+
+def check_end(state: np.ndarray, words: np.ndarray, num: int) -> None:
+  """Refuses lanes that are not as they were before the first `push`.
+
+  Args:
+    state: uint[N], when all is decoded.
+    words: of the file.
+    num: how many of them were read.
+
+  Raises:
+    ValueError: a state is another, or words are left.
+  """
+  if num != len(words) or (state != 2**LOW).any():
+    raise ValueError('its lanes do not end where they began.')

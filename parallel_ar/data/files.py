@@ -346,10 +346,7 @@ def _check_matlab(content: bytes) -> None:
 
 
 def are_bits(x: Any) -> TypeGuard[np.ndarray]:
-  """Whether all that an array of any shape holds is 0 or 1.
-
-  Texts and cells are not.
-  """
+  """Whether an array of any shape holds 0 and 1 only; not texts, nor cells."""
   if not isinstance(x, np.ndarray) or x.dtype.kind not in 'biuf':
     return False
   return bool(((x == 0) | (x == 1)).all())

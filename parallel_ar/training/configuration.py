@@ -21,10 +21,8 @@ from parallel_ar import precision, resolve
 from parallel_ar.partition import AXES
 from parallel_ar.training import bucket, optimizer, rules
 
-OPEN_SECTIONS = (
-  *('data', 'model', 'optimizer.options'),
-  *('optimizer.schedule_options', 'optimizer.mup_base'),
-)
+_OPEN = 'options', 'schedule_options', 'mup_base'
+OPEN_SECTIONS = 'data', 'model', *(f'optimizer.{name}' for name in _OPEN)
 _MOST_BYTES = 1 << 22  # of a config.json
 
 
