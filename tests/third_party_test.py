@@ -176,11 +176,19 @@ def test_a_tiny_benchmark_runs_from_end_to_end(capsys):
     assert told.index(start) < told.index(wait)
   assert told.count('s since its start') == len(network.programs)
   assert {len(seconds) for seconds in taken.seconds.values()} == {2}
-  lines, numbers = train_step.report('tiny', network, taken, peaks)
+  late = network._replace(programs={**network.programs, 'PyTorch, late': {}})
+  lines, numbers = train_step.report('tiny', late, taken, peaks)
+  assert numbers['not_timed'] == ['PyTorch, late']
   text = '\n'.join(lines)
   assert f'| {train_step.OURS} |' in text and f'| {train_step.EAGER} |' in text
   assert numbers['best_torch'] == train_step.EAGER
   assert numbers['eager_ratio'] > 0 and min(peaks.values()) > 1e6
+  with (
+    pytest.raises(RuntimeError, match=r'within --patience=0\.1 seconds'),
+    train_step.start(network, **options, patience=0.1),
+  ):
+    pass
+  assert capsys.readouterr().err.count('since its start: left') == 2
 
 
 class TestSampling:

@@ -40,22 +40,22 @@ _OUT = options.define_output('out', 'Write the result here, as JSON.')
 def main() -> None:
   """Runs the script."""
   started = time.monotonic()
-  lengths = _LENGTHS.value
-  numbers: report.Numbers = {}
-  print('| slots | attention | program | ms | of dense | MB | of dense |')
-  print('|--:|---|---|--:|--:|--:|--:|')
-  for length in lengths:
-    for what in ('forward', 'gradient'):
-      numbers |= measure(length, what)
   config = {
     'window': _WINDOW.value,
     'heads': _HEADS.value,
     'size': _SIZE.value,
-    'lengths': lengths,
+    'lengths': _LENGTHS.value,
     'batch': _BATCH.value,
     'dtype': _DTYPE.value,
   }
-  report.save(_OUT.value, numbers, config, started)
+  numbers: report.Numbers = {}
+  print('| slots | attention | program | ms | of dense | MB | of dense |')
+  print('|--:|---|---|--:|--:|--:|--:|')
+  for length in _LENGTHS.value:
+    for what in ('forward', 'gradient'):
+      numbers |= measure(length, what)
+      # What is measured stays, whatever ends the run later.
+      report.save(_OUT.value, numbers, config, started)
 
 
 def measure(length: int, what: str) -> report.Numbers:
@@ -83,7 +83,8 @@ def measure(length: int, what: str) -> report.Numbers:
     room = memory[name] / max(memory['dense'], 1)
     print(
       f'| {length} | {name} | {what} | {seconds.text(1e3, 1)} '
-      f'| {share.text(digits=3)} | {memory[name] / 1e6:.1f} | {room:.3f} |'
+      f'| {share.text(digits=3)} | {memory[name] / 1e6:.1f} | {room:.3f} |',
+      flush=True,
     )
     label = f'{length} slots, {name}, {what}'
     numbers[f'{label}: ms'] = 1e3 * seconds.median, 'ms'

@@ -36,7 +36,7 @@ from parallel_ar.analysis import timing
 from parallel_ar.model import position_noise
 from parallel_ar.training import configuration, results, trained
 from third_party.peers import train_step
-from third_party.peers.train_step import Worker
+from third_party.peers.process import Worker
 
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Run of a Gated PixelCNN; random parameters without it.'

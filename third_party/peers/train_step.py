@@ -22,10 +22,8 @@ its ratio is printed too.
 import contextlib
 import functools
 import importlib.util
-import json
+import math
 import os
-import pathlib
-import subprocess
 import sys
 import tempfile
 import time
@@ -37,13 +35,14 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import entry, kernels
+from experiments import entry
 from parallel_ar import models
 from parallel_ar.analysis import timing
 from parallel_ar.models.made import hidden_degrees
 from parallel_ar.training import results
 from third_party.peers import networks as networks_lib
 from third_party.peers.networks import BFLOAT16, EAGER, OURS, Network
+from third_party.peers.process import Worker
 
 _OUT = flags.DEFINE_string('out', None, 'Write the result here, as JSON.')
 _ROUNDS = flags.DEFINE_integer('rounds', 11, 'Timed rounds of every program.')
@@ -58,79 +57,15 @@ _STEPS = flags.DEFINE_integer(
 _COMPILED = flags.DEFINE_bool(
   'compiled', False, 'Also time torch.compile, which needs a C++ compiler.'
 )
+_PATIENCE = flags.DEFINE_float(
+  'patience',
+  3600.0,
+  'Seconds that the first step of a program is waited for; one that takes '
+  'longer is left out of its table, and said to be.',
+  lower_bound=1.0,
+)
 
 ENVIRONMENT = ('MALLOC_', 'LD_PRELOAD', 'XLA_FLAGS', 'OMP_', 'MKL_', 'KMP_')
-
-
-class Worker:
-  """A program in a process of its own; see `worker`."""
-
-  def __init__(self, name: str, spec: Mapping[str, Any]):
-    """Starts the process; `wait` is for its first step."""
-    self.name = name
-    self._started = time.monotonic()
-    print(f'{name} starts', file=sys.stderr, flush=True)
-    command = (sys.executable, '-m', 'third_party.peers.worker')
-    self._process = subprocess.Popen(
-      (*command, json.dumps(spec)),
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      text=True,
-      cwd=pathlib.Path(__file__).parents[2],
-      env=_environment(spec),
-    )
-    self.pid = self._process.pid
-    self.first_loss = float('nan')
-
-  def wait(self) -> None:
-    """Waits for its first step; a log that ends names who is waited for."""
-    print(f'waits for {self.name} ...', end='', file=sys.stderr, flush=True)
-    self.first_loss = self._answer('value')
-    taken = time.monotonic() - self._started
-    print(f' {taken:.0f} s since its start', file=sys.stderr, flush=True)
-
-  def run(self, steps: int) -> float:
-    """Takes steps; returns the loss of the last one."""
-    self._process.stdin.write(f'{steps}\n')
-    self._process.stdin.flush()
-    return self._answer('value')
-
-  def close(self) -> float:
-    """Ends the process; returns its peak resident memory, bytes."""
-    self._process.stdin.close()
-    return self._answer('peak_bytes')
-
-  def kill(self) -> None:
-    """Ends the process at once."""
-    self._process.kill()
-    self._process.wait()
-    self._process.stdout.close()
-    with contextlib.suppress(BrokenPipeError):
-      self._process.stdin.close()
-
-  def _answer(self, key: str) -> float:
-    for line in self._process.stdout:
-      with contextlib.suppress(ValueError, KeyError, TypeError):
-        return json.loads(line)[key]
-    status = self._process.wait()
-    self.kill()
-    raise RuntimeError(
-      f'The process of {self.name!r} ended with status {status} before it '
-      'answered; what it said is above.'
-    )
-
-
-def _environment(spec: Mapping[str, Any]) -> dict[str, str]:
-  """That of this process, with what the program or its platform asks for."""
-  if platform := spec.get('platform'):
-    # A GPU is shared by the processes: none may take its memory beforehand.
-    own = {'JAX_PLATFORMS': platform, 'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
-    return os.environ | own
-  if 'kernels' not in spec:
-    return dict(os.environ)
-  flags = os.environ.get('XLA_FLAGS', '').split()
-  kept = [flag for flag in flags if not flag.startswith(kernels.FLAG)]
-  return os.environ | {'XLA_FLAGS': ' '.join([*kept, spec['kernels']])}
 
 
 def save_arrays(path: str | os.PathLike[str], network: Network, seed: int):
@@ -162,16 +97,20 @@ def start(
   threads: int,
   compiled: bool,
   platform: str | None = None,
+  patience: float = math.inf,
 ) -> Iterator[dict[str, Worker]]:
   """Starts all programs of a network from the same numbers.
 
   Those of PyTorch are built side by side, which one waits for where they are
-  compiled; ours one after another, since XLA times kernels on a GPU.
+  compiled; ours one after another, since XLA times kernels on a GPU. One that
+  takes no step in `patience` seconds is left out; only `OURS` and `EAGER`,
+  which the others are compared with, must come.
 
   Raises:
     RuntimeError: a program did not start, or its first loss is another one.
   """
   workers: dict[str, Worker] = {}
+  came: dict[str, bool] = {}
   with tempfile.TemporaryDirectory() as directory:
     path = os.path.join(directory, 'arrays.npz')
     save_arrays(path, network, seed)
@@ -190,11 +129,16 @@ def start(
         }
         workers[name] = Worker(name, spec | options)
         if ours:
-          workers[name].wait()
+          came[name] = workers[name].wait(patience)
       for name, worker in workers.items():
         if not name.startswith(OURS):
-          worker.wait()
-      workers = {n: workers[n] for n in network.programs if n in workers}
+          came[name] = worker.wait(patience)
+      if not came[OURS] or not came[EAGER]:
+        raise RuntimeError(
+          f'{OURS!r} and {EAGER!r} must take their first step within '
+          f'--patience={patience:g} seconds. Wait longer.'
+        )
+      workers = {n: workers[n] for n in network.programs if came.get(n)}
       check_losses({name: w.first_loss for name, w in workers.items()})
       yield workers
     finally:
@@ -287,7 +231,11 @@ def report(
     'rounds': total,
     'programs': rows,
   }
-  if any(name.endswith(BFLOAT16) for name in used.seconds):
+  if missing := [name for name in network.programs if name not in rows]:
+    lines.append(f'Not timed: {", ".join(missing)}.')
+    numbers['not_timed'] = missing
+  short = [name for name in used.seconds if name.endswith(BFLOAT16)]
+  if {name.startswith(OURS) for name in short} == {True, False}:
     best, fair = fastest(used, short=True)
     lines.append(f'In {BFLOAT16} of the fastest, {best!r}: {fair.text()}.')
     numbers |= {'best_torch_bfloat16': best, 'best_bfloat16_ratio': fair.median}
@@ -349,6 +297,7 @@ def main() -> None:
       threads=_THREADS.value,
       compiled=_COMPILED.value or platform == 'cuda',
       platform=platform,
+      patience=_PATIENCE.value,
     ) as workers:
       taken, peaks = measure(network, workers, _ROUNDS.value)
     lines, details[name] = report(name, network, taken, peaks)
@@ -356,20 +305,31 @@ def main() -> None:
     for kind in ('eager_ratio', 'best_ratio', 'best_bfloat16_ratio'):
       if kind in details[name]:
         ratios[f'{name}_{kind}'] = (details[name][kind], '1')
-  if _OUT.value:
-    record = results.result_json(
-      ratios,
-      config={
-        'networks': {n: networks[n].model for n in _NETWORKS.value},
-        'rounds': _ROUNDS.value,
-        'threads': _THREADS.value,
-        'optimizer': 'adam, rate 1e-3',
-      },
-      seed=_SEED.value,
-      wall_seconds=time.monotonic() - started,
-      details=details,
-    )
-    results.save(_OUT.value, record | {'versions': versions})
+    if _OUT.value:  # after every network: the next one may take too long
+      _save(details, ratios, started)
+
+
+def _save(
+  details: Mapping[str, Any],
+  ratios: Mapping[str, tuple[float, str]],
+  started: float,
+) -> None:
+  """Writes the record of the networks so far."""
+  networks = networks_lib.on(flags.FLAGS.platform)
+  record = results.result_json(
+    dict(ratios),
+    config={
+      'networks': {n: networks[n].model for n in networks if n in details},
+      'rounds': _ROUNDS.value,
+      'threads': _THREADS.value,
+      'optimizer': 'adam, rate 1e-3',
+    },
+    seed=_SEED.value,
+    wall_seconds=time.monotonic() - started,
+    details=dict(details),
+  )
+  record['versions'] = results.versions() | peer_versions()
+  results.save(_OUT.value, record)
 
 
 def _require_torch() -> None:
