@@ -12,14 +12,16 @@ that these take at the chip's published peaks (`distributed/hardware.py`) with
 nothing overlapped: a bound, no measurement.
 
 --lines keeps every line in a file; what is there already is not compiled again,
-so that a sweep of hours can be stopped and goes on. Examples a chip are those
-of the config's batch on the mesh, and for samples and codec --samples at most.
+so that a sweep of hours can be stopped and goes on. Configs that differ in
+their data alone are compiled once ('same_as'). Examples a chip are those of the
+config's batch on the mesh, and for samples and codec --samples at most.
 """
 
 import json
 import math
 import pathlib
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -76,12 +78,35 @@ def main() -> None:
   for case in _cases():
     key = ' '.join(case.values())
     if key not in lines:
-      lines[key] = case | ask(**case) | {'commit': results.commit()}
+      told = twin(case, lines.values()) or ask(**case)
+      lines[key] = {'commit': results.commit()} | told | case
       if _LINES.value:
         with open(_LINES.value, 'a') as file:
           file.write(json.dumps(lines[key]) + '\n')
     print(_row(lines[key]), flush=True)
   report.save(_RESULT.value, _numbers(lines), {}, started, lines=lines)
+
+
+def twin(
+  case: dict[str, str], lines: Iterable[dict[str, Any]]
+) -> dict[str, Any] | None:
+  """The line of a config that differs in its data alone, whose program it is.
+
+  Args:
+    case: what is asked.
+    lines: those that are there.
+
+  Returns:
+    That line, with the config it is of as 'same_as', or None.
+  """
+  of = lambda name: {**configuration.to_json(_config(name)), 'data': None}
+  for line in lines:
+    other = line['config']
+    if case | {'config': other} != {name: line[name] for name in case}:
+      continue
+    if other != case['config'] and of(other) == of(case['config']):
+      return {'same_as': other} | line
+  return None
 
 
 def _cases() -> list[dict[str, str]]:

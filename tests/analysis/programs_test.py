@@ -56,6 +56,20 @@ def test_what_cannot_be_coded_is_refused(config):
     made.program('decode', None, 2)
 
 
+def test_configs_that_differ_in_their_data_alone_are_compiled_once():
+  case = {'config': 'mnist8_gated_pixelcnn', 'program': 'pass', 'mesh': ''}
+  line = case | {'temporary': 7, 'commit': 'c'}
+  fashion = case | {'config': 'fashion_gated_pixelcnn'}
+  found = tpu_compile.twin(fashion, [line])
+  assert found == line | {'same_as': 'mnist8_gated_pixelcnn'}
+  for other in (
+    case,
+    fashion | {'program': 'train'},
+    case | {'config': 'mnist_gated_pixelcnn'},
+  ):
+    assert tpu_compile.twin(other, [line]) is None
+
+
 NEEDS_LIBTPU = pytest.mark.skipif(
   importlib.util.find_spec('libtpu') is None, reason='needs libtpu (pip)'
 )
