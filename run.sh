@@ -220,10 +220,11 @@ make_venv() {
       || exit
     "${install[@]}" --no-deps --no-build-isolation --no-index -e . || exit
     # The plugin of an accelerator is as large as all else, and no part of the
-    # lock: it is of the version that the pinned JAX asks for.
+    # lock: it is of the version that the pinned JAX asks for. What tfds needs
+    # of `promise` is on the index as source alone.
     if [[ -n $EXTRAS ]]; then
-      "${install[@]}" --only-binary :all: --no-build-isolation \
-        -c constraints.txt -e ".[$EXTRAS]" || exit
+      "${install[@]}" --only-binary :all: --no-binary promise \
+        --no-build-isolation -c constraints.txt -e ".[$EXTRAS]" || exit
     fi
   ) >>"$log" 2>&1 || die_of_pip "$log"
   choose_kernels "$log"

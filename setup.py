@@ -65,7 +65,8 @@ setuptools.setup(
     # Readers of data: Hugging Face's, TensorFlow Datasets (ArrayRecord is
     # grain's own).
     'datasets': ['datasets>=3.0'],
-    'tfds': ['tensorflow-datasets>=4.9.7'],
+    # It reads without TensorFlow, and imports what it does not ask for.
+    'tfds': ['tensorflow-datasets>=4.9.7', 'importlib_resources>=6.0'],
     # What from_equinox and from_haiku take.
     'equinox': ['equinox>=0.13'],
     'haiku': ['dm-haiku>=0.0.16'],

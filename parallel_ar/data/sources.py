@@ -16,6 +16,7 @@ from parallel_ar.data import (
   exact,
   folder,
   images,
+  libraries,
   music,
   rgb,
   stored,
@@ -59,8 +60,8 @@ SOURCES: dict[str, Callable[..., Dataset]] = {
   'mixture': exact.mixture,
   'arrays': stored.arrays,
   'array_record': stored.array_record,
-  'hugging_face': stored.hugging_face,
-  'tfds': stored.tfds,
+  'hugging_face': libraries.hugging_face,
+  'tfds': libraries.tfds,
 }
 
 

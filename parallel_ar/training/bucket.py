@@ -72,6 +72,10 @@ def address(path: PathLike) -> pathlib.Path:
       f'{text}: {" ".join(map(repr, bad))} would be a pattern or a blank in '
       'the name of an object. Name another place in the bucket.'
     )
+  if {'.', '..'} & set(text.split('/')):
+    raise ValueError(
+      f"{text}: a bucket has no '.' and '..': give the place its whole name."
+    )
   if importlib.util.find_spec('gcsfs') is None:
     raise ValueError(
       f'{text}: buckets need gcsfs. Install parallel_ar[gcs] '
@@ -99,7 +103,7 @@ def write(path: pathlib.Path, content: bytes) -> None:
   Raises:
     OSError: names the object.
   """
-  with _asking(path):
+  with _asking(path, new=True):
     _files().pipe_file(str(path), content)
 
 
@@ -112,7 +116,7 @@ def create(path: pathlib.Path, content: bytes) -> bool:
   Raises:
     OSError: names the object.
   """
-  with _asking(path):
+  with _asking(path, new=True):
     try:
       _files().pipe_file(str(path), content, mode='create')
     except FileExistsError:
@@ -297,12 +301,24 @@ def _files() -> Any:
 
 
 @contextlib.contextmanager
-def _asking(path: pathlib.Path) -> Iterator[None]:
-  """Makes what a client raises an OSError that names the object."""
+def _asking(path: pathlib.Path, new: bool = False) -> Iterator[None]:
+  """Makes what a client raises an OSError that names the object.
+
+  Args:
+    path: the object.
+    new: it is written, so that what is not there is the bucket.
+  """
   try:
     yield
-  except FileNotFoundError:
-    raise
+  except FileNotFoundError as error:
+    if not new:
+      raise
+    raise FileNotFoundError(
+      errno.ENOENT,
+      'there is no such bucket, or these credentials may not see it: look at '
+      'its name, or make it',
+      re.match('gs://[^/]+', str(path))[0],  # type: ignore[index]
+    ) from error
   except Exception as error:
     if not of_client(error) and not isinstance(error, OSError):
       raise

@@ -28,6 +28,9 @@ from parallel_ar.training import bucket, configuration, disk
 
 PathLike = str | os.PathLike[str]
 DRAFTS: set[pathlib.Path] = set()  # being written by this process, see `whole`
+# What was meant for an address, and would be a directory here.
+_GOOGLE = re.compile(r'\s*(gcs:/*|gs:/*|gs//+)', re.IGNORECASE)
+_ADDRESS = re.compile(r'\s*(s3(?=:)|[a-z][a-z0-9+.-]+(?=:/))', re.IGNORECASE)
 
 
 def resolve(path: PathLike) -> pathlib.Path:
@@ -41,8 +44,10 @@ def resolve(path: PathLike) -> pathlib.Path:
   text = os.path.expanduser(os.fspath(path))
   if bucket.is_address(text):
     return bucket.address(text)
-  address = re.match(r'([a-zA-Z][a-zA-Z0-9+.-]+):/', text)
-  if address:
+  if _GOOGLE.match(text):
+    meant = f'gs://{_GOOGLE.sub("", text)}'
+    raise ValueError(f'{text!r} is no address. Did you mean {meant}?')
+  if address := _ADDRESS.match(text):
     raise ValueError(
       f'{text}: {address[1]}: addresses are not written or read: arrays of '
       'checkpoints go to gs://BUCKET/... alone. Take such a bucket, mount this '

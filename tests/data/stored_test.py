@@ -7,6 +7,7 @@ import types
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from parallel_ar import npz
 from parallel_ar.data import dataset, files, pipeline, records, sources
@@ -113,6 +114,36 @@ def test_values_and_forms_are_checked(here):
     _load(here, path='x-{split}.npy', labels='f-{split}.npy')
 
 
+def test_records_of_another_form_are_named(here):
+  from array_record.python import array_record_module
+
+  def load(content, **options):
+    path = here / 'q-train.array_record'
+    if isinstance(content, list):
+      writer = array_record_module.ArrayRecordWriter(str(path), 'group_size:1')
+      for record in content:
+        writer.write(record)
+      writer.close()
+    else:
+      path.write_bytes(content)
+    options = {'event': (2,)} | options
+    path = 'q-{split}.array_record'
+    data = sources.load('array_record', 'train', here, path=path, **options)
+    return data.x[np.arange(len(data))]
+
+  assert load([b'ab', b'cd']).tolist() == [[97, 98], [99, 100]]
+  for content, options, lesson in (
+    ([b'ab', b'abc'], {}, r'Record 1 of .* 3 bytes; uint8\[2\] has 2'),
+    ([b'abc'], {'dtype': 'int16', 'event': (1,)}, r'int16\[1\] has 2'),
+    ([], {}, r'q-train\.array_record holds no examples'),
+    (b'half of a file', {}, r'q-train.* as ArrayRecord'),
+    ([b'ab'], {'dtype': 'unit8'}, 'expected whole numbers, as uint8'),
+    ([b'ab'], {'event': (-1,)}, 'expected the shape of an example'),
+  ):
+    with pytest.raises(ValueError, match=lesson):
+      load(content, **options)
+
+
 def test_a_stride_keeps_what_it_thins_only(here):
   wide = np.arange(5 * 4 * 6, dtype=np.uint8).reshape(5, 4, 6, 1)
   np.save(here / 'w-train.npy', wide)
@@ -142,6 +173,7 @@ def test_splits_and_fields_of_others_go_by_their_names(monkeypatch):
 
   class Builder:
     info = types.SimpleNamespace(splits={'train': 0, 'validation': 0})
+    data_dir = 'here'
 
     def as_data_source(self, split):
       assert split == 'validation'
@@ -157,6 +189,20 @@ def test_splits_and_fields_of_others_go_by_their_names(monkeypatch):
     sources.load('tfds', 'test', path='mine')
   with pytest.raises(files.WrongFileError, match="Did you mean 'image'"):
     sources.load('tfds', 'valid', path='mine', field='imag')
+  # 256 values: no byte is outside, so no example is read before its batch.
+  for odd, lesson in {
+    'ragged': (X[0, 1:], r'example 2 has the shape \[2, 2\], .* \[3, 2\]'),
+    'nested': ([[1, 2], [3]], 'example 2 has rows of several lengths'),
+    'none': (None, 'example 2 is missing'),
+    'palette': (Image.new('P', (2, 3)), 'example 2 is a picture with a pal'),
+  }.values():
+    rows[2] = {'image': odd}
+    data = sources.load('tfds', 'valid', path='mine')
+    with pytest.raises(files.WrongFileError, match=lesson):
+      pipeline.batches(data, 23)[0]
+  Builder.info.splits.clear()
+  with pytest.raises(files.WrongFileError, match='nothing is prepared in here'):
+    sources.load('tfds', 'valid', path='mine')
 
 
 def test_hugging_face(tmp_path):
@@ -173,6 +219,12 @@ def test_hugging_face(tmp_path):
   assert len(sources.load('hugging_face', 'valid', **options)) == 5
   with pytest.raises(files.WrongFileError, match="no split 'test'"):
     sources.load('hugging_face', 'test', **options)
+  # Paths are relative to the data; files are taken by their names.
+  (tmp_path / 'files').mkdir()
+  one.to_parquet(tmp_path / 'files' / 'train.parquet')
+  for path in ('mine', 'files'):
+    data = sources.load('hugging_face', 'train', tmp_path, path=path)
+    np.testing.assert_array_equal(np.asarray(data.x), X)
 
 
 @pytest.mark.slow

@@ -119,10 +119,28 @@ def _check_what_the_network_refuses(pod, there, monkeypatch):
   assert pod.names('runs/made') == names
 
 
+def test_a_bucket_that_is_not_there_is_named(pod):
+  there = bucket.address('gs://other/run')
+  with pytest.raises(FileNotFoundError, match='no such bucket.*gs://other'):
+    owner.take(there)
+  with pytest.raises(FileNotFoundError, match='no such bucket.*gs://other'):
+    run_directory.replace(there / 'nats.csv', b'1')
+  with pytest.raises(ValueError, match='gs://other/run holds no run'):
+    trained.load(there)
+
+
 def test_addresses_that_cannot_be_are_refused(monkeypatch):
   for text, lesson in {
     's3://b/run': 'gs://BUCKET',
-    'gs:/b/run': 'gs://BUCKET',
+    's3:b/run': 'gs://BUCKET',
+    ' S3://b/run': 'gs://BUCKET',
+    'gs:/b/run': 'mean gs://b/run',
+    'gs:b/run': 'mean gs://b/run',
+    'gs//b/run': 'mean gs://b/run',
+    ' gs://b/run': 'mean gs://b/run',
+    'GS://b/run': 'mean gs://b/run',
+    'gcs://b/run': 'mean gs://b/run',
+    'gs://b/../run': 'whole name',
     'gs://': 'gs://BUCKET/DIRECTORY',
     'gs://b/run[1]': 'pattern',
   }.items():

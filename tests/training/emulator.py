@@ -93,6 +93,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._say({'error': {'code': status, 'message': 'planted'}}, status)
       elif url.path.startswith('/batch'):
         self._batch()
+      elif parts[:2] == ['', 'b'] and parts[2:3] not in ([], [BUCKET]):
+        self._missing()
       elif url.path.startswith('/upload'):
         self._upload()
       elif parts[:3] == ['', 'b', BUCKET] and len(parts) == 3:
