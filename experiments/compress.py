@@ -35,6 +35,7 @@ from parallel_ar.analysis import timing
 from parallel_ar.coding import baselines
 from parallel_ar.data import dataset
 from parallel_ar.training import (
+  bucket,
   configuration,
   datasets,
   evaluate,
@@ -177,7 +178,7 @@ def _promised(
 
 def _pack(target: pathlib.Path | None) -> None:
   """Packs --input into --file, and tells what xz makes of the same."""
-  source = pathlib.Path(entry.require(_INPUT))
+  source = run_directory.local(entry.require(_INPUT))
   assert target is not None
   if not source.exists():
     raise ValueError(f'{source}: there is no such file or folder to pack.')
@@ -216,17 +217,17 @@ def _target() -> pathlib.Path | None:
     raise ValueError(f'Pack {_INPUT.value} or --decode, one after the other.')
   path: pathlib.Path | None
   if _INPUT.value:
-    path = pathlib.Path(_FILE.value or f'{_INPUT.value.rstrip("/")}.par')
+    path = bucket.place(_FILE.value or f'{_INPUT.value.rstrip("/")}.par')
     if path.exists() and not _FILE.value:
       raise ValueError(
         f'{path} exists. Move it away, or name a place with --file; one that '
         'is named is replaced.'
       )
   elif not _DECODE.value:
-    path = pathlib.Path(_FILE.value) if _FILE.value else None
+    path = bucket.place(_FILE.value) if _FILE.value else None
   else:
-    source = pathlib.Path(_DECODE.value)
-    path = pathlib.Path(_EVENTS.value or f'{source}.npy')
+    source = run_directory.resolve(_DECODE.value)
+    path = bucket.place(_EVENTS.value or f'{source}.npy')
     if path.exists() and source.exists() and path.samefile(source):
       raise ValueError(
         f'--events={path} is the file that is decoded. Name another.'
@@ -258,7 +259,7 @@ def _decode(run: trained.Trained, target: pathlib.Path) -> None:
   """Decodes --decode with the method, batch and precision of its header."""
   model, packed = (
     run.models[0],
-    pathlib.Path(entry.require(_DECODE)).read_bytes(),
+    bucket.content(run_directory.resolve(entry.require(_DECODE))),
   )
   how = coding.read_header(packed)
   if how.batch > _MOST and str(how.batch) not in _BATCHES.value:

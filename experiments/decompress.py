@@ -6,12 +6,10 @@ The run must be the one that packed it; a file of anyone is data
 (docs/trust.md). Several pictures go into a folder, as PNG.
 """
 
-import pathlib
-
 from absl import flags
 
 from experiments import entry, options, packing
-from parallel_ar.training import trained
+from parallel_ar.training import bucket, run_directory, trained
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _FILE = flags.DEFINE_string(
@@ -25,8 +23,8 @@ TAKES = _FILE  # what a word without a name is
 
 def main() -> None:
   """Runs the script."""
-  packed = pathlib.Path(entry.require(_FILE)).read_bytes()
-  out = pathlib.Path(entry.require(_OUT))
+  packed = bucket.content(run_directory.resolve(entry.require(_FILE)))
+  out = bucket.place(entry.require(_OUT))
   if out.exists():
     raise ValueError(f'--out={out} exists. Name a new place.')
   run = trained.load(entry.require(_WORKDIR))

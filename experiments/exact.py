@@ -19,7 +19,7 @@ from absl import flags
 from experiments import entry, options
 from parallel_ar import exact
 from parallel_ar.exact import Exact, save
-from parallel_ar.training import evaluate, trained, whole
+from parallel_ar.training import evaluate, run_directory, trained, whole
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _DATA_DIR = flags.DEFINE_string(
@@ -99,7 +99,8 @@ def main() -> None:
     found = lower(params)
     tell('after training', found, f'{name} and {_STEPS.value} more')
   if _PROGRAM.value:
-    save(found.report.program, _PROGRAM.value)
+    with run_directory.whole(_PROGRAM.value) as file:
+      save(found.report.program, file)
     print(f'program: {_PROGRAM.value}')
 
 

@@ -38,7 +38,7 @@ PICTURES = ('.png', '.svg', '.pdf')
 
 
 def define_output(
-  name: str, text: str, suffixes: Sequence[str] = ()
+  name: str, text: str, suffixes: Sequence[str] = (), *, grows: bool = False
 ) -> flags.FlagHolder:
   """A flag for a file to write, by default none.
 
@@ -46,10 +46,10 @@ def define_output(
     name: of the flag.
     text: its help.
     suffixes: what the name of the file may end with; empty for anything.
+    grows: it is written line by line, which a bucket cannot.
   """
-  return flags.DEFINE(
-    _OutputParser(suffixes), name, None, text, serializer=_SERIALIZER
-  )
+  parser = _OutputParser(suffixes, grows)
+  return flags.DEFINE(parser, name, None, text, serializer=_SERIALIZER)
 
 
 def define_numbers(
@@ -158,12 +158,14 @@ _LIST_SERIALIZER: flags.ArgumentSerializer = flags.CsvListSerializer(',')
 class _OutputParser(flags.ArgumentParser):
   """A path that can be written; '~' is the home directory."""
 
-  def __init__(self, suffixes: Sequence[str]):
-    self.suffixes = tuple(suffixes)
+  def __init__(self, suffixes: Sequence[str], grows: bool):
+    self.suffixes, self.grows = tuple(suffixes), grows
 
   def parse(self, argument: str) -> str:
     if not argument or argument.endswith('/'):
       raise ValueError('name a file, not a directory.')
+    if self.grows:
+      run_directory.local(argument)
     path = run_directory.resolve(argument)
     if not bucket.is_address(path) and path.is_dir():
       raise ValueError('name a file, not a directory.')

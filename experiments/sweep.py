@@ -24,7 +24,7 @@ import time
 from absl import flags
 
 from experiments import entry, grid, listing, options
-from parallel_ar.training import run_directory
+from parallel_ar.training import bucket, run_directory
 
 _CONFIG = options.define_config()
 _GRID = flags.DEFINE_multi_string(
@@ -53,7 +53,13 @@ def main() -> None:
   grid.check(list(points.values()))
   under = run_directory.resolve(grid.place(words))
   print(f'{len(points)} runs in {under}', file=sys.stderr)
-  failed = _train(points, under)
+  away = bucket.is_address(under)
+  logs = bucket.Spool(under) if away else None  # what grows lies here
+  try:
+    failed = _train(points, under, logs)
+  finally:
+    if logs is not None:
+      logs.close()
   runs = [listing.read(path, under) for path in listing.found(under)]
   wanted = [run for run in runs if run.name in points]
   for line in listing.over_seeds(wanted):
@@ -65,15 +71,23 @@ def main() -> None:
     )
 
 
-def _train(points: dict[str, list[str]], under: pathlib.Path) -> list[str]:
+def _train(
+  points: dict[str, list[str]],
+  under: pathlib.Path,
+  logs: bucket.Spool | None,
+) -> list[str]:
   """Trains all points, some at once; the names of those that failed."""
+  folder = under if logs is None else logs.folder
   waiting, failed = list(points), []
   running: dict[str, subprocess.Popen] = {}
   try:
     while waiting or running:
       while waiting and len(running) < _JOBS.value:
         name = waiting.pop(0)
-        running[name] = _start(points[name], under / name)
+        if logs is not None:
+          logs.fetch(f'{name}.log')
+        log = folder / f'{name}.log'
+        running[name] = _start(points[name], under / name, log)
       time.sleep(0.2)
       for name, process in list(running.items()):
         if (code := process.poll()) is not None:
@@ -82,6 +96,8 @@ def _train(points: dict[str, list[str]], under: pathlib.Path) -> list[str]:
           done = len(points) - len(waiting) - len(running)
           said = 'failed' if code else 'done'
           print(f'{done} of {len(points)}: {name}, {said}', file=sys.stderr)
+          if logs is not None:
+            logs.send()
   finally:
     for process in running.values():  # on Ctrl-C each saves what it has
       process.terminate()
@@ -90,14 +106,16 @@ def _train(points: dict[str, list[str]], under: pathlib.Path) -> list[str]:
   return failed
 
 
-def _start(words: list[str], workdir: pathlib.Path) -> subprocess.Popen:
-  workdir.parent.mkdir(parents=True, exist_ok=True)
+def _start(
+  words: list[str], workdir: pathlib.Path, log: pathlib.Path
+) -> subprocess.Popen:
+  log.parent.mkdir(parents=True, exist_ok=True)
   command = [sys.executable, '-m', 'experiments.train', *words]
-  with open(f'{workdir}.log', 'ab') as log:
+  with log.open('ab') as file:
     return subprocess.Popen(
       [*command, f'--workdir={workdir}'],
       stdin=subprocess.DEVNULL,
-      stdout=log,
+      stdout=file,
       stderr=subprocess.STDOUT,
     )
 

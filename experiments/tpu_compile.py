@@ -55,7 +55,9 @@ _DTYPES = flags.DEFINE_list(
 _SAMPLES = flags.DEFINE_integer(
   'samples', 16, 'Events a chip, at most, of sampler and codec.', lower_bound=1
 )
-_LINES = options.define_output('lines', 'Keep a line a program in this file.')
+_LINES = options.define_output(
+  'lines', 'Keep a line a program in this file.', grows=True
+)
 _RESULT = options.define_output('result', 'Write the result here, as JSON.')
 
 # Not models: doors for models and pictures of one's own, and cells of tables.

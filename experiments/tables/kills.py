@@ -21,6 +21,7 @@ from absl import flags
 
 from experiments import entry, options
 from experiments.tables import report
+from parallel_ar.training import run_directory
 
 _CONFIG = flags.DEFINE_string(
   'config', 'configs/digits_made.py', 'What is trained.'
@@ -44,7 +45,7 @@ _OUT = options.define_output('out', 'Write the result here, as JSON.')
 def main() -> None:
   """Runs the script."""
   started = time.monotonic()
-  workdir = pathlib.Path(_WORKDIR.value)
+  workdir = run_directory.local(_WORKDIR.value)
   shutil.rmtree(workdir, ignore_errors=True)
   whole, killed = workdir / 'whole', workdir / 'killed'
   _finish(whole)

@@ -46,7 +46,7 @@ _TOPOLOGY = flags.DEFINE_string(
   'topology', None, 'Compile for these chips, in place of --devices.'
 )
 _KEPT = options.define_output(
-  'kept', 'Keep a line for each compiled program in this file.'
+  'kept', 'Keep a line for each compiled program in this file.', grows=True
 )
 _RESULT = options.define_output('result', 'Write the result here, as JSON.')
 

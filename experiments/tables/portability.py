@@ -32,7 +32,7 @@ from experiments.tables.whole_numbers import Network, events
 from parallel_ar import coding
 from parallel_ar.models import gated_pixelcnn, made, transformer
 from parallel_ar.testing.case import random_params
-from parallel_ar.training import results
+from parallel_ar.training import results, run_directory
 
 _RUN_SH = (
   '--xla_cpu_experimental_ynn_fusion_type='
@@ -65,12 +65,12 @@ _CHECK = flags.DEFINE_string('check', None, 'Compute what --export wrote here.')
 def main() -> None:
   """Runs the script."""
   if _EXPORT.value:
-    place = pathlib.Path(_EXPORT.value)
+    place = run_directory.local(_EXPORT.value)
     whole_numbers.export(place, list(whole_numbers.networks()))
   elif _CHECK.value:
-    _print_check(pathlib.Path(_CHECK.value))
+    _print_check(run_directory.local(_CHECK.value))
   elif _WRITE.value:
-    _write(pathlib.Path(_WRITE.value))
+    _write(run_directory.local(_WRITE.value))
   elif _READ.value:
     print(json.dumps(_read([pathlib.Path(d) for d in _READ.value])))
   else:

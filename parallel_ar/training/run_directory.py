@@ -65,6 +65,21 @@ def resolve(path: PathLike) -> pathlib.Path:
   return pathlib.Path(text)
 
 
+def local(path: PathLike) -> pathlib.Path:
+  """As `resolve`, for what only a disk can do: append, rename, make folders.
+
+  Raises:
+    ValueError: as `resolve`, or it is an address.
+  """
+  found = resolve(path)
+  if bucket.is_address(found):
+    raise ValueError(
+      f'{path}: this needs a disk; name a place of this machine, and copy the '
+      'files to the bucket afterwards.'
+    )
+  return found
+
+
 def is_stream(path: PathLike) -> bool:
   """Whether a device, a pipe or an open file: written into, never replaced."""
   path = pathlib.Path(path)

@@ -127,6 +127,8 @@ def test_a_bucket_that_is_not_there_is_named(pod):
     run_directory.replace(there / 'nats.csv', b'1')
   with pytest.raises(ValueError, match='gs://other/run holds no run'):
     trained.load(there)
+  with pytest.raises(ValueError, match='needs a disk'):
+    run_directory.local('gs://b/kept.jsonl')
 
 
 def test_addresses_that_cannot_be_are_refused(monkeypatch):
@@ -207,3 +209,18 @@ def test_killed_in_a_save_and_then_all_scripts(pod, tmp_path, monkeypatch):
   assert trained.load(there / 'params.npz').step == steps
   _script('export', here)
   assert bucket.size(there / 'model.zip') > 1000
+  packed, events = f'{there}/x.par', f'--events={there}/x.npy'
+  _script('compress', here, '--count=5', '--batches=2', f'--file={packed}')
+  _script('compress', here, f'--decode={packed}', events)
+  assert len(np.load(io.BytesIO(bucket.read(there / 'x.npy')))) == 5
+
+
+@pytest.mark.slow
+def test_a_sweep_lies_in_a_bucket(pod, tmp_path):
+  there = _place('sweep')
+  words = ['--config=configs/digits_made.py', '--config.train.steps=2']
+  words += ['--config.model.hidden=(8,)', '--config.train.eval_every=0']
+  words += ['--config.train.keep_best=False', f'--workdir={there}']
+  assert 'valid' in _script('sweep', *words)
+  assert b'result: gs://' in bucket.read(there / 'seed=0.log')
+  assert ' done ' in _script('runs', f'--under={there}')
