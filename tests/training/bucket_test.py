@@ -222,5 +222,5 @@ def test_a_sweep_lies_in_a_bucket(pod, tmp_path):
   words += ['--config.model.hidden=(8,)', '--config.train.eval_every=0']
   words += ['--config.train.keep_best=False', f'--workdir={there}']
   assert 'valid' in _script('sweep', *words)
-  assert b'result: gs://' in bucket.read(there / 'seed=0.log')
+  assert b'result: gs://' in bucket.read(there / 'run.log')
   assert ' done ' in _script('runs', f'--under={there}')
