@@ -49,6 +49,20 @@ def test_the_gradient_goes_straight_through():
     assert np.isfinite(leaf).all() and np.asarray(leaf).any()
 
 
+def test_it_refuses_what_exact_refuses():
+  case, _ = whole()
+  with pytest.raises(ValueError, match='activation_bits is 2 to 16'):
+    straight_through(
+      case.model, case.params, case.x, case.context, activation_bits=1
+    )
+  none = case.params, case.x[:0], jax.tree.map(lambda a: a[:0], case.context)
+  with pytest.raises(ValueError, match='taken from examples; got none'):
+    straight_through(case.model, *none)
+  model = par.models.gaussian_made(event=(3,), hidden=(8,))
+  with pytest.raises(par.NotWhole, match='continuous values'):
+    straight_through(model, model.init(jax.random.key(0)), np.zeros((2, 3)))
+
+
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
   """A MADE of the digits, trained for some steps."""

@@ -138,14 +138,15 @@ def _div(l: Lowering, op: Op, values: list[Any]) -> Grid:
       raise NotWhole('whole numbers are divided')
     return _times(l, op, l.grid(a), 1 / b)
   b = l.grid(b)
-  if l.span(b)[0] < 0:
-    raise NotWhole('a divisor that may be below 0')
-  b = l.builder.fit(b, 16, l.span(b))
-  b = l.builder.clip(b, 1, max(b.high, 1))
   if isinstance(a, np.ndarray):
     a = l.grid(np.broadcast_to(a, b.shape), _FACTOR_BITS)
   else:
     a = l.builder.fit(l.grid(a), 18, l.span(a) if isinstance(a, Grid) else None)
+  below = l.span(b)[0] < 0
+  b = l.builder.fit(b, 16, l.span(b))
+  if below:
+    a, b = _above(l, a, b)
+  b = l.builder.clip(b, 1, max(b.high, 1))
   shift = max(0, 30 - max(a.most, 1).bit_length())
   bound = _quotients(a, b, shift)
   return l.builder.op(
@@ -157,6 +158,17 @@ def _div(l: Lowering, op: Op, values: list[Any]) -> Grid:
     shift=shift,
     nearest=True,
   )
+
+
+def _above(l: Lowering, a: Grid, b: Grid) -> tuple[Grid, Grid]:
+  """a / b as sign(b) a / |b|."""
+  zero = l.builder.constant(np.zeros((), np.int8))
+  sign = l.builder.op('lt', [b, zero], (0, 1), step=1.0, truth=True)
+  shape = np.broadcast_shapes(a.shape, b.shape)
+  a, sign = (l.builder.spread(g, shape) for g in (a, sign))
+  minus = l.builder.scale(a, -1, 0, a.step)
+  a = l.builder.op('select', [sign, a, minus], (-a.most, a.most), step=a.step)
+  return a, _magnitude(l, b)
 
 
 def _quotients(a: Grid, b: Grid, shift: int) -> tuple[int, int]:
@@ -205,7 +217,10 @@ def _neg(l: Lowering, op: Op, values: list[Any]) -> Grid:
 
 
 def _abs(l: Lowering, op: Op, values: list[Any]) -> Grid:
-  g = l.grid(values[0])
+  return _magnitude(l, l.grid(values[0]))
+
+
+def _magnitude(l: Lowering, g: Grid) -> Grid:
   minus = l.builder.scale(g, -1, 0, g.step)
   low = 0 if g.low <= 0 <= g.high else min(abs(g.low), abs(g.high))
   return l.builder.op('max', [g, minus], (low, g.most))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from parallel_ar.decode.facts import HUGE
+from parallel_ar.exact import definitions
 from parallel_ar.exact.builder import NotWhole, Span
 from parallel_ar.program import trace
 from parallel_ar.program.trace import Array, Op, Program
@@ -20,7 +21,7 @@ _COMPILED = 1 << 24  # entries of the constants of a compiled evaluation
 
 
 def laid_out(program: Program) -> Program:
-  """The program without loops and branches.
+  """The program without loops and branches, of operations that have a rule.
 
   Raises:
     NotWhole: a loop that is too long, or that ends when a value says so.
@@ -42,12 +43,25 @@ def _flat(ops: Sequence[Op], same: dict[Array, Array]) -> Iterator[Op]:
       if parts is None:
         raise refusal(op, 'its number of turns is not known, or too large')
     else:
+      parts = _defined(op)
+    if parts is None:
       yield op
       continue
     inner, results = parts
+    within = op.outer or op.eqn  # the line to name, where ours made `inner`
+    inner = [Op(i.eqn, i.inputs, i.outputs, i.outer or within) for i in inner]
     yield from _flat(inner, same)
     found = (same.get(v, v) for v in results)
     same.update(zip(op.outputs, found, strict=True))
+
+
+def _defined(op: Op) -> tuple[list[Op], list[Array]] | None:
+  """Its definition by other operations; None where it stands for itself."""
+  try:
+    function = definitions.of(op)
+    return None if function is None else trace.inlined(function, op.inputs)
+  except NotWhole as error:
+    raise refusal(op, error) from error
 
 
 def refusal(op: Op, why: Any) -> NotWhole:
@@ -60,17 +74,23 @@ def refusal(op: Op, why: Any) -> NotWhole:
 
 
 def _place(op: Op) -> str:
-  """The innermost line that is neither JAX's nor of an interpreter here."""
+  """The innermost line that is not JAX's, of the equation or its caller.
+
+  What an interpreter here made has its caller's.
+  """
   for eqn in (op.eqn, op.outer):
     told = getattr(getattr(eqn, 'source_info', None), 'traceback', None)
     for frame in () if told is None else told.frames:
       file = frame.file_name.replace('\\', '/')
+      if _OURS.search(file):
+        break
       if not _OTHERS.search(file):
         return f'{"/".join(file.split("/")[-2:])}:{frame.line_num}'
   return 'a line that JAX does not tell'
 
 
-_OTHERS = re.compile(r'site-packages|^<|parallel_ar/(exact|program)/')
+_OTHERS = re.compile(r'site-packages|^<')
+_OURS = re.compile(r'parallel_ar/(exact|program)/')
 
 
 def ranges(program: Program, x: Any, context: Any) -> dict[Array, Span]:

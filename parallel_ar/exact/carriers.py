@@ -61,20 +61,15 @@ def _takes_bytes(program: Program, op: Op, platform: str) -> bool:
   matrices in words of 4 bytes; one row is as many as there are examples.
   """
   if platform == 'gpu':
-    if op.name == 'dot':
-      both = op.params['dimensions'][0][0], op.params['dimensions'][1][0]
-      batch = math.prod(program.shapes[op.inputs[0]][n] for n in both[1])
-      rows = [
-        math.prod(program.shapes[n]) // (_entries(program, op) * batch)
-        for n in op.inputs
-      ]
-    else:  # patches: places, and features of a group
-      shape, order = program.shapes[op.output], op.params['out']
-      rows = [shape[order[1]] // op.params['groups']]
-      rows.append(math.prod(shape) // shape[order[1]])
-    return _entries(program, op) % 4 == 0 and all(
-      n == 1 or n % 4 == 0 for n in rows
-    )
+    if op.name != 'dot':  # of patches: a cache cuts their places as it likes
+      return False
+    both = op.params['dimensions'][0][0], op.params['dimensions'][1][0]
+    batch = math.prod(program.shapes[op.inputs[0]][n] for n in both[1])
+    entries = _entries(program, op)
+    rows = [
+      math.prod(program.shapes[n]) // (entries * batch) for n in op.inputs
+    ]
+    return entries % 4 == 0 and all(n == 1 or n % 4 == 0 for n in rows)
   return op.name == 'dot' or platform != 'cpu'
 
 

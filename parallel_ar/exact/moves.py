@@ -85,10 +85,8 @@ def _one(l: Lowering, op: Op, values: list[Any]) -> list[Any]:
 
 
 def _cut(l: Lowering, op: Op, values: list[Any]) -> list[Any]:
-  """A slice whose start may be computed, as long as it is known."""
+  """A slice whose start is known."""
   value, *starts = values
-  if not all(isinstance(v, np.ndarray) for v in starts):
-    raise NotWhole('its start depends on the event')
   sizes = _whole(op.params['slice_sizes'])
   sides = zip(starts, sizes, op.inputs[0].shape, strict=True)
   first = [min(max(int(s), 0), side - size) for s, size, side in sides]

@@ -1,17 +1,15 @@
 """Rules of operations that act entry by entry."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from parallel_ar.exact import arithmetic, choices
 from parallel_ar.exact.builder import Grid, NotWhole
 from parallel_ar.exact.lowering import Formula, Lowering
 from parallel_ar.program.trace import Op
-
-_erf = np.vectorize(math.erf, otypes=[float])
 
 
 def _logistic(x: np.ndarray) -> np.ndarray:
@@ -42,18 +40,27 @@ _WHOLE: dict[str, Callable[..., Any]] = {
 # The numbers themselves, in float64: what a table is made of.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
   'abs': np.abs,
+  'acos': np.arccos,
+  'acosh': np.arccosh,
   'add': np.add,
   'add_any': np.add,
   'and': np.logical_and,
+  'asin': np.arcsin,
+  'asinh': np.arcsinh,
   'atan': np.arctan,
+  'atan2': np.arctan2,
+  'atanh': np.arctanh,
   'cbrt': np.cbrt,
   'ceil': np.ceil,
   'clamp': lambda low, x, high: np.clip(x, low, high),
   'cos': np.cos,
+  'cosh': np.cosh,
+  'digamma': special.digamma,
   'div': np.divide,
   'eq': np.equal,
-  'erf': _erf,
-  'erfc': lambda x: 1 - _erf(x),
+  'erf': special.erf,
+  'erf_inv': special.erfinv,
+  'erfc': special.erfc,
   'exp': np.exp,
   'exp2': np.exp2,
   'expm1': np.expm1,
@@ -62,6 +69,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
   'gt': np.greater,
   'is_finite': np.isfinite,
   'le': np.less_equal,
+  'lgamma': special.gammaln,
   'log': np.log,
   'log1p': np.log1p,
   'logistic': _logistic,
@@ -74,6 +82,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
   'not': np.logical_not,
   'or': np.logical_or,
   'pow': np.power,
+  'rem': np.fmod,
   'round': np.rint,
   'rsqrt': lambda x: 1 / np.sqrt(x),
   'select_n': _select,

@@ -142,11 +142,9 @@ def exact(
       line. Nothing is left in float.
     ValueError: arguments that do not fit.
   """
-  _check(model, weight_bits, activation_bits, precision)
-  x = np.asarray(doors.check_events(model, examples))
-  if not len(x):
-    raise ValueError('par.exact takes its ranges from examples; got none.')
-  context = doors.check_context(model, context, len(x))
+  x, context = checked(
+    model, examples, context, weight_bits, activation_bits, precision
+  )
   leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(context)]
   l, out = _lowered(
     model, params, x, leaves, weight_bits, activation_bits, precision
@@ -260,9 +258,20 @@ def _bits(bound: tuple[int, int]) -> int:
   return max(abs(bound[0]), abs(bound[1])).bit_length() + 1
 
 
-def _check(
-  model: AutoregressiveModel, weights: int, activations: int, precision: int
-) -> None:
+def checked(
+  model: AutoregressiveModel,
+  examples: ArrayLike,
+  context: Context,
+  weights: int,
+  activations: int,
+  precision: int = 16,
+) -> tuple[np.ndarray, Context]:
+  """Examples and their context, where all arguments fit.
+
+  Raises:
+    NotWhole: a head without frequencies.
+    ValueError: bits out of range, or examples that are none of the model's.
+  """
   doors.check_model(model)
   values = model.head.num_values
   if values is None or (model.head.pmf is None and model.head.chain is None):
@@ -283,6 +292,10 @@ def _check(
   ):
     if not isinstance(n, int) or not low <= n <= high:
       raise ValueError(f'{name} is {low} to {high}; got {n}.')
+  x = np.asarray(doors.check_events(model, examples))
+  if not len(x):
+    raise ValueError('Ranges are taken from examples; got none.')
+  return x, doors.check_context(model, context, len(x))
 
 
 def _chained(model: AutoregressiveModel) -> bool:

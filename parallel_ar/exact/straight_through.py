@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parallel_ar import doors, transform
+from parallel_ar import transform
 from parallel_ar.exact import calibrate
 from parallel_ar.exact.builder import MARGIN
+from parallel_ar.exact.record import checked
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.program import trace
 from parallel_ar.program.trace import Array, Op, Program
@@ -53,11 +54,11 @@ def straight_through(
     A record with the same parameters, event, head and context.
 
   Raises:
-    NotWhole: a loop whose number of turns depends on a value.
+    NotWhole: a loop whose number of turns depends on a value, or a head
+      without frequencies.
     ValueError: arguments that do not fit.
   """
-  x = doors.check_events(model, examples)
-  context = doors.check_context(model, context, len(x))
+  x, context = checked(model, examples, context, weight_bits, activation_bits)
   program, shape = _traced(model, params)
   count = len(jax.tree.leaves(params))
   moving = _moving(program, program.inputs[count:])

@@ -1,12 +1,14 @@
 """Law 8: a model in whole numbers has the same integers in every program."""
 
 import functools
+import re
 from collections.abc import Iterator
 
 import jax
 import numpy as np
 
 from parallel_ar.exact import Exact, NotWhole, exact, reference
+from parallel_ar.exact.reference.program import FLOAT
 from parallel_ar.samplers import ancestral, cached
 from parallel_ar.samplers import path as paths
 from parallel_ar.testing import oracles
@@ -18,7 +20,8 @@ _BATCHES = 1, 3, 16
 def portable(case: Case) -> str:
   """Jitted, op by op, in other batches, in the derived cache, and in NumPy.
 
-  What cannot be made of whole numbers must be refused by name.
+  And no sum of floats is left that could round. What cannot be made of whole
+  numbers must be refused by name.
   """
   if case.model.head.num_values is None:
     return 'does not apply: continuous values have no whole frequencies'
@@ -27,6 +30,7 @@ def portable(case: Case) -> str:
     found = exact(case.model, case.params, examples.x, examples.context)
   except NotWhole as error:
     return f'not whole: {error}'
+  proved = no_float_sum(found, pass_text(case, found))
   count = 0
   for what, want, got in _pairs(case, found):
     want, got = np.asarray(want), np.asarray(got)
@@ -37,7 +41,60 @@ def portable(case: Case) -> str:
       )
     count += want.size
   kinds = sorted({p.carrier for p in found.report.products})
-  return f'{count} integers are the same, carried by {", ".join(kinds)}'
+  return (
+    f'{count} integers are the same, carried by {", ".join(kinds)}; '
+    f'{proved} sums of floats, all proved'
+  )
+
+
+def pass_text(case: Case, found: Exact) -> str:
+  """The StableHLO of one pass."""
+  first = oracles.row(case.context, 0)
+  of = jax.jit(found.model.conditionals)
+  text: str = of.lower(found.params, case.x[0], first).as_text()
+  return text
+
+
+# What floats may do: come in, go through a product, and out.
+_ALLOWED = re.compile(
+  r'stablehlo\.(dot_general|convolution|convert|constant)|func|return|\^'
+)
+_INPUT = re.compile(  # a context of real numbers is put on its grid
+  r'call|stablehlo\.(multiply|round_nearest|clamp|maximum|minimum|broadcast)'
+)
+_SUM = re.compile(r'stablehlo\.(dot_general|convolution)')
+_HIGHEST = re.compile(
+  r'\[HIGHEST, HIGHEST\]|'
+  r'#stablehlo<precision HIGHEST>, #stablehlo<precision HIGHEST>'
+)
+
+
+def no_float_sum(found: Exact, text: str) -> int:
+  """How many products of floats a program has; all sums proved below 2^24.
+
+  Raises:
+    LawBroken: floats are summed elsewhere, or with operands cut short.
+  """
+  program, sums = found.report.program, 0
+  inputs = any(step is not None for step in program.steps)
+  for line in text.splitlines():
+    if not re.search(r'\b(tensor<[^>]*)?b?f(16|32|64)>', line):
+      continue
+    if not _ALLOWED.search(line) and not (inputs and _INPUT.search(line)):
+      raise LawBroken(f'Law 8: {program.name} computes with floats in: {line}')
+    if _SUM.search(line):
+      sums += 1
+      if not _HIGHEST.search(line):  # a GPU would keep 11 bits, a TPU 8
+        raise LawBroken(f'Law 8: {program.name} cuts operands in: {line}')
+  products = [p for p in found.report.products if p.carrier == 'float32']
+  parts = any(p.carrier == 'parts' for p in found.report.products)
+  loose = [p for p in products if p.partial >= FLOAT]
+  if loose or sums < len(products) or (sums > len(products) and not parts):
+    raise LawBroken(
+      f'Law 8: {program.name} has {sums} sums of floats, {len(products)} that '
+      f'are proved, and {len(loose)} that reach {FLOAT}.'
+    )
+  return sums
 
 
 def _pairs(case: Case, found: Exact) -> Iterator[tuple[str, object, object]]:

@@ -2,19 +2,21 @@
 
   magic | crc | version 3 | method, precision | N | B | length | 5 checks | body
 
-The body has the states of B D lanes, 4 bits of length and then a number, and
-words of 16 bits. The low bits u of every lane are there before anything is
-decoded, and an event is the solution of
+The body has the states of the lanes, 4 bits of length and then a number, and
+words of 16 bits. By method 'lanes' there are B D of them: the low bits u of
+every position are there before anything is decoded, and an event is the
+solution of
 
   x_i = the symbol that owns u_i under f_i(x_<i)
 
-See `parallel_ar.coding`, which writes such files.
+By method 'cached' there are B, and a lane tells one symbol of its event after
+another, by rank. See `parallel_ar.coding`, which writes such files.
 """
 
 import hashlib
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from .program import Program, run
 _START = struct.Struct('<4sIBB')
 _CHECKS = 20  # bytes: parameters, model, context, events, and 4 of zeros
 _VERSION = 3
+_LANES, _CACHED = 0, 2  # methods
 
 
 def read(
@@ -43,7 +46,7 @@ def read(
   Raises:
     ValueError: another kind of file, a damaged one, or another program.
   """
-  num, batch, precision, wanted, body = _header(data)
+  num, batch, precision, wanted, method, body = _header(data)
   if precision != program.precision:
     raise ValueError(
       f'The file has frequencies of {precision} bits and {program.name} of '
@@ -53,26 +56,23 @@ def read(
     raise ValueError(f'The file has {num} events; so must the context.')
   shape = program.shapes[program.inputs[0]]
   size = int(np.prod(shape, dtype=int))
-  events = np.zeros((num, *shape), np.int64)
-  state, words = _states(body, min(batch, num) * size)
-  at = 0
+  events = np.zeros((num, size), np.int64)
+  each = size if method == _LANES else 1
+  lanes = _Lanes(*_states(body, min(batch, num) * each), precision)
   for first in range(0, num, batch):
     count = min(batch, num - first)
-    lanes = state[: count * size].reshape(count, size)
-    for n in range(count):
-      leaves = (leaf[first + n] for leaf in context)
-      u = (lanes[n] & (2**precision - 1)).reshape(shape)
-      x, table, passes = _solve(program, u, leaves)
+    leaves = [[a[first + n] for a in context] for n in range(count)]
+    if method == _LANES:
+      found = _at_once(program, lanes, leaves)
+    else:
+      found = _in_turn(program, lanes, leaves)
+    for n, (x, passes) in enumerate(found):
       events[first + n] = x
-      lanes[n] = _pop(lanes[n], u.reshape(-1), x.reshape(-1), table, precision)
       if tell is not None:
         tell(first + n, passes)
-    empty = np.flatnonzero(state[: count * size] < 2**16)
-    state[empty] = state[empty] << 16 | words[at : at + len(empty)]
-    at += len(empty)
-  found = events.astype(np.int32)
-  digest = hashlib.sha256(_leaf(found)).digest()[:4]
-  if digest != wanted or at != len(words) or (state != 2**16).any():
+  events = events.reshape(num, *shape)
+  digest = hashlib.sha256(_leaf(events.astype(np.int32))).digest()[:4]
+  if digest != wanted or not lanes.ended:
     raise ValueError(
       'Other events came out than were encoded: the program, its parameters or '
       'the context are not those of the file.'
@@ -80,12 +80,50 @@ def read(
   return events
 
 
+class _Lanes:
+  """The states of a file, and the words that it has for them."""
+
+  def __init__(self, state: np.ndarray, words: np.ndarray, precision: int):
+    self._state, self._words, self._at = state, words, 0
+    self._precision = precision
+
+  @property
+  def ended(self) -> bool:
+    """Whether the lanes are as they were before anything was encoded."""
+    return self._at == len(self._words) and bool((self._state == 2**16).all())
+
+  def low(self, count: int) -> np.ndarray:
+    """u of the first lanes."""
+    return self._state[:count] & (2**self._precision - 1)
+
+  def pop(self, x: np.ndarray, table: np.ndarray) -> None:
+    """s <- f (s div 2^r) + u - start for x[n] of lane n, and words moved in.
+
+    Args:
+      x: int[N], symbols of the first N lanes.
+      table: int[N, V], their frequencies.
+
+    Raises:
+      ValueError: there are too few words.
+    """
+    rows = np.arange(len(x))
+    own, state = table[rows, x], self._state[: len(x)]
+    start = np.cumsum(table, -1)[rows, x] - own
+    state[:] = own * (state >> self._precision) + self.low(len(x)) - start
+    empty = np.flatnonzero(state < 2**16)
+    words = self._words[self._at : self._at + len(empty)]
+    if len(words) < len(empty):
+      raise ValueError(f'{len(empty)} words are needed, {len(words)} are left.')
+    state[empty] = state[empty] << 16 | words
+    self._at += len(empty)
+
+
 def _leaf(a: np.ndarray) -> bytes:
   return str((a.shape, a.dtype.str)).encode() + a.tobytes()
 
 
-def _header(data: bytes) -> tuple[int, int, int, bytes, bytes]:
-  """N, B, precision, the hash of the events, and the body."""
+def _header(data: bytes) -> tuple[int, int, int, bytes, int, bytes]:
+  """N, B, precision, the hash of the events, the method, and the body."""
   if len(data) < _START.size or data[:4] != b'PARc':
     raise ValueError(f'These {len(data)} bytes are no file of the codec.')
   _, crc, version, how = _START.unpack_from(data)
@@ -96,10 +134,10 @@ def _header(data: bytes) -> tuple[int, int, int, bytes, bytes]:
     )
   if zlib.crc32(data[8:]) != crc:
     raise ValueError('The file is damaged: its checksum does not fit.')
-  if how >> 5:
+  if how >> 5 not in (_LANES, _CACHED):
     raise ValueError(
-      "The file was written by another method; write it with method='lanes' "
-      'to read it with NumPy.'
+      "The file was written by method 'stream', whose coder is no part of "
+      "this: write it with method='lanes' or 'cached'."
     )
   at, sizes = _START.size, []
   for _ in range(3):
@@ -115,7 +153,7 @@ def _header(data: bytes) -> tuple[int, int, int, bytes, bytes]:
   body = data[at + _CHECKS :]
   if len(body) != length:
     raise ValueError(f'{len(body)} bytes follow the header, not {length}.')
-  return num, batch, how & 31, data[at + 12 : at + 16], body
+  return num, batch, how & 31, data[at + 12 : at + 16], how >> 5, body
 
 
 def _states(body: bytes, lanes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -134,30 +172,50 @@ def _states(body: bytes, lanes: int) -> tuple[np.ndarray, np.ndarray]:
   return state, words
 
 
+Found = Iterator[tuple[np.ndarray, int]]  # int[D], and passes, of an event
+
+
+def _at_once(program: Program, lanes: _Lanes, leaves: list[list[Any]]) -> Found:
+  """Events of a batch, the lane of every position read at once."""
+  shape = program.shapes[program.inputs[0]]
+  u = lanes.low(len(leaves) * int(np.prod(shape, dtype=int)))
+  symbols, tables = [], []
+  for row, context in zip(u.reshape(-1, *shape), leaves, strict=True):
+    x, table, passes = _solve(program, row, context)
+    symbols.append(x.reshape(-1))
+    tables.append(table.reshape(row.size, -1))
+    yield symbols[-1], passes
+  lanes.pop(np.concatenate(symbols), np.concatenate(tables))
+
+
 def _solve(
-  program: Program, u: np.ndarray, leaves: Any
+  program: Program, u: np.ndarray, leaves: list[Any]
 ) -> tuple[np.ndarray, np.ndarray, int]:
   """The event that u names, its frequencies, and the passes that it took."""
-  leaves = tuple(leaves)
   x = np.zeros(u.shape, np.int64)
   for passes in range(1, u.size + 2):
     table = run(program, x, *leaves)
     y = (np.cumsum(table, -1) <= u[..., None]).sum(-1)
     if (y == x).all():
-      return x, table.reshape(u.size, -1), passes
+      return x, table, passes
     x = y
   raise ValueError('No event was found: the program is not causal.')
 
 
-def _pop(
-  state: np.ndarray,
-  u: np.ndarray,
-  x: np.ndarray,
-  table: np.ndarray,
-  precision: int,
-) -> np.ndarray:
-  """s <- f (s div 2^r) + u - start, before words are moved in."""
-  rows = np.arange(len(x))
-  own = table[rows, x]
-  start = np.cumsum(table, -1)[rows, x] - own
-  return own * (state >> precision) + u - start
+def _in_turn(program: Program, lanes: _Lanes, leaves: list[list[Any]]) -> Found:
+  """Events of a batch, one position after another: a pass for every rank."""
+  shape, rank = program.shapes[program.inputs[0]], program.rank.reshape(-1)
+  x = np.zeros((len(leaves), rank.size), np.int64)
+  for due in range(rank.max(initial=-1) + 1):
+    tables = np.stack(
+      [
+        run(program, row.reshape(shape), *context).reshape(rank.size, -1)
+        for row, context in zip(x, leaves, strict=True)
+      ]
+    )
+    for at in np.flatnonzero(rank == due):
+      u, table = lanes.low(len(x)), tables[:, at]
+      x[:, at] = (np.cumsum(table, -1) <= u[:, None]).sum(-1)
+      lanes.pop(x[:, at], table)
+  for row in x:
+    yield row, int(rank.max(initial=-1)) + 1
