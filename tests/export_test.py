@@ -44,17 +44,24 @@ assert not any(m.startswith(('flax', 'parallel_ar')) for m in sys.modules)
 """
 
 
-@pytest.mark.parametrize('name', MODELS)
-def test_a_fresh_process(name, tmp_path):
-  model = MODELS[name]()
-  case = cases.make_case(model, batch=5)
-  about = export.save(tmp_path / 'm.zip', model, case.params)
+@pytest.fixture(scope='module', params=MODELS)
+def saved(request, tmp_path_factory):
+  """A case, and the file of its model."""
+  case = cases.make_case(MODELS[request.param](), batch=5)
+  path = tmp_path_factory.mktemp('saved') / 'm.zip'
+  about = export.save(path, case.model, case.params)
   assert about['platforms'] == ['cpu', 'cuda', 'tpu']
+  return case, path
+
+
+def test_a_fresh_process(saved, tmp_path):
+  case, file = saved
+  model = case.model
   given = {'x': case.x, 'words': jax.random.key_data(case.keys)}
   if case.context is not None:
     given['context'] = case.context
   np.savez(tmp_path / 'given.npz', **given)
-  paths = [str(tmp_path / n) for n in ('m.zip', 'given.npz', 'out.npz')]
+  paths = [str(file), *(f'{tmp_path}/{n}.npz' for n in ('given', 'out'))]
   subprocess.run([sys.executable, '-c', FRESH, *paths], check=True)
   out = np.load(paths[-1])
   bundle = export.load(paths[0])
@@ -67,13 +74,10 @@ def test_a_fresh_process(name, tmp_path):
   np.testing.assert_array_equal(out['picks'], picks)
 
 
-@pytest.mark.parametrize('name', MODELS)
-def test_samples(name, tmp_path):
+def test_samples(saved):
   """By passes, and slot by slot where there is a cache; any batch."""
-  model = MODELS[name]()
-  case = cases.make_case(model, batch=5)
-  export.save(tmp_path / 'm.zip', model, case.params)
-  bundle = export.load(tmp_path / 'm.zip')
+  case, file = saved
+  model, bundle = case.model, export.load(file)
   want = samplers.ancestral(model)(case.params, case.keys, case.context)
   x, nats = export.sample(bundle, case.keys, case.context)
   np.testing.assert_array_equal(x, want.x)

@@ -43,7 +43,7 @@ def window(case: Case) -> str:
   """Law 5 for `window`, in which lanes are retired and refilled.
 
   With the path that it takes by itself, windows that do not divide the event,
-  fewer lanes than keys, and a forecaster.
+  fewer lanes than keys, and a forecaster, on which the draft does not depend.
   """
   model, rules = case.model, []
   lanes = max(len(case.keys) - 1, 1)
@@ -54,7 +54,8 @@ def window(case: Case) -> str:
     draw = lambda verify, f=forecaster, s=sizes: samplers.window(
       model, forecaster=f, sizes=s, lanes=lanes, verify=verify
     )
-    rules.append(_drafted(case, name, draw, 1, model.num_positions))
+    most, unproved = model.num_positions, forecaster is None
+    rules.append(_drafted(case, name, draw, 1, most, unproved=unproved))
   return '; '.join(rules)
 
 
@@ -101,7 +102,7 @@ def _drafted(
     make: verify -> sampler.
     least: steps that it takes at least.
     most: steps that it takes at most.
-    unproved: whether `make(False)` is the draft itself.
+    unproved: whether `make(False)` is the draft itself, to be tried too.
     own: the case as other samplers take it, where `case` has other params.
 
   Returns:
@@ -136,11 +137,10 @@ def _drafted(
         'steps.'
       )
     taken = max(taken, int(steps.max()))
-    if not unproved:
+    if given or not unproved:  # the draft is another program
       continue
-    draft = make(False)(*args, **given)
-    if not given:
-      ties = cases.agree(own, law, 'the unverified draft', want, draft.x)
+    draft = make(False)(*args)
+    ties = cases.agree(own, law, 'the unverified draft', want, draft.x)
     wrong = (np.asarray(draft.x) != want).reshape(*holes.shape, -1).any(-1)
     wrong = wrong.reshape(len(want), -1).sum(1)
     if (repaired != wrong).any():

@@ -16,19 +16,19 @@ from parallel_ar.training import (
   metrics,
 )
 
-STEPS = 20
+STEPS = 10
 EVENT = (4, 4, 1)
 FAMILIES = {
   'made': {'hidden': (64,), 'direct': True},
-  'transformer': {'num_values': 2, 'features': 32, 'layers': 2, 'heads': 4},
+  'transformer': {'num_values': 2, 'features': 32, 'layers': 1, 'heads': 4},
   'recurrent': {
     'num_values': 2,
     'cell': 'rg_lru',
     'evaluation': 'associative',
     'features': 32,
-    'layers': 2,
+    'layers': 1,
   },
-  'gated_pixelcnn': {'features': 16, 'layers': 2, 'head_features': 32},
+  'gated_pixelcnn': {'features': 16, 'layers': 1, 'head_features': 32},
   'pixelcnn': {'features': 32, 'layers': 1, 'head_features': 64},
   'pixelcnn_pp': {'num_values': 2, 'features': 16, 'layers': 1},
   'pixelsnail': {'features': 16, 'blocks': 1, 'residuals': 1},

@@ -44,6 +44,7 @@ def test_three_resolutions_of_odd_sizes_decode_as_the_pass_does():
   print(draft_laws.cached(case))
 
 
+@ONE
 def test_gauss_seidel_draws_the_ancestral_sample(build):
   model = build(event=(4, 3, 1))
   case = cases.make_case(model)
@@ -63,6 +64,7 @@ def test_no_blind_spot_with_one_block_of_attention():
 
 
 class TestDropout:
+  @ONE
   def test_objective_leaves_units_out_and_evaluation_does_not(self, build):
     model = build(event=(3, 3, 1), dropout=0.5)
     case = cases.make_case(model)

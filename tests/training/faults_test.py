@@ -15,7 +15,10 @@ def runs():
   every.close()
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+  'number',
+  [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)],
+)
 def test_a_signal_during_compilation_leaves_at_once(runs, tmp_path, number):
   deep = f'model.hidden={(4,) * 60}'
   run = runs.start(tmp_path, 5, deep, JAX_ENABLE_COMPILATION_CACHE='false')

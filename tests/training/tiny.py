@@ -45,6 +45,16 @@ def fvsbn(
   )
 
 
+def fitted(event=(4, 3), **options):
+  """The same net, whose biases begin as the means of the first batch."""
+  net = fvsbn(event, **options)
+
+  def from_data(key, x, context):
+    return net.init(key) | {'b': x.reshape(len(x), -1).mean(0)}
+
+  return dataclasses.replace(net, init_from_data=from_data, name='fitted')
+
+
 def drawn(event=(4, 3), **options):
   """The same net, whose objective leaves out half of the terms, drawn.
 
