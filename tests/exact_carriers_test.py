@@ -43,6 +43,14 @@ def test_a_sum_of_floats_that_could_round_is_seen():
       exact_laws.no_float_sum(found, wrong)
 
 
+@pytest.mark.parametrize('most', [0, 127, 128, 2**15 - 1, 2**15, 2**31 - 1])
+def test_a_constant_keeps_its_ends(most):
+  """128 has no room in an int8 that -128 has."""
+  b = builder.Builder()
+  g = b.constant(np.array([-most, most]))
+  assert b.constants[g.id].tolist() == [-most, most] == [g.low, g.high]
+
+
 def one_product(most_left, most_right, cut=0, shape=(2, 96, 3)):
   """All entries as large as they may be, and of one sign: the worst case."""
   rows, entries, columns = shape

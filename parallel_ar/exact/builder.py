@@ -96,7 +96,7 @@ class Builder:
     if a.dtype != bool:
       if max(abs(low), abs(high)) > MOST:
         raise NotWhole(f'a constant of {max(abs(low), abs(high)):.3g}')
-      a = a.astype(np.min_scalar_type(-max(abs(low), abs(high), 1)))
+      a = a.astype(np.min_scalar_type(-max(abs(low), abs(high)) - 1))
     number = self._new(a.shape, low, high)
     self.constants[number] = a
     if trained:
