@@ -7,8 +7,9 @@
       --steps=200
 
 Ranges are taken from the validation split, the loss is over the test split.
-With --steps the parameters are trained on the grids first, by straight-through
-gradients. The program is what `parallel_ar/exact/reference` reads without JAX.
+With --steps the parameters are trained on the grids first, towards the run's
+own probabilities, by straight-through gradients. The program is what
+`parallel_ar/exact/reference` reads without JAX.
 """
 
 import math
@@ -16,15 +17,13 @@ from typing import Any
 
 from absl import flags
 
-from experiments import entry, options
+from experiments import entry, options, tuning
 from parallel_ar import exact
 from parallel_ar.exact import Exact, save
-from parallel_ar.training import evaluate, run_directory, trained, whole
+from parallel_ar.training import evaluate, run_directory, trained
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
-_DATA_DIR = flags.DEFINE_string(
-  'data_dir', None, 'Directory of the data files; ./data without it.'
-)
+_GRIDS = tuning.Flags()
 _WEIGHTS = flags.DEFINE_integer(
   'weight_bits', 8, 'Bits of the weights.', lower_bound=2, upper_bound=16
 )
@@ -34,21 +33,6 @@ _ACTIVATIONS = flags.DEFINE_integer(
   'Bits of what the weights meet.',
   lower_bound=2,
   upper_bound=16,
-)
-_STEPS = flags.DEFINE_integer(
-  'steps', 0, 'Updates on the grids before; 0 for none.', lower_bound=0
-)
-_RATE = flags.DEFINE_float(
-  'rate',
-  0.1,
-  "Peak of their learning rate, in parts of the run's.",
-  lower_bound=0,
-)
-_EXAMPLES = flags.DEFINE_integer(
-  'examples', 64, 'Examples of which ranges are taken.', lower_bound=1
-)
-_TEST = flags.DEFINE_integer(
-  'num_test', 0, 'Examples that are tested; 0 for all.', lower_bound=0
 )
 _PROGRAM = options.define_output(
   'program', 'Write the whole-number program here.', ['.npz']
@@ -62,12 +46,11 @@ def main() -> None:
     'weight_bits': _WEIGHTS.value,
     'activation_bits': _ACTIVATIONS.value,
   }
-  shown = whole.examples(run, _EXAMPLES.value, _DATA_DIR.value)
+  shown, updates = _GRIDS.shown(run), _GRIDS.updates
   lower = lambda params: exact(run.model, params, *shown, **bits)
   found = lower(run.params)
   print(found.report)
-  data = run.load_split('test', _DATA_DIR.value)
-  data = whole.first(data, _TEST.value or len(data))
+  data = _GRIDS.tested(run)
   batch, name = run.config.evaluate.batch_size, run.params_name
   before = evaluate.evaluate(
     run.models, run.params, data, batch, params_name=name
@@ -87,17 +70,10 @@ def main() -> None:
     )
 
   tell('whole numbers', found, name)
-  if _STEPS.value:
-    params = whole.tune(
-      run,
-      shown,
-      **bits,
-      steps=_STEPS.value,
-      rate=_RATE.value,
-      data_dir=_DATA_DIR.value,
-    )
+  if updates.steps:
+    params = _GRIDS.tuned(run, shown, **bits)
     found = lower(params)
-    tell('after training', found, f'{name} and {_STEPS.value} more')
+    tell('after training', found, f'{name} and {updates.steps} more')
   if _PROGRAM.value:
     with run_directory.whole(_PROGRAM.value) as file:
       save(found.report.program, file)

@@ -11,6 +11,8 @@ import parallel_ar as par
 from parallel_ar.coding import quantize
 from parallel_ar.exact import straight_through
 from parallel_ar.exact.straight_through import _on_grid
+from parallel_ar.training import trained
+from parallel_ar.training import whole as of_runs
 from tests import options_test
 from tests.exact_test import whole
 
@@ -102,6 +104,24 @@ def test_a_run_is_tuned_and_lowered(run, tmp_path):
   assert (tmp_path / 'p.npz').exists()
 
 
+def test_updates_keep_what_the_run_says(run):
+  """On fine grids they have nothing to do; the data would teach them more."""
+  made = trained.load(run)
+  shown = of_runs.examples(made, 16)
+  x = made.load_split('test').x[:50]
+  nats = jax.jit(lambda params: par.log_prob(made.model, params, x))
+  before = nats(made.params)
+
+  def moved(**how):
+    updates = of_runs.Updates(30, 1.0, **how)
+    bits = {'weight_bits': 14, 'activation_bits': 14}
+    params = of_runs.tune(made, shown, updates, **bits)
+    return float(np.abs(nats(params) - before).mean())
+
+  kept = moved()
+  assert 0 < kept < moved(targets='data', ema_decay=0.0) / 4
+
+
 def test_a_table_of_losses(run, tmp_path):
   said = options_test.run(
     'tables/whole_loss',
@@ -116,6 +136,9 @@ def test_a_table_of_losses(run, tmp_path):
   numbers = json.loads((tmp_path / 't.json').read_text())['numbers']
   lost = {n.split('lost at ')[-1]: v['value'] for n, v in numbers.items()}
   assert abs(lost['12/14']) < 0.001 < abs(lost['4/5'])
+  assert lost['4/5, nats'] == pytest.approx(lost['4/5'] * 64 * np.log(2))
+  name = 'made, digits: its standard error, 4/5, 2 updates'
+  assert 0 < numbers[name]['value'] < 10
   assert '4/5, 2 updates' in said
 
 

@@ -7,32 +7,27 @@
 Evaluates every run on its test split in floats and in whole numbers of so many
 bits of weights and of what they meet; ranges are of validation examples. With
 --steps the first of the bits stand there a second time, after so many updates
-on the grids (see `exact`).
+on the grids (see `exact`). A loss is a mean of differences, example by example;
+its standard error is theirs.
 """
 
+import math
 import time
+from typing import Any, NamedTuple
 
+import numpy as np
 from absl import flags
 
-from experiments import entry, options
+from experiments import entry, options, tuning
 from experiments.tables import report
 from parallel_ar import exact
-from parallel_ar.training import evaluate, run_directory, trained, whole
+from parallel_ar.training import evaluate, run_directory, trained
 from parallel_ar.types import Params
 
 _WORKDIRS = flags.DEFINE_list('workdirs', None, 'Directories of runs.')
-_DATA_DIR = flags.DEFINE_string('data_dir', None, 'Directory of data files.')
+_GRIDS = tuning.Flags()
 _BITS = flags.DEFINE_list(
   'bits', ['8/8', '8/10', '10/12'], 'Of weights / of what they meet.'
-)
-_STEPS = flags.DEFINE_integer(
-  'steps', 0, 'Updates on the first grids; 0 for none.', lower_bound=0
-)
-_EXAMPLES = flags.DEFINE_integer(
-  'examples', 64, 'Examples of which ranges are taken.', lower_bound=1
-)
-_TEST = flags.DEFINE_integer(
-  'num_test', 0, 'Examples that are tested; 0 for all.', lower_bound=0
 )
 _OUT = options.define_output('out', 'Write the result here, as JSON.')
 
@@ -42,26 +37,56 @@ def main() -> None:
   started = time.monotonic()
   directories = [run_directory.resolve(d) for d in entry.require(_WORKDIRS)]
   bits = [_bits(text) for text in _BITS.value]
-  head = ['float', *_BITS.value]
-  head += [f'{_BITS.value[0]}, {_STEPS.value} updates'] * (_STEPS.value > 0)
-  print('| run | ' + ' | '.join(head) + ' |\n|---|' + '--:|' * len(head))
+  updates = _GRIDS.updates
+  head = list(_BITS.value)
+  head += [f'{_BITS.value[0]}, {updates.steps} updates'] * (updates.steps > 0)
+  print(f'| run | float | {" | ".join(head)} |')
+  print('|---|' + '--:|' * (1 + len(head)))
   numbers: report.Numbers = {}
+  tested = []
   for directory in directories:
     run = trained.load(directory)
-    found = _losses(run, bits)
-    first, *others = found
-    shown = [f'{first:.4f}', *(f'{bits - first:+.5f}' for bits in others)]
+    before, *found = _evaluations(run, bits)
+    tested.append(before.count)
+    lost = [_lost(before, after) for after in found]
     name = f'{run.model.name}, {run.config.data.name}'
-    print(f'| {name} | ' + ' | '.join(shown) + ' |', flush=True)
-    numbers[f'{name}: float'] = first, 'bits/dim'
-    for what, value in zip(head[1:], others, strict=True):
-      numbers[f'{name}: lost at {what}'] = value - first, 'bits/dim'
+    numbers[f'{name}: float'] = before.bits_per_dim, 'bits/dim'
+    for what, loss in zip(head, lost, strict=True):
+      numbers[f'{name}: lost at {what}'] = loss.bits_per_dim, 'bits/dim'
+      numbers[f'{name}: lost at {what}, nats'] = loss.nats, 'nats'
+      numbers[f'{name}: its standard error, {what}'] = loss.error, 'nats'
+    shown = [f'{loss.bits_per_dim:+.5f}' for loss in lost]
+    print(f'| {name}, bits/dim | {before.bits_per_dim:.4f} | {_row(shown)}')
+    shown = [f'{loss.nats:+.4f} ± {loss.error:.4f}' for loss in lost]
+    print(f'| nats | {before.nats:.4f} | {_row(shown)}', flush=True)
   config = {
     'runs': [directory.name for directory in directories],
-    'examples': _EXAMPLES.value,
-    'steps': _STEPS.value,
+    'updates': updates._asdict(),
+    'tested': tested,
   }
   report.save(_OUT.value, numbers, config, started)
+
+
+def _row(cells: list[str]) -> str:
+  return ' | '.join(cells) + ' |'
+
+
+class _Loss(NamedTuple):
+  """Mean over examples, and its standard error, of the paired differences."""
+
+  bits_per_dim: float
+  nats: float
+  error: float
+
+
+def _lost(before: evaluate.Evaluation, after: evaluate.Evaluation) -> _Loss:
+  each = after.per_example - before.per_example
+  error = each.std(ddof=1) / np.sqrt(len(each)) if len(each) > 1 else math.nan
+  return _Loss(
+    after.bits_per_dim - before.bits_per_dim,
+    after.nats - before.nats,
+    float(error),
+  )
 
 
 def _bits(text: str) -> tuple[int, int]:
@@ -76,39 +101,27 @@ def _bits(text: str) -> tuple[int, int]:
   return weights, activations
 
 
-def _losses(run: trained.Trained, bits: list[tuple[int, int]]) -> list[float]:
-  """Bits a dimension, in floats and in whole numbers."""
-  data = run.load_split('test', _DATA_DIR.value)
-  data = whole.first(data, _TEST.value or len(data))
-  shown = whole.examples(run, _EXAMPLES.value, _DATA_DIR.value)
+def _evaluations(
+  run: trained.Trained, bits: list[tuple[int, int]]
+) -> list[evaluate.Evaluation]:
+  """In floats, in whole numbers, and after the updates on the first grids."""
+  data, shown = _GRIDS.tested(run), _GRIDS.shown(run)
   batch = run.config.evaluate.batch_size
 
-  def lowered(params: Params, weights: int, activations: int) -> float:
-    found = exact(
-      run.model,
-      params,
-      *shown,
-      weight_bits=weights,
-      activation_bits=activations,
-    )
-    return evaluate.evaluate(
-      [found.model], found.params, data, batch
-    ).bits_per_dim
+  def lowered(params: Params, pair: tuple[int, int]) -> evaluate.Evaluation:
+    found = exact(run.model, params, *shown, **_named(pair))
+    return evaluate.evaluate([found.model], found.params, data, batch)
 
-  whole_numbers = [lowered(run.params, *pair) for pair in bits]
-  if _STEPS.value:
-    weights, activations = bits[0]
-    params = whole.tune(
-      run,
-      shown,
-      weight_bits=weights,
-      activation_bits=activations,
-      steps=_STEPS.value,
-      data_dir=_DATA_DIR.value,
-    )
-    whole_numbers.append(lowered(params, weights, activations))
-  before = evaluate.evaluate(run.models, run.params, data, batch)
-  return [before.bits_per_dim, *whole_numbers]
+  found = [evaluate.evaluate(run.models, run.params, data, batch)]
+  found += [lowered(run.params, pair) for pair in bits]
+  if _GRIDS.updates.steps:
+    params = _GRIDS.tuned(run, shown, **_named(bits[0]))
+    found.append(lowered(params, bits[0]))
+  return found
+
+
+def _named(pair: tuple[int, int]) -> Any:
+  return dict(zip(('weight_bits', 'activation_bits'), pair, strict=True))
 
 
 if __name__ == '__main__':

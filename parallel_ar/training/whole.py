@@ -1,22 +1,32 @@
 """A trained run in whole numbers: the examples of its grids, and training on.
 
-See `parallel_ar.exact`.
+Training on the grids of a run's whole numbers minimises
+
+  - sum_i sum_v p(v | x_<i) log q(v | x_<i)                    nats per example
+
+over training examples x, where p is the run as it is and q the pass on the
+grids, its probabilities those of whole frequencies of 16 bits. It is the loss
+in whole numbers itself, KL(p | q) and the entropy of p, and not the likelihood
+of the training data, which a run that has seen them often fits further by
+forgetting others. See `parallel_ar.exact`.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from parallel_ar.coding import quantize
 from parallel_ar.data import dataset, pipeline
 from parallel_ar.exact import straight_through
+from parallel_ar.model import AutoregressiveModel, Objective
 from parallel_ar.training import datasets, optimizer, step
 from parallel_ar.training.state import TrainState
 from parallel_ar.training.trained import Trained
-from parallel_ar.types import Context, Params
+from parallel_ar.types import Array, Context, Params
 
 
 class Examples(NamedTuple):
@@ -45,39 +55,48 @@ def first(data: dataset.Dataset, count: int) -> dataset.Dataset:
   return dataset.binarize_once(data)
 
 
+class Updates(NamedTuple):
+  """How a run is trained on the grids.
+
+  Attributes:
+    steps: updates.
+    rate: peak of their learning rate, in parts of the run's. It rises for a
+      tenth of them and falls to 0 by a cosine.
+    ema_decay: of the moving average of the parameters; 0: none.
+    targets: 'model', the probabilities of the run as it is, or 'data', the
+      likelihood of its training examples.
+  """
+
+  steps: int
+  rate: float = 0.1
+  ema_decay: float = 0.95
+  targets: Literal['model', 'data'] = 'model'
+
+
 def tune(
   run: Trained,
   shown: Examples,
+  updates: Updates,
   *,
   weight_bits: int,
   activation_bits: int,
-  steps: int,
-  rate: float = 0.1,
   data_dir: str | None = None,
 ) -> Params:
   """Parameters that were trained on the grids they will be lowered to.
 
-  Some updates of -log p of the run's own training batches, with the optimizer
-  of its configuration begun anew: its schedule is as long as these updates, and
-  its peak a part of the run's.
+  The batches and the optimizer are those of the run, the optimizer begun anew.
 
   Args:
     run: of one model.
     shown: of `examples`.
+    updates: how many, and how.
     weight_bits: as for `par.exact`.
     activation_bits: as there.
-    steps: updates.
-    rate: of the run's learning rate.
     data_dir: where data files lie.
 
   Returns:
-    The parameters; there is no moving average of them.
+    The parameters, averaged where `updates` says so.
   """
-  section = ConfigDict(run.config.optimizer.to_dict())
-  section.learning_rate *= rate
-  section.warmup_steps = min(section.warmup_steps, steps // 10)
-  section.decay_steps = 0
-  rule = optimizer.make(section, steps=steps)
   model = straight_through(
     run.model,
     run.params,
@@ -86,11 +105,20 @@ def tune(
     weight_bits=weight_bits,
     activation_bits=activation_bits,
   )
+  if updates.targets == 'model':
+    model = dataclasses.replace(model, objective=_towards(run, model))
+  section = ConfigDict(run.config.optimizer.to_dict())
+  section.learning_rate *= updates.rate
+  section.schedule, section.schedule_options = 'cosine', {}
+  section.decay_steps, section.end_factor = 0, 0.0
+  section.warmup_steps = updates.steps // 10
+  rule = optimizer.make(section, steps=updates.steps)
   train_step = jax.jit(
     step.make_train_step(
       [model],
       rule,
-      schedule=optimizer.schedule(section, steps=steps),
+      schedule=optimizer.schedule(section, steps=updates.steps),
+      ema_decay=updates.ema_decay,
       seed=run.config.seed,
     )
   )
@@ -100,7 +128,24 @@ def tune(
     run.config.seed,
   )
   zero = jnp.zeros((), jnp.int32)
-  state = TrainState(zero, run.params, None, rule.init(run.params))
-  for n in range(steps):
+  average = run.params if updates.ema_decay else None
+  state = TrainState(zero, run.params, average, rule.init(run.params))
+  for n in range(updates.steps):
     state, _ = train_step(state, batches[n])
-  return state.params
+  return state.params if state.ema is None else state.ema
+
+
+def _towards(run: Trained, grids: AutoregressiveModel) -> Objective:
+  """The cross entropy of the grids' model and the run's."""
+  total = 2**quantize.PRECISION
+
+  def objective(params, x, context, key):
+    def of(model: AutoregressiveModel, params: Params) -> Array:
+      dist = model.conditionals(params, x, context)
+      return quantize.probabilities(model.head, dist, x)
+
+    want, found = of(run.model, run.params), of(grids, params)
+    found = (found * (total - found.shape[-1]) + 1) / total
+    return -(want * jnp.log(found)).sum()
+
+  return objective
