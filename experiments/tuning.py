@@ -1,5 +1,7 @@
 """Flags of scripts that lower a run to whole numbers: examples, updates."""
 
+from typing import Any
+
 from absl import flags
 
 from parallel_ar.data.dataset import Dataset
@@ -27,20 +29,20 @@ class Flags:
     self._steps = flags.DEFINE_integer(
       'steps', 0, 'Updates on the grids before; 0 for none.', lower_bound=0
     )
-    self._rate = flags.DEFINE_float(
+    self._rate: Any = flags.DEFINE_float(
       'rate',
       default['rate'],
       "Peak of their learning rate, in parts of the run's.",
       lower_bound=0,
     )
-    self._ema = flags.DEFINE_float(
+    self._ema: Any = flags.DEFINE_float(
       'ema_decay',
       default['ema_decay'],
       'Of the moving average over the updates; 0 for none.',
       lower_bound=0,
       upper_bound=0.999999,
     )
-    self._targets = flags.DEFINE_enum(
+    self._targets: Any = flags.DEFINE_enum(
       'targets',
       default['targets'],
       ['model', 'data'],
