@@ -368,12 +368,17 @@ print_settings() {
 
 # ------------------------------------------------------------------- commands
 
-# Prints how many tests to run at once: the cores, up to 4 for their memory.
+# Prints how many tests to run at once: one more than the cores, since some wait
+# for processes that they start, but up to 5, and each with 4 GB of memory.
 test_workers() {
-  local cores
+  local cores workers memory
   cores="$({ nproc || getconf _NPROCESSORS_ONLN || echo 1; } 2>/dev/null)"
-  if ((cores < 2)); then cores=0; elif ((cores > 4)); then cores=4; fi
-  printf '%s\n' "$cores"
+  workers=$((cores < 4 ? cores + 1 : 5))
+  memory="$(awk '/^MemAvailable/ {print int($2 / 4000000)}' /proc/meminfo \
+    2>/dev/null)" || memory=''
+  if [[ -n $memory ]] && ((memory < workers)); then workers=$memory; fi
+  if ((cores < 2 || workers < 2)); then workers=0; fi
+  printf '%s\n' "$workers"
 }
 
 # Runs one check by its name, says so, and keeps the names of those that fail.

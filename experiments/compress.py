@@ -119,26 +119,7 @@ def main() -> None:
     for batch in _BATCHES.value
     for method in methods
   }
-  files = {n: c.encode(run.params, x, context) for n, c in pairs.items()}
-  found: dict[str, Any] = {}
-
-  def decode(name: str) -> None:
-    found[name] = pairs[name].decode(run.params, files[name], context)
-
-  programs: dict[str, Callable[[], object]] = {
-    f'decode {n}': functools.partial(decode, n) for n in pairs
-  }
-  programs |= {
-    f'encode {n}': functools.partial(c.encode, run.params, x, context)
-    for n, c in pairs.items()
-  }
-  rounds = timing.in_turn(programs, rounds=_ROUNDS.value)
-  for name, decoded in found.items():
-    if not np.array_equal(decoded.x, x):
-      raise ValueError(
-        f'{name}: other events came back, so no file is kept. '
-        'experiments.audit says whether the model is causal.'
-      )
+  files, found, rounds = _both_ways(pairs, run.params, x, context)
   if target:
     run_directory.replace(target, next(iter(files.values())))
     print(f'file: {target}')
@@ -157,6 +138,33 @@ def main() -> None:
     params=run.params_name,
     precision=_PRECISION.value,
   )
+
+
+def _both_ways(
+  pairs: dict[str, coding.Codec], params: Any, x: np.ndarray, context: Any
+) -> tuple[dict[str, bytes], dict[str, Any], timing.Rounds]:
+  """Files, what each decodes to, and the times of both directions in turn."""
+  files = {n: c.encode(params, x, context) for n, c in pairs.items()}
+  found: dict[str, Any] = {}
+
+  def decode(name: str) -> None:
+    found[name] = pairs[name].decode(params, files[name], context)
+
+  programs: dict[str, Callable[[], object]] = {
+    f'decode {n}': functools.partial(decode, n) for n in pairs
+  }
+  programs |= {
+    f'encode {n}': functools.partial(c.encode, params, x, context)
+    for n, c in pairs.items()
+  }
+  rounds = timing.in_turn(programs, rounds=_ROUNDS.value)
+  for name, decoded in found.items():
+    if not np.array_equal(decoded.x, x):
+      raise ValueError(
+        f'{name}: other events came back, so no file is kept. '
+        'experiments.audit says whether the model is causal.'
+      )
+  return files, found, rounds
 
 
 def _promised(

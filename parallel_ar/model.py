@@ -307,10 +307,16 @@ def _check_fit(model: AutoregressiveModel) -> None:
       f'{fits}: log_prob returned {_spec(terms)}; expected one float for each '
       f'position, [{_show(shape)}]. conditionals returned {_spec(dist)}.'
     )
+  _check_training(model, params, key)
+
+
+def _check_training(model: AutoregressiveModel, params: Any, key: Any) -> None:
+  """As `_check_fit`, of what only training calls."""
+  event, context = model.event, model.context
   if model.init_from_data is not None:
     two = lambda s: jax.ShapeDtypeStruct((2, *s.shape), s.dtype)
-    args = key, *jax.tree.map(two, (event, model.context))
-    found = _trace(model, 'init_from_data', model.init_from_data, *args)
+    batch = jax.tree.map(two, (event, context))
+    found = _trace(model, 'init_from_data', model.init_from_data, key, *batch)
     if _spec(found) != _spec(params):
       raise ValueError(
         f'{model.name}: init_from_data makes {_spec(found)}, but init makes '
@@ -318,8 +324,8 @@ def _check_fit(model: AutoregressiveModel) -> None:
       )
   if model.objective is None:
     return
-  what, args = 'objective(params, x, context, key)', (event, model.context, key)
-  nats = _trace(model, what, model.objective, params, *args)
+  what = 'objective(params, x, context, key)'
+  nats = _trace(model, what, model.objective, params, event, context, key)
   one = isinstance(nats, jax.ShapeDtypeStruct) and nats.shape == ()
   if not one or not jnp.issubdtype(nats.dtype, jnp.floating):
     raise ValueError(

@@ -51,6 +51,12 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 flags.FLAGS.mark_as_parsed()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+  """Long tests begin first: no worker is left alone with one at the end."""
+  items.sort(key=lambda item: item.get_closest_marker('long') is None)
+
+
 def pytest_collection_finish():
   """Leaves what was imported out of the collections of garbage to come."""
   gc.collect()

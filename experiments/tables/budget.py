@@ -89,18 +89,10 @@ def main() -> None:
     groups += ', ...' if len(sizes) > 8 else ''
     rows.append((steps, groups, values))
   rounds = timing.in_turn(programs, rounds=_ROUNDS.value)
-  print(
-    '| steps | groups | expected bits/dim | measured | even groups '
-    f'| {_BATCH.value} samples, s |\n|--:|---|--:|--:|--:|--:|'
-  )
-  for steps, groups, values in rows:
+  for steps in wanted:
     seconds = timing.summarize(rounds.seconds[str(steps)])
     numbers[f'{steps} steps: seconds'] = seconds.median, 's'
-    print(
-      f'| {steps} | {groups} | {values["expected"]:.3f} '
-      f'| {values["measured"]:.3f} ± {values["error"]:.3f} '
-      f'| {values["even groups"]:.3f} | {seconds.text(digits=3)} |'
-    )
+  show(rows, rounds)
   config = configuration.to_json(run.config)
   details = {
     'losses': np.asarray(losses).tolist(),
@@ -110,6 +102,23 @@ def main() -> None:
     'batch': _BATCH.value,
   }
   report.save(_OUT.value, numbers, config, started, rounds, **details)
+
+
+def show(
+  rows: list[tuple[int, str, dict[str, Any]]], rounds: timing.Rounds
+) -> None:
+  """Prints the table."""
+  print(
+    '| steps | groups | expected bits/dim | measured | even groups '
+    f'| {_BATCH.value} samples, s |\n|--:|---|--:|--:|--:|--:|'
+  )
+  for steps, groups, values in rows:
+    seconds = timing.summarize(rounds.seconds[str(steps)])
+    print(
+      f'| {steps} | {groups} | {values["expected"]:.3f} '
+      f'| {values["measured"]:.3f} ± {values["error"]:.3f} '
+      f'| {values["even groups"]:.3f} | {seconds.text(digits=3)} |'
+    )
 
 
 def split(run: trained.Trained, name: str) -> Any:

@@ -50,27 +50,9 @@ def main() -> None:
       f'--batch; got the context {model.context}, --count={_COUNT.value} and '
       f'--batch={_BATCH.value}.'
     )
-  pair = run.params, small.params
   keys = jax.random.split(jax.random.key(_SEED.value), _COUNT.value)
   keys = keys.reshape(-1, _BATCH.value)
-  draws: dict[str, Any] = {
-    'cached': functools.partial(samplers.cached(model), run.params),
-    'cached, not proved': functools.partial(
-      samplers.cached(model, verify=False), run.params
-    ),
-    'draft alone': functools.partial(
-      samplers.cached(draft, verify=False), small.params
-    ),
-  }
-  windows = {}
-  for g in _WINDOWS.value:
-    for rule in ('shared noise', 'rejection'):
-      make = (
-        samplers.speculative if rule == 'shared noise' else (samplers.rejection)
-      )
-      name = f'{rule}, window {g}'
-      draws[name] = functools.partial(make(model, draft, window=g), pair)
-      windows[name] = g
+  draws, windows = _samplers(run, small)
   programs = {
     name: functools.partial(lambda d: jax.block_until_ready(d(keys[0])), draw)
     for name, draw in draws.items()
@@ -88,32 +70,7 @@ def main() -> None:
   numbers: dict[str, tuple[float | int, str]] = {'c': (cost, '1')}
   for name, g in windows.items():
     drawn = [jax.device_get(draws[name](k)) for k in keys]
-    # Rejection keeps the law, not the integers: nothing is to be compared.
-    base = 'cached' if name.startswith('shared') else 'cached, not proved'
-    different: Any = '-'
-    if name.startswith('shared'):
-      pairs = zip(drawn, want, strict=True)
-      different = int(sum((d.x != w).sum() for d, w in pairs))
-      numbers[f'{name}: different'] = (different, 'integers')
-    tested = sum(int(d.info.tested.sum()) for d in drawn)
-    alpha = sum(int(d.info.agreed.sum()) for d in drawn) / tested
-    steps = np.mean([d.info.steps.mean() for d in drawn])
-    tokens = model.num_positions / float(steps)
-    seconds = timing.summarize(rounds.seconds[name])
-    gain = timing.ratio(rounds, base, name)
-    promised = expected_speedup(alpha, g, cost)
-    print(
-      f'| {name} | {alpha:.3f} | {tokens:.2f} '
-      f'| {expected_tokens(alpha, g):.2f} '
-      f'| {seconds.median:.3f} | {gain.text()} | {promised:.2f} | {different} |'
-    )
-    numbers |= {
-      f'{name}: alpha': (alpha, '1'),
-      f'{name}: tokens a round': (tokens, 'tokens'),
-      f'{name}: formula': (float(expected_tokens(alpha, g)), 'tokens'),
-      f'{name}: gain over {base}': (gain.median, 'x'),
-      f'{name}: seconds': (seconds.median, 's'),
-    }
+    numbers |= _row(name, g, model.num_positions, drawn, want, rounds, cost)
   if _OUT.value:
     results.save(
       _OUT.value,
@@ -130,6 +87,73 @@ def main() -> None:
         },
       ),
     )
+
+
+def _samplers(
+  run: trained.Trained, small: trained.Trained
+) -> tuple[dict[str, Any], dict[str, int]]:
+  """Every sampler (keys -> Sample), and the windows of those with a draft."""
+  model, draft = run.models[0], small.models[0]
+  pair = run.params, small.params
+  draws: dict[str, Any] = {
+    'cached': functools.partial(samplers.cached(model), run.params),
+    'cached, not proved': functools.partial(
+      samplers.cached(model, verify=False), run.params
+    ),
+    'draft alone': functools.partial(
+      samplers.cached(draft, verify=False), small.params
+    ),
+  }
+  rules = {
+    'shared noise': samplers.speculative,
+    'rejection': samplers.rejection,
+  }
+  windows = {}
+  for g in _WINDOWS.value:
+    for rule, make in rules.items():
+      name = f'{rule}, window {g}'
+      draws[name] = functools.partial(make(model, draft, window=g), pair)
+      windows[name] = g
+  return draws, windows
+
+
+def _row(
+  name: str,
+  window: int,
+  slots: int,
+  drawn: list[Any],
+  want: list[np.ndarray],
+  rounds: timing.Rounds,
+  cost: float,
+) -> dict[str, tuple[float | int, str]]:
+  """Prints what a sampler with a draft drew beside `cached`; its numbers."""
+  # Rejection keeps the law, not the integers: nothing is to be compared.
+  base = 'cached' if name.startswith('shared') else 'cached, not proved'
+  numbers: dict[str, tuple[float | int, str]] = {}
+  different: Any = '-'
+  if name.startswith('shared'):
+    pairs = zip(drawn, want, strict=True)
+    different = int(sum((d.x != w).sum() for d, w in pairs))
+    numbers[f'{name}: different'] = (different, 'integers')
+  tested = sum(int(d.info.tested.sum()) for d in drawn)
+  alpha = sum(int(d.info.agreed.sum()) for d in drawn) / tested
+  steps = np.mean([d.info.steps.mean() for d in drawn])
+  tokens = slots / float(steps)
+  seconds = timing.summarize(rounds.seconds[name])
+  gain = timing.ratio(rounds, base, name)
+  promised = expected_speedup(alpha, window, cost)
+  formula = float(expected_tokens(alpha, window))
+  print(
+    f'| {name} | {alpha:.3f} | {tokens:.2f} | {formula:.2f} '
+    f'| {seconds.median:.3f} | {gain.text()} | {promised:.2f} | {different} |'
+  )
+  return numbers | {
+    f'{name}: alpha': (alpha, '1'),
+    f'{name}: tokens a round': (tokens, 'tokens'),
+    f'{name}: formula': (formula, 'tokens'),
+    f'{name}: gain over {base}': (gain.median, 'x'),
+    f'{name}: seconds': (seconds.median, 's'),
+  }
 
 
 if __name__ == '__main__':

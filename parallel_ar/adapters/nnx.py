@@ -73,17 +73,7 @@ def from_nnx(
     )
     of = lambda: module(nnx.Rngs(0))
     graph, *states = nnx.split(nnx.eval_shape(of), nnx.Param, ...)
-  made = nnx.merge(graph, *states)
-  name = type(made).__name__
-  for kind in (nnx.BatchStat, nnx.Cache):
-    if held := nnx.to_flat_state(nnx.state(made, kind)):
-      path = '.'.join(map(str, held[0][0]))
-      raise ValueError(
-        f'{name} holds {kind.__name__} at {path}; a model may own only '
-        'parameters. Batch statistics and mutable caches leak state between '
-        'positions or examples. A cache belongs in a decode path, see '
-        'par.nnx_cache.'
-      )
+  name = _check(nnx.merge(graph, *states))
   # XLA makes no weights where only the rest is asked for.
   fixed = jax.jit(lambda: nnx.to_pure_dict(parts(jax.random.key(0))[1]))()
 
@@ -106,12 +96,7 @@ def from_nnx(
   def noisy(params: Params, tokens: Array, context: Context, key: PRNGKey):
     made = bound(params)
     made.train()
-    nodes = [node for _, node in nnx.iter_graph(made)]
-    streams = {n.tag for n in nodes if isinstance(n, nnx.RngStream)}
-    seeds: dict[str, Any] = {
-      tag: jax.random.fold_in(key, n) for n, tag in enumerate(sorted(streams))
-    }
-    nnx.reseed(made, **seeds)
+    _reseed(made, key)
     return (train or run)(made, tokens, context)
 
   return make(
@@ -123,6 +108,35 @@ def from_nnx(
     batched=batched,
     fields={'name': name, **fields},
   )
+
+
+def _check(made: Any) -> str:
+  """The name of a module that owns parameters only."""
+  from flax import nnx
+
+  name = type(made).__name__
+  for kind in (nnx.BatchStat, nnx.Cache):
+    if held := nnx.to_flat_state(nnx.state(made, kind)):
+      path = '.'.join(map(str, held[0][0]))
+      raise ValueError(
+        f'{name} holds {kind.__name__} at {path}; a model may own only '
+        'parameters. Batch statistics and mutable caches leak state between '
+        'positions or examples. A cache belongs in a decode path, see '
+        'par.nnx_cache.'
+      )
+  return name
+
+
+def _reseed(made: Any, key: PRNGKey) -> None:
+  """Gives each random stream of a module a key of its own."""
+  from flax import nnx
+
+  nodes = [node for _, node in nnx.iter_graph(made)]
+  streams = {n.tag for n in nodes if isinstance(n, nnx.RngStream)}
+  seeds: dict[str, Any] = {
+    tag: jax.random.fold_in(key, n) for n, tag in enumerate(sorted(streams))
+  }
+  nnx.reseed(made, **seeds)
 
 
 def nnx_cache(

@@ -148,19 +148,7 @@ def codec(
     ModuleNotFoundError: 'stream' without the extra 'coding'.
   """
   quantize.check(model, precision)
-  whole = isinstance(batch, int | np.integer)
-  if method not in ('auto', *_METHODS) or not whole or batch < 1:
-    raise ValueError(
-      "method is 'auto', 'cached', 'lanes' or 'stream' and batch a whole "
-      f'number of at least 1; got {method!r} and {batch}.'
-    )
-
-  if method == 'cached' and not cached.possible(model):
-    raise ValueError(
-      f'{model.name} has no cache to code with: nothing can be derived of its '
-      'pass (par.explain_decode says why), or its head makes probabilities of '
-      "whole events only. Take method='auto'."
-    )
+  _check(model, method, batch)
   how = batch, precision
 
   def encode(params: Params, x: ArrayLike, context: Context = None) -> bytes:
@@ -203,29 +191,69 @@ def codec(
     )
     container.refuse(head, here)
     container.check_size(model, head, body, context)
-    parts = _blank(model, head.num, size, context)
-    if _probe(model, of, precision, params, parts) != head.probe:
-      raise BadFile(
-        'The file cannot be decoded here: on fixed events the model gives '
-        'other bits than where it was written, so its frequencies differ. '
-        + _explained(head)
-      )
-    try:
-      args = params, head.num, context, body
-      decoded = _read(model, of, (size, precision), *args)
-      if container.events_hash(decoded.x) != head.events:
-        raise ValueError('other events came out than were encoded.')
-    except ValueError as error:
-      raise BadFile(
-        f'The file could not be decoded: {error} Its checksum is right, so it '
-        'was damaged before that was made, or these events round otherwise '
-        'here. ' + _explained(head)
-      ) from error
-    return decoded
+    return _events(model, here, params, context, body, head)
 
   encode.__doc__ = Encoder.__call__.__doc__
   decode.__doc__ = Decoder.__call__.__doc__
   return Codec(encode, decode)
+
+
+def _check(model: AutoregressiveModel, method: str, batch: int) -> None:
+  """Refuses a method that is none, or not of this model."""
+  whole = isinstance(batch, int | np.integer)
+  if method not in ('auto', *_METHODS) or not whole or batch < 1:
+    raise ValueError(
+      "method is 'auto', 'cached', 'lanes' or 'stream' and batch a whole "
+      f'number of at least 1; got {method!r} and {batch}.'
+    )
+  if method == 'cached' and not cached.possible(model):
+    raise ValueError(
+      f'{model.name} has no cache to code with: nothing can be derived of its '
+      'pass (par.explain_decode says why), or its head makes probabilities of '
+      "whole events only. Take method='auto'."
+    )
+
+
+def _events(
+  model: AutoregressiveModel,
+  here: container.Header,
+  params: Params,
+  context: Context,
+  body: bytes,
+  head: container.Header,
+) -> Decoded:
+  """The events of a file whose header fits.
+
+  Args:
+    model: the model.
+    here: how it is decoded here.
+    params: parameters of the model.
+    context: of the events.
+    body: of the file.
+    head: of the file.
+
+  Raises:
+    BadFile: the model has other bits here, or other events come out.
+  """
+  how = here.batch, here.precision
+  parts = _blank(model, head.num, here.batch, context)
+  if _probe(model, here.method, here.precision, params, parts) != head.probe:
+    raise BadFile(
+      'The file cannot be decoded here: on fixed events the model gives '
+      'other bits than where it was written, so its frequencies differ. '
+      + _explained(head)
+    )
+  try:
+    decoded = _read(model, here.method, how, params, head.num, context, body)
+    if container.events_hash(decoded.x) != head.events:
+      raise ValueError('other events came out than were encoded.')
+  except ValueError as error:
+    raise BadFile(
+      f'The file could not be decoded: {error} Its checksum is right, so it '
+      'was damaged before that was made, or these events round otherwise '
+      'here. ' + _explained(head)
+    ) from error
+  return decoded
 
 
 def _write(

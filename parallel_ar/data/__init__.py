@@ -29,6 +29,7 @@ if TYPE_CHECKING:
   from parallel_ar.data import files as files
   from parallel_ar.data import folder as folder
   from parallel_ar.data import images as images
+  from parallel_ar.data import libraries as libraries
   from parallel_ar.data import music as music
   from parallel_ar.data import packages as packages
   from parallel_ar.data import pipeline as pipeline

@@ -28,6 +28,7 @@ from typing import Any, TypeGuard
 Facts = dict[str, str]
 REMIND_SECONDS = 20.0  # between two lines about who is still awaited
 _HELLO_SECONDS = 5.0  # from a connection to its report
+_GRACE_SECONDS = 10.0  # process 0 may have begun later, and answers in the end
 _HELLO_BYTES = 2**16
 _ANSWER_BYTES = 2**24  # of process 0, with the facts of all
 _STRANGERS = 256  # connections without a report at a time
@@ -266,8 +267,8 @@ def _report(host, port, hello, deadline, timeout) -> list[Facts]:
     try:
       with socket.create_connection((host, port), min(left, 10)) as connection:
         _send(connection, hello)
-        # Process 0 may have begun later; it always answers in the end.
-        answer = _answer(connection, time.monotonic() + timeout + 10)
+        until = time.monotonic() + timeout + _GRACE_SECONDS
+        answer = _answer(connection, until)
     except OSError:
       time.sleep(min(0.2, max(left, 0)))
   if answer['problem'] is not None:

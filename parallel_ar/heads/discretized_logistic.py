@@ -76,23 +76,6 @@ def discretized_logistic(
     terms = channel_log_probs(dist, x, num_values).sum(-2)
     return jax.nn.logsumexp(terms + jax.nn.log_softmax(dist.logits, -1), -1)
 
-  def pick(dist: Logistics, noise: Any) -> Array:
-    gumbel, logistic = noise
-    k = jnp.argmax(dist.logits + gumbel, -1)[..., None, None]
-    of_k = lambda a: jnp.take_along_axis(a, k, -1)[..., 0]
-    means, log_scales, links = jax.tree.map(of_k, tuple(dist[1:]))
-    scales = jnp.exp(jnp.maximum(log_scales, _MIN_LOG_SCALE))
-    values: list[Array] = []
-    for c in range(channels):
-      first = c * (c - 1) // 2
-      mean = means[..., c]
-      for b, before in enumerate(values):
-        mean = mean + links[..., first + b] * _scaled(before, num_values)
-      v = mean + scales[..., c] * logistic[..., c]
-      index = jnp.round((v + 1) * (num_values - 1) / 2)
-      values.append(jnp.clip(index, 0, num_values - 1).astype(jnp.int32))
-    return jnp.stack(values, -1)
-
   def mixed(weights: Array, dist: Logistics, x: Array, c: int) -> Array:
     mean = _means(dist, x, num_values)[..., c, :]
     every = _bins(mean, dist.log_scales[..., c, :], num_values)
@@ -116,11 +99,30 @@ def discretized_logistic(
     num_values=num_values,
     log_prob=log_prob,
     noise=noise,
-    pick=pick,
+    pick=lambda dist, noise: _pick(dist, noise, num_values),
     pmf=pmf if channels == 1 else None,
     chain=chain,
     parts=Logistics,
   )
+
+
+def _pick(dist: Logistics, noise: Any, num_values: int) -> Array:
+  """The component of the Gumbels, and its logistics channel after channel."""
+  gumbel, logistic = noise
+  k = jnp.argmax(dist.logits + gumbel, -1)[..., None, None]
+  of_k = lambda a: jnp.take_along_axis(a, k, -1)[..., 0]
+  means, log_scales, links = jax.tree.map(of_k, tuple(dist[1:]))
+  scales = jnp.exp(jnp.maximum(log_scales, _MIN_LOG_SCALE))
+  values: list[Array] = []
+  for c in range(means.shape[-1]):
+    first = c * (c - 1) // 2
+    mean = means[..., c]
+    for b, before in enumerate(values):
+      mean = mean + links[..., first + b] * _scaled(before, num_values)
+    v = mean + scales[..., c] * logistic[..., c]
+    index = jnp.round((v + 1) * (num_values - 1) / 2)
+    values.append(jnp.clip(index, 0, num_values - 1).astype(jnp.int32))
+  return jnp.stack(values, -1)
 
 
 def num_outputs(channels: int, num_mixtures: int) -> int:

@@ -56,31 +56,16 @@ def decode(module: Any) -> Decode:
   names = [f'hidden_{l}' for l in range(len(degrees))] + ['out']
 
   def init(params: Params, context: Context) -> _Units:
-    add = embedding.AddContext(module.num_classes, module.dtype)
-    base = []
-    for l, name in enumerate(names):
-      bias = params[name]['bias'].astype(module.dtype)
-      if context is not None:
-        own = {'params': params[f'AddContext_{l}']}
-        bias = add.apply(own, bias, context)
-      base.append(bias)
     return _Units(
       jnp.zeros((rank.size, features), module.dtype),
       tuple(jnp.zeros(d.size, module.dtype) for d in degrees),
-      tuple(base),
+      _base(module, names, params, context),
     )
 
   def encode(value: Array) -> Array:
     if binary:
       return value.astype(module.dtype)[None]
     return jax.nn.one_hot(value, module.num_values, dtype=module.dtype)
-
-  def pull(
-    params: Params, name: str, y: Array, live: Array, to: Array
-  ) -> Array:
-    """y (W * live) for the output units `to` only."""
-    columns = params[name]['kernel'].astype(module.dtype)[:, to]
-    return jnp.where(live, y, 0) @ columns
 
   def slot(params: Params, units: _Units, k: Any) -> tuple[Array, _Units]:
     position = jnp.asarray(slots)[k]
@@ -91,15 +76,15 @@ def decode(module: Any) -> Decode:
       size, to = degrees[l].size, table[now]  # out of range is dropped
       live = jnp.asarray(reads[l]) < now
       at = jnp.minimum(to, size - 1)
-      new = pull(params, names[l], y, live, at) + units.base[l][at]
+      new = _pull(params[names[l]], y, live, at) + units.base[l][at]
       y = units.hidden[l].at[to].set(module.activate(new), mode='drop')
       hidden.append(y)
     at = position * features + jnp.arange(features)
     live = jnp.asarray(reads[-1]) < now
-    out = pull(params, 'out', y, live, at) + units.base[-1][at]
+    out = _pull(params['out'], y, live, at) + units.base[-1][at]
     if module.direct:
       live = jnp.asarray(reads[0]) < now
-      out = out + pull(params, 'direct', inputs, live, at)
+      out = out + _pull(params['direct'], inputs, live, at)
     out = out.astype(jnp.float32)
     return out[0] if binary else out, units._replace(hidden=tuple(hidden))
 
@@ -118,6 +103,27 @@ def decode(module: Any) -> Decode:
     return dist, units
 
   return Decode(init, extend, rewind=lambda cache, k: cache)
+
+
+def _base(
+  module: Any, names: list[str], params: Params, context: Context
+) -> tuple[Array, ...]:
+  """What each layer adds whatever the symbols are: its bias and the context."""
+  add = embedding.AddContext(module.num_classes, module.dtype)
+  base = []
+  for l, name in enumerate(names):
+    bias = params[name]['bias'].astype(module.dtype)
+    if context is not None:
+      own = {'params': params[f'AddContext_{l}']}
+      bias = add.apply(own, bias, context)
+    base.append(bias)
+  return tuple(base)
+
+
+def _pull(params: Params, y: Array, live: Array, to: Array) -> Array:
+  """y (W * live) for the output units `to` only, in the dtype of y."""
+  columns = params['kernel'].astype(y.dtype)[:, to]
+  return jnp.where(live, y, 0) @ columns
 
 
 def _groups(ready: np.ndarray, depth: int) -> np.ndarray:

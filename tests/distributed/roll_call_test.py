@@ -193,7 +193,8 @@ def test_it_listens_at_the_address_of_the_coordinator(monkeypatch):
     assert f'{name} names no address of this host' in said.pop()
 
 
-def test_a_stranger_in_place_of_process_0_is_no_answer():
+def test_a_stranger_in_place_of_process_0_is_no_answer(monkeypatch):
+  monkeypatch.setattr(roll_call, '_GRACE_SECONDS', 0.0)
   with socket.create_server(('127.0.0.1', 0)) as server:
     address = f'127.0.0.1:{server.getsockname()[1]}'
     with concurrent.futures.ThreadPoolExecutor(1) as pool:

@@ -16,6 +16,7 @@ from parallel_ar.training import (
   metrics,
 )
 
+pytestmark = pytest.mark.long
 STEPS = 10
 EVENT = (4, 4, 1)
 FAMILIES = {

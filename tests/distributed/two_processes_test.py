@@ -13,6 +13,7 @@ import pytest
 from parallel_ar.training import checkpoint_meta, checksum, interrupt, metrics
 from tests.training import processes
 
+pytestmark = pytest.mark.long
 STEPS = 24
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from tests.training import processes
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def runs():

@@ -42,7 +42,7 @@ def _batches(config):
 @pytest.mark.parametrize(
   'name',
   [
-    'made',
+    pytest.param('made', marks=pytest.mark.slow),
     'transformer',
     pytest.param('recurrent', marks=pytest.mark.slow),
     pytest.param('gated_pixelcnn', marks=pytest.mark.slow),

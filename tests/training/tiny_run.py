@@ -54,7 +54,7 @@ def main():
     else:
       section, field = path.split('.')
       changed[section][field] = ast.literal_eval(value)
-  multihost.initialize('auto', timeout=wait, heartbeat_seconds=10)
+  multihost.initialize('auto', timeout=wait, heartbeat_seconds=5)
   summary = loop.train(changed, workdir, progress=False)
   leaves = jax.tree.leaves(multihost.fetch(summary.state))
   with run_directory.whole(workdir / 'final.npz') as file:
