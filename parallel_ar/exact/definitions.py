@@ -238,9 +238,8 @@ def _clamp(op: Op) -> Function | None:
   low, _, high = op.inputs
   if all(v.value is not None and np.size(v.value) == 1 for v in (low, high)):
     return None
-  return lambda low, x, high: lax.max(
-    jnp.broadcast_to(low, x.shape),
-    lax.min(x, jnp.broadcast_to(high, x.shape)),
+  return lambda low, x, high: lax.min(
+    lax.max(x, jnp.broadcast_to(low, x.shape)), jnp.broadcast_to(high, x.shape)
   )
 
 
