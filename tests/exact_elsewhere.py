@@ -50,13 +50,13 @@ def different(file):
 
 
 def spread(params, x, context):
-  """Events over an axis of two devices, parameters over one of four."""
+  """Events over an axis of four devices, parameters over one of two."""
   auto = (jax.sharding.AxisType.Auto,) * 2
-  mesh = jax.make_mesh((2, 4), ('data', 'tensor'), axis_types=auto)
+  mesh = jax.make_mesh((4, 2), ('data', 'tensor'), axis_types=auto)
   place = lambda a, *spec: jax.device_put(
     a, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
   )
-  cut = lambda a: [n for n, size in enumerate(a.shape) if size % 4 == 0][-1:]
+  cut = lambda a: [n for n, size in enumerate(a.shape) if size % 2 == 0][-1:]
   axes = lambda a: ['tensor' if n in cut(a) else None for n in range(a.ndim)]
   params = jax.tree.map(lambda a: place(a, *axes(a)), params)
   assert any(not a.sharding.is_fully_replicated for a in params.values())

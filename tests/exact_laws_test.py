@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from parallel_ar.exact import reference
+import parallel_ar as par
+from parallel_ar.exact import of_program, reference
 from parallel_ar.testing import exact_laws
 from parallel_ar.testing.case import make_case
 from tests import conformance_test
@@ -66,6 +67,34 @@ def test_law_8_in_another_environment(written, name):
   )
   assert not done.returncode, done.stderr[-2000:]
   assert json.loads(done.stdout) == dict.fromkeys(WHOLE, 0)
+
+
+GOLDEN = ROOT / 'tests/golden/whole_1'
+
+
+@pytest.mark.parametrize(
+  'name', ['gated_label', 'transformer_random_order_label']
+)
+def test_programs_and_files_of_this_version_are_read_for_ever(name):
+  """With every Python, JAX and compiler that runs it: nothing may change."""
+  program = reference.load(GOLDEN / f'{name}.npz')
+  found = of_program(program, conformance_test.CASES[name]())
+  with np.load(GOLDEN / f'{name}.integers.npz') as arrays:
+    x, label, table = (arrays[n] for n in ('x', 'label', 'table'))
+  assert (numpy_pass(found, x, label) == table).all()
+  of = jax.jit(jax.vmap(found.model.conditionals, (None, 0, 0)))
+  assert (np.asarray(of(found.params, x, label)) == table).all()
+  for method in ('cached', 'lanes'):
+    data = (GOLDEN / f'{name}.{method}').read_bytes()
+    assert (reference.read(program, data, label) == x).all()
+  pair = par.codec(found.model)
+  assert (pair.decode(found.params, data, label).x == x).all()
+  assert (
+    par.codec(found.model, method='lanes', batch=2).encode(
+      found.params, x, label
+    )
+    == data
+  )
 
 
 # Law 8, in the default run for a model of each kind of layer.

@@ -185,6 +185,10 @@ class TestHeader:
 # Logits 0 and -inf: probabilities 1, 1/2 and 1/4 have no rounding anywhere.
 GOLDEN_X = np.array([[0, 1, 2, 3], [3, 3, 1, 0], [2, 2, 2, 2]])
 GOLDEN = {
+  'cached': (
+    '50415263225f9c35025003020ce3b0c442fb497302e3b0c44290cee0b77dbcda4b00'
+    '0c0000020068ab4da5e3b078a902e2ab4fff90ffffc0058000c0'
+  ),
   'lanes': (
     '5041526382ed8d85021003021be3b0c442fb497302e3b0c44290cee0b758be947b00'
     '0a0200010068ab4da5e3b078a90242000042400023fff90b00008c0000ffff140008'
