@@ -95,8 +95,10 @@ def start(
       leaving.die(signal.SIGINT)
     raise
   except Exception as error:
-    if not isinstance(error, _TAUGHT) and not bucket.of_client(error):
-      raise
+    if not isinstance(error, _TAUGHT):
+      if not bucket.of_client(error):
+        raise
+      error = bucket.told(error)
     if isinstance(error, BrokenPipeError) and leaving.nobody_reads():
       leaving.die(signal.SIGPIPE)
     if _TRACEBACK.value or isinstance(error, jax.errors.JaxRuntimeError):

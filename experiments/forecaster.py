@@ -19,7 +19,7 @@ from experiments import entry, options
 from parallel_ar import describe
 from parallel_ar.data import dataset, pipeline
 from parallel_ar.samplers import learned
-from parallel_ar.training import run_directory, trained
+from parallel_ar.training import bucket, run_directory, trained
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _DATA_DIR = flags.DEFINE_string(
@@ -38,7 +38,7 @@ _RATE = flags.DEFINE_float(
 def main() -> None:
   """Runs the script."""
   workdir = run_directory.resolve(entry.require(_WORKDIR))
-  folder = workdir.parent if workdir.is_file() else workdir
+  folder = workdir.parent if bucket.is_file(workdir) else workdir
   out = folder / 'forecaster.npz'
   options.check_writable(out)
   run = trained.load(workdir)

@@ -31,6 +31,7 @@ from parallel_ar import likelihood, models, order, samplers
 from parallel_ar.analysis import infill, timing
 from parallel_ar.data import dataset
 from parallel_ar.training import (
+  bucket,
   configuration,
   datasets,
   evaluate,
@@ -222,7 +223,7 @@ def train(name: str, path: str, wide: bool, rank: Any = None) -> Row:
   who = identity.of(recorded) | {
     'data': {name: identity.fingerprint(one) for name, one in data.items()}
   }
-  if file.exists():
+  if bucket.is_file(file):
     there = params_file.read_meta(file)
     found = there.get('identity') or {}
     same = there['config'] == recorded and found.get('data') == who['data']

@@ -37,12 +37,16 @@ class Run(NamedTuple):
 def found(under: pathlib.Path) -> Iterator[pathlib.Path]:
   """Directories with a config.json, none inside another."""
   there: Any = under  # pathlib's paths walk from Python 3.12 on
-  walk = there.walk() if bucket.is_address(under) else os.walk(under)
+  away = bucket.is_address(under)
+  walk = there.walk() if away else os.walk(under)
   for folder, inner, files in walk:
     inner.sort()
     if 'config.json' in files:
       inner.clear()
-      yield bucket.place(folder)
+      name = str(folder)
+      if away:  # fsspec walks over names without their gs://
+        name = f'gs://{name.removeprefix("gs://")}'
+      yield bucket.place(name)
 
 
 def read(path: pathlib.Path, under: pathlib.Path) -> Run:

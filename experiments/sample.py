@@ -127,7 +127,7 @@ def main() -> None:
 
 def _sample(workdir: pathlib.Path) -> None:
   run = trained.load(workdir, which=_PARAMS.value, step=_STEP.value)
-  if workdir.is_file():  # of export_params
+  if bucket.is_file(workdir):  # of export_params
     workdir = workdir.parent
   model = run.models[0]
   if _TEMPERATURE.value != 1.0:
@@ -252,10 +252,10 @@ def _forecaster(model: AutoregressiveModel) -> forecasters.Forecaster:
     kind, how = forecasters.Forecaster, 'par.forecasters.last(model)'
     return resolve.returned(name, 'forecaster', found, kind, how)
   run = run_directory.resolve(entry.require(_WORKDIR))
-  if run.is_file():  # its heads stand beside a file of parameters
+  if bucket.is_file(run):  # its heads stand beside a file of parameters
     run = run.parent
   path = run / 'forecaster.npz'
-  if not path.exists():
+  if not bucket.is_file(path):
     raise ValueError(
       f'--forecaster=learned needs {path}. Train the heads on the directory of '
       f'the run first: ./run.sh forecaster --workdir={run}'

@@ -9,8 +9,11 @@ and there is no state to save: to resume, ask for the next step.
 
 import functools
 import math
+import multiprocessing
 import operator
+import os
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -270,7 +273,25 @@ class _Ahead:
 def _part(
   batches: Batches, rows: np.ndarray | None, step: int, indices: np.ndarray
 ) -> Batch:
+  _end_with_the_parent()
   return batches._gather(step, indices, rows)
+
+
+@functools.cache
+def _end_with_the_parent() -> None:
+  """Ends this worker when the training dies, also by kill -9.
+
+  Grain's workers would wait for ever for room in a queue that nobody reads.
+  """
+  parent = multiprocessing.parent_process()
+  if parent is None:
+    return
+
+  def watch() -> None:
+    parent.join()
+    os._exit(1)
+
+  threading.Thread(target=watch, daemon=True).start()
 
 
 class _Indices:

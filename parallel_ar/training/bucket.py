@@ -17,6 +17,7 @@ import errno
 import functools
 import importlib.util
 import io
+import logging
 import os
 import pathlib
 import re
@@ -37,6 +38,7 @@ _LOGIN = (
   ' (gcloud auth application-default login, or a service account in '
   'GOOGLE_APPLICATION_CREDENTIALS, gives credentials)'
 )
+_LATER = ' (the bucket does not answer as it should: try it again later)'
 
 
 def is_address(path: PathLike) -> bool:
@@ -97,6 +99,22 @@ def of_client(error: BaseException | None) -> bool:
   return type(error).__module__.partition('.')[0] in _CLIENTS
 
 
+def told(error: Exception, path: PathLike = 'gs://') -> OSError:
+  """What a client raised, as an OSError that says what to do.
+
+  Args:
+    error: of a client.
+    path: the object that was asked for.
+  """
+  words = ' '.join(str(error).split()) or type(error).__name__
+  denied = re.search('40[13]|Forbidden|[Aa]nonymous|credentials', words)
+  return OSError(
+    errno.EACCES if denied else errno.EIO,
+    f'{words[:300]}{_LOGIN if denied else _LATER}',
+    str(path),
+  )
+
+
 def write(path: pathlib.Path, content: bytes) -> None:
   """Writes a whole object; readers see the old one or the new one.
 
@@ -139,19 +157,36 @@ def read(path: pathlib.Path) -> bytes:
     return cast(bytes, _files().cat_file(str(path)))
 
 
-def content(path: PathLike) -> bytes:
+def content(path: PathLike, most: int | None = None) -> bytes:
   """All of a file of this machine, or of an object.
+
+  Args:
+    path: of it.
+    most: no more bytes than these; None for all.
 
   Raises:
     OSError: as `read`.
   """
   there = place(path)
-  return read(there) if is_address(there) else there.read_bytes()
+  if is_address(there):
+    return read(there)[:most]
+  with there.open('rb') as file:
+    return file.read(-1 if most is None else most)
 
 
 def readable(path: PathLike) -> PathLike | BinaryIO:
   """What zipfile and the like can read: the path, or an object's bytes."""
   return io.BytesIO(content(path)) if is_address(path) else path
+
+
+def is_file(path: pathlib.Path) -> bool:
+  """Whether a file or an object is there.
+
+  Raises:
+    OSError: the bucket does not say.
+  """
+  with _asking(path):
+    return path.is_file()
 
 
 def size(path: pathlib.Path) -> int:
@@ -287,6 +322,8 @@ def _configure() -> None:
   """Listings are asked for, since other processes write as well."""
   import fsspec
 
+  # It prints the trace of each error that is raised, and told, as well.
+  logging.getLogger('gcsfs').setLevel(logging.CRITICAL)
   for name in ('gcs', 'gs'):
     fsspec.config.conf.setdefault(name, {}).setdefault(
       'use_listings_cache', False
@@ -322,10 +359,4 @@ def _asking(path: pathlib.Path, new: bool = False) -> Iterator[None]:
   except Exception as error:
     if not of_client(error) and not isinstance(error, OSError):
       raise
-    words = ' '.join(str(error).split()) or type(error).__name__
-    denied = re.search('40[13]|Forbidden|[Aa]nonymous|credentials', words)
-    raise OSError(
-      errno.EACCES if denied else errno.EIO,
-      f'{words[:300]}{_LOGIN if denied else ""}',
-      str(path),
-    ) from error
+    raise told(error, path) from error

@@ -372,8 +372,8 @@ def tell(line: str) -> None:
 
 def _lost(error: LostSave) -> CheckpointError:
   return CheckpointError(
-    f'{error}: look for a full disk or a removed directory. Older checkpoints '
-    'are as they were; make room, and the same command goes on from the newest.'
+    f'{error}. Older checkpoints are as they were, and the same command goes '
+    'on from the newest.'
   )
 
 

@@ -44,6 +44,7 @@ class BucketStore(checkpoint_store.Store):
   """As `Store`, of addresses."""
 
   _kind = _Draft
+  _look = 'look whether the bucket answers and may be written'
 
   def steps(self) -> list[int]:
     """Steps with their marker, oldest first."""

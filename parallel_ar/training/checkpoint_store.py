@@ -86,6 +86,7 @@ class Store:
   """
 
   _kind: type[ocp.path.atomicity.TemporaryPathBase] = _Draft
+  _look = 'look for a full disk or a removed directory'  # where a save is lost
 
   def __init__(self, directory: pathlib.Path, *, read_only: bool):
     """Opens the directory; makes it and clears old drafts, unless read-only."""
@@ -143,7 +144,7 @@ class Store:
     try:
       draft = self._begin(save.step)
       self._orbax.save(draft, args=ocp.args.Composite(**args), force=True)
-    except (ValueError, OSError, RuntimeError) as error:
+    except Exception as error:  # of orbax, a disk or a bucket's client
       raise self._lost(error) from error
 
   def held(self) -> int | None:
@@ -169,7 +170,7 @@ class Store:
     assert save.decided.is_set(), 'a held save ends with release'
     try:
       self._orbax.wait_until_finished()
-    except (ValueError, OSError, RuntimeError) as error:
+    except Exception as error:  # of orbax, a disk or a bucket's client
       raise self._lost(error) from error
     if not save.wanted:
       self._save = None
@@ -300,7 +301,7 @@ class Store:
     reason = f' ({checkpoint_faults.reason(error)})' if error else ''
     return LostSave(
       f'The checkpoint of step {save.step} did not reach {self.directory}'
-      f'{reason}'
+      f'{reason}: {self._look}'
     )
 
 

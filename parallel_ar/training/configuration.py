@@ -303,8 +303,7 @@ def read(path: str | os.PathLike[str]) -> Any:
     FileNotFoundError: no such file.
     ValueError: it is not JSON, or larger than a config is.
   """
-  with bucket.place(path).open('rb') as file:
-    content = file.read(_MOST_BYTES + 1)
+  content = bucket.content(path, _MOST_BYTES + 1)
   try:
     if len(content) > _MOST_BYTES:
       raise ValueError(f'over {_MOST_BYTES} bytes')

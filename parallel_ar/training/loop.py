@@ -191,7 +191,7 @@ class _Run:
     found = self.checkpoints.restore_latest(self.template)
     if found is None:
       records = self.workdir / 'metrics.jsonl'
-      if records.exists() and bucket.size(records):
+      if bucket.is_file(records) and bucket.size(records):
         checkpoint.tell(f'No checkpoint beside {records}: the run begins anew.')
       create = jax.jit(self.create, out_shardings=self.shardings)
       data = state.first_data(self.models[0], self.batches)

@@ -18,6 +18,7 @@ from parallel_ar.distributed import sharding
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.samplers import Sample, Sampler
 from parallel_ar.training import (
+  bucket,
   checkpoint,
   configuration,
   datasets,
@@ -177,7 +178,7 @@ def read_config(workdir: str | os.PathLike[str]) -> ConfigDict:
   """
   path = run_directory.resolve(workdir)
   try:
-    if path.is_file():
+    if bucket.is_file(path):
       data = params_file.read_meta(path)['config']
     else:
       path = path / 'config.json'
@@ -222,7 +223,7 @@ def load(
     checkpoint.CheckpointError: no checkpoint can be read.
   """
   workdir = run_directory.resolve(workdir)
-  if workdir.is_file():
+  if bucket.is_file(workdir):
     return _load_file(workdir, which, step)
   config = read_config(workdir)
   recorded = configuration.to_json(config)

@@ -2,7 +2,9 @@
 
 import dataclasses
 import pickle
+import subprocess
 import sys
+import time
 import types
 
 import numpy as np
@@ -11,7 +13,7 @@ from PIL import Image
 
 from parallel_ar import npz
 from parallel_ar.data import dataset, files, pipeline, records, sources
-from parallel_ar.training import configuration, datasets, identity
+from parallel_ar.training import configuration, datasets, disk, identity
 
 X = np.random.RandomState(0).randint(0, 7, (23, 3, 2)).astype(np.uint8)
 LABELS = np.arange(23) % 4
@@ -241,6 +243,34 @@ def test_processes_read_ahead_and_resume(here):
       assert found['x'].dtype == expected['x'].dtype
   finally:
     ahead.close()
+
+
+_READS = """
+import multiprocessing, os, sys, time
+from absl import flags
+from parallel_ar.data import pipeline, sources
+if __name__ == '__main__':
+  flags.FLAGS(['test'])
+  data = sources.load('arrays', 'train', sys.argv[1], path='x-{split}.npy')
+  pipeline.batches(data, 4, workers=2)[0]
+  print(*(p.pid for p in multiprocessing.active_children()), flush=True)
+  time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_readers_end_with_a_training_that_is_killed(here, tmp_path):
+  script = tmp_path / 'reads.py'
+  script.write_text(_READS)
+  words = [sys.executable, str(script), str(here)]
+  with subprocess.Popen(words, stdout=subprocess.PIPE) as training:
+    readers = [int(pid) for pid in training.stdout.readline().split()]
+    training.kill()
+  assert len(readers) == 2
+  end = time.monotonic() + 20
+  while any(map(disk._alive, readers)):
+    assert time.monotonic() < end, readers
+    time.sleep(0.1)
 
 
 def test_a_mapped_member_is_where_it_is(here):

@@ -117,6 +117,15 @@ def _check_what_the_network_refuses(pod, there, monkeypatch):
   with pytest.raises(PermissionError, match='credentials'):
     bucket.read(bucket.address(f'gs://{emulator.BUCKET}/{one}'))
   assert pod.names('runs/made') == names
+  monkeypatch.setattr(pod, 'fail', lambda method, name: 401)
+  with pytest.raises(PermissionError, match='credentials'):
+    trained.load(there)
+  # A save that the bucket does not take, with what only its client raises.
+  refuse = lambda method, name: 400 if '/checkpoints/5/' in name else None
+  monkeypatch.setattr(pod, 'fail', refuse)
+  with pytest.raises(checkpoint.CheckpointError, match='the bucket answers'):
+    loop.train(_config(5), there, progress=False)
+  assert trained.load(there).step == 4
 
 
 def test_a_bucket_that_is_not_there_is_named(pod):
