@@ -71,6 +71,8 @@ recurrent = functools.partial(
 )
 transposed = np.arange(9).reshape(3, 3).T.reshape(-1)
 
+# One layer where another case of the family has two: what such a case is for,
+# its order, its context or its channels, shows in one.
 CASES = {
   'made': lambda: made(event=(3, 3, 1), direct=True),
   'made_random_order_label': lambda: made(
@@ -91,26 +93,38 @@ CASES = {
     direct=True,
   )[1],
   'pixelcnn': lambda: pixelcnn(event=(3, 3, 1)),
-  'pixelcnn_chain_label': lambda: pixelcnn(event=(2, 2, 3), num_classes=2),
-  'pixelcnn_tied': lambda: pixelcnn(event=(2, 3, 2), channel_order='tied'),
+  'pixelcnn_chain_label': lambda: pixelcnn(
+    event=(2, 2, 3), layers=1, num_classes=2
+  ),
+  'pixelcnn_tied': lambda: pixelcnn(
+    event=(2, 3, 2), layers=1, channel_order='tied'
+  ),
   'gated_label': lambda: gated(event=(4, 3, 1), size=5, num_classes=2),
   'gated_chain_label': lambda: gated(
     event=(2, 2, 3), features=12, head_features=12, num_classes=2
   ),
   'gated_tied_categorical': lambda: gated(
-    event=(1, 3, 2), num_values=3, channel_order='tied', inputs='one_hot'
+    event=(1, 3, 2),
+    num_values=3,
+    layers=1,
+    first_size=5,
+    channel_order='tied',
+    inputs='one_hot',
   ),
   'gated_transposed_vector': lambda: transform.permute(
-    gated(event=(3, 3, 1), context_size=2), transposed
+    gated(event=(3, 3, 1), layers=1, first_size=5, context_size=2), transposed
   ),
-  'gated_bfloat16': lambda: gated(event=(3, 3, 1), dtype=jnp.bfloat16),
+  'gated_bfloat16': lambda: gated(
+    event=(3, 3, 1), layers=1, first_size=5, dtype=jnp.bfloat16
+  ),
   'transformer': lambda: transformer(event=(6,)),
   'transformer_random_order_label': lambda: transformer(
-    event=(2, 3), rank=order.random((2, 3), 3), num_classes=2
+    event=(2, 3), rank=order.random((2, 3), 3), layers=1, num_classes=2
   ),
   'transformer_blocks_vector': lambda: transformer(
     event=(6,),
     rank=order.blocks(6, 2),
+    layers=1,
     context_size=2,
     positions='learned',
     tied=True,
@@ -129,7 +143,9 @@ CASES = {
     event=(1, 2, 3), num_values=3, num_mixtures=2, context_size=2
   ),
   'pixelsnail_categorical': lambda: pixelsnail(event=(3, 2, 1), num_values=3),
-  'multiscale_label': lambda: multiscale(event=(3, 3, 1), num_classes=2),
+  'multiscale_label': lambda: multiscale(
+    event=(3, 3, 1), layers=1, num_classes=2
+  ),
   'multiscale_two_groups_vector': lambda: multiscale(
     event=(2, 3, 1),
     num_values=3,
@@ -137,16 +153,27 @@ CASES = {
     context_size=2,
   ),
   'multiscale_channels_image': lambda: multiscale(
-    event=(2, 2, 3), rank=order.channels((2, 2, 3)), context_channels=2
+    event=(2, 2, 3),
+    rank=order.channels((2, 2, 3)),
+    layers=1,
+    context_channels=2,
   ),
   'gated_chain_image': lambda: gated(
-    event=(2, 2, 3), features=12, head_features=12, context_channels=1
+    event=(2, 2, 3),
+    layers=1,
+    features=12,
+    head_features=12,
+    context_channels=1,
   ),
-  'next_scale_label': lambda: next_scale(event=(3, 3, 1), num_classes=2),
+  'next_scale_label': lambda: next_scale(
+    event=(3, 3, 1), layers=1, num_classes=2
+  ),
   'next_scale_strides_vector': lambda: next_scale(
     event=(2, 3, 1), num_values=3, strides=(2, 1), context_size=2
   ),
-  'next_scale_two_channels': lambda: next_scale(event=(2, 3, 2), chunk=2),
+  'next_scale_two_channels': lambda: next_scale(
+    event=(2, 3, 2), layers=1, chunk=2
+  ),
   'made_multiscale': lambda: made(
     event=(3, 3, 1), rank=order.multiscale((3, 3, 1), 2), direct=True
   ),
@@ -162,7 +189,11 @@ CASES = {
     event=(2, 3), num_values=3, num_orders=2, hidden=5, context_size=2
   )[1],
   'ardm_random_order_label': lambda: ardm(
-    event=(6,), num_values=3, rank=order.random((6,), 7), num_classes=2
+    event=(6,),
+    num_values=3,
+    rank=order.random((6,), 7),
+    layers=1,
+    num_classes=2,
   ),
   'ardm_blocks_vector': lambda: ardm(
     event=(3, 2),
@@ -183,7 +214,7 @@ CASES = {
     context_size=2,
   ),
   'two_stream_random_order_label': lambda: two_stream(
-    event=(2, 3), rank=order.random((2, 3), 9), num_classes=2
+    event=(2, 3), rank=order.random((2, 3), 9), layers=1, num_classes=2
   ),
   'two_stream_tied_vector': lambda: two_stream(
     event=(6,),
