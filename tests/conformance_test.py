@@ -119,7 +119,7 @@ CASES = {
   ),
   'transformer': lambda: transformer(event=(6,)),
   'transformer_random_order_label': lambda: transformer(
-    event=(2, 3), rank=order.random((2, 3), 3), layers=1, num_classes=2
+    event=(2, 3), rank=order.random((2, 3), 3), num_classes=2
   ),
   'transformer_blocks_vector': lambda: transformer(
     event=(6,),
