@@ -17,6 +17,7 @@ import os
 import pathlib
 import sys
 import time
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,6 +44,7 @@ from parallel_ar.training import (
   outcome,
   owner,
   pace,
+  packing,
   pictures,
   run_directory,
   start,
@@ -153,8 +155,7 @@ class _Run:
     train_data: Any,
     valid_data: Any | None,
   ):
-    steps = config.train.steps
-    self.config = config.train
+    self.config = types.SimpleNamespace(**config.train)  # quicker to read
     self.seed = config.seed
     self.workdir = workdir
     self.models = models
@@ -164,18 +165,16 @@ class _Run:
     reads: Any = {'narrow': True, 'workers': config.train.data_workers}
     size = config.train.batch_size
     self.batches = pipeline.batches(train_data, size, config.seed, **reads)
-    self.pace = pace.Pace(
-      functools.partial(mesh_lib.place_batch, self.batches),
-      steps,
-      tokens=config.train.batch_size * models[0].num_positions,
-    )
+    load = functools.partial(mesh_lib.place_batch, self.batches)
+    tokens = size * models[0].num_positions
+    self.pace = pace.Pace(load, self.config.steps, tokens=tokens)
     transform, self.create = state.of_config(config, models[0])
     shapes = jax.eval_shape(self.create, jax.random.key(0))
     mesh = jax.sharding.get_mesh()
     places = sharding.state_shardings(shapes, config.model.name, mesh)
-    self.shardings, whole = places, mesh_lib.replicated(mesh)
-    self.template = sharding.with_shardings(shapes, places)
-    self.train_step = step.of_config(config, models, transform, places, whole)
+    whole = mesh_lib.replicated(mesh)
+    given = config, models, transform, shapes, places, whole
+    self.train_step, self.packing = step.of_config(*given)
     self.seen = jax.jit(outcome.nothing_seen, out_shardings=whole)()
     self.log_prob = evaluate.make_log_prob(models, self.evaluation.precision)
     self.sampler = jax.jit(samplers.fixed_point(models[0]))
@@ -184,16 +183,25 @@ class _Run:
     self.selection = Selection()
     self.start = 0
     self.seconds = 0.0  # of processes before
-    self.state: TrainState
+    self.packed: packing.Packed
+
+  @property
+  def state(self) -> TrainState:
+    """After the last step; the next one takes its arrays over."""
+    return self.packing.unpack(self.packed)
+
+  @state.setter
+  def state(self, state: TrainState) -> None:
+    self.packed = self.packing.pack(state)
 
   def restore(self) -> None:
     """The newest checkpoint, or a fresh state, born where it will lie."""
-    found = self.checkpoints.restore_latest(self.template)
+    found = self.checkpoints.restore_latest(self.packing.template)
     if found is None:
       records = self.workdir / 'metrics.jsonl'
       if bucket.is_file(records) and bucket.size(records):
         checkpoint.tell(f'No checkpoint beside {records}: the run begins anew.')
-      create = jax.jit(self.create, out_shardings=self.shardings)
+      create = jax.jit(self.create, out_shardings=self.packing.state_places)
       data = state.first_data(self.models[0], self.batches)
       self.state = create(jax.random.key(self.seed), data=data)
       return
@@ -214,9 +222,9 @@ class _Run:
         return 'patience'
       self.owner.check()
       batch = self.pace.batch(at - 1)
-      with self.profile.step(at, self.state):
-        done = self.train_step(self.state, self.seen, batch)
-        self.state, self.seen, values = done
+      with self.profile.step(at, self.packed):
+        done = self.train_step(self.packed, self.seen, batch)
+        self.packed, self.seen, values = done
       self.signals.nothing_to_save = None
       if self.pace.pending and self._wanted(at - 1):
         self._settle()
@@ -234,7 +242,7 @@ class _Run:
     """Ends the save of the last state, whose loss one step more gives."""
     if self.checkpoints.held() == at:
       batch = self.pace.batch(at)
-      *_, seen, _ = self.train_step(self.state, self.seen, batch)
+      *_, seen, _ = self.train_step(self.packed, self.seen, batch)
       self._check(jax.device_get(seen))
     self.checkpoints.wait()
 
@@ -243,7 +251,7 @@ class _Run:
     at, nats = int(self.state.step), None
     if self.checkpoints.held() == at:
       self._finish_save(at)
-      self.state = self.checkpoints.read_back(at, self.template)
+      self.state = self.checkpoints.read_back(at, self.packing.template)
     params = self._eval_params()
     if self.selection.evaluated == at:
       nats = self.selection.nats
@@ -296,7 +304,7 @@ class _Run:
       return
     at, values, seen = self.pace.fetch()
     if at == self.start + 1:  # whose time is compilation
-      given = self.state, self.seen, self.pace.batch(at - 1)
+      given = self.packed, self.seen, self.pace.batch(at - 1)
       self.pace.start(at, complexity.count(self.train_step, *given).work)
       self.writer.start_clock(at)
     if wrong := int(seen.step):
@@ -389,4 +397,4 @@ class _Run:
     raise stop
 
   def _eval_params(self) -> Params:
-    return self.state.ema if self.params_name == 'ema' else self.state.params
+    return getattr(self.state, 'ema' if self.params_name == 'ema' else 'params')

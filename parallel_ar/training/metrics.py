@@ -33,6 +33,7 @@ TIMES = (
   'share_of_peak',
   'data_wait_seconds',
   'host_seconds_per_step',
+  'read_seconds_per_step',
 )
 
 

@@ -4,8 +4,13 @@ A device waits for nobody if its next step is dispatched before the last has
 ended, with a batch that lies on it by then. So a thread reads the batches and
 puts them on the devices, two ahead; the loop dispatches a step while the one
 before runs, and fetches numbers only where they are logged or a save waits for
-them. What the loop itself takes then, the time in which it waits for neither
-data nor devices, is what bounds the steps of a small model: it is measured.
+them. What the loop itself takes then is what bounds the steps of a small model,
+and it is measured as CPU time of its thread:
+
+  host = (thread_time at the end - at the begin - within `away`) / steps
+
+Waiting for data or devices is not in it, nor that XLA's own threads take the
+cores of a CPU from it. The thread of the batches is measured alike, apart.
 """
 
 import collections
@@ -45,11 +50,11 @@ class Pace:
     """
     self._load, self._stop, self._tokens = load, stop, tokens
     self._mesh = jax.sharding.get_mesh()
+    self._reading = self._told = 0.0  # seconds of the thread; those recorded
     self._thread = futures.ThreadPoolExecutor(1, 'batches')
     self._batches: dict[int, futures.Future] = {}
     self._flight: collections.deque[Array] = collections.deque()
     self.pending: tuple[int, dict[str, Array], outcome.Seen] | None = None
-    self._since = time.perf_counter()
     self.start(0)
 
   def batch(self, index: int) -> Any:
@@ -93,11 +98,11 @@ class Pace:
   @contextlib.contextmanager
   def away(self) -> Iterator[None]:
     """Leaves what is done inside out of the host's own time."""
-    self._host += time.perf_counter() - self._since
+    self._host += time.thread_time() - self._since
     try:
       yield
     finally:
-      self._since = time.perf_counter()
+      self._since = time.thread_time()
 
   def start(self, at: int, flops: float = math.nan) -> None:
     """Counts times from step `at` on.
@@ -120,7 +125,8 @@ class Pace:
       Numbers by name; the share is of the peak in bf16 (`hardware`), where the
       devices are in that table.
     """
-    host = self._host + time.perf_counter() - self._since
+    host = self._host + time.thread_time() - self._since
+    read = self._reading - self._told
     steps = at - self._at
     flops = steps_per_second * self._flops
     peak = hardware.peak(jax.devices())
@@ -131,13 +137,14 @@ class Pace:
       'share_of_peak': flops / peak if peak else math.nan,
       'data_wait_seconds': self.data_seconds,
       'host_seconds_per_step': host / steps if steps else math.nan,
+      'read_seconds_per_step': read / steps if steps else math.nan,
     }
     self._restart(at)
     return found
 
   def _restart(self, at: int) -> None:
     self._at, self._host, self.data_seconds = at, 0.0, 0.0
-    self._since = time.perf_counter()
+    self._since, self._told = time.thread_time(), self._reading
 
   def close(self) -> None:
     """Ends the thread; safe to call twice."""
@@ -145,5 +152,8 @@ class Pace:
     self._batches.clear()
 
   def _read(self, index: int) -> Any:
+    begin = time.thread_time()
     with jax.set_mesh(self._mesh):  # a mesh is in force in one thread
-      return self._load(index)
+      batch = self._load(index)
+    self._reading += time.thread_time() - begin
+    return batch

@@ -24,6 +24,7 @@ from parallel_ar.keys import of_its_own
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.training import optimizer as optimizer_lib
 from parallel_ar.training import outcome, rules, spikes
+from parallel_ar.training.packing import Packed, Packing
 from parallel_ar.training.state import TrainState
 from parallel_ar.types import Array, PRNGKey
 
@@ -31,8 +32,8 @@ Batch = dict[str, Any]
 Loss = Callable[..., Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 RunStep = Callable[
-  [TrainState, outcome.Seen, Batch],
-  tuple[TrainState, outcome.Seen, dict[str, Array]],
+  [Packed, outcome.Seen, Batch],
+  tuple[Packed, outcome.Seen, dict[str, Array]],
 ]
 _OBJECTIVE = 0x0B1EC7
 
@@ -147,20 +148,23 @@ def of_config(
   config: ConfigDict,
   models: Sequence[AutoregressiveModel],
   rule: optax.GradientTransformation,
-  shardings: Any,
-  whole: Any = None,
-) -> RunStep:
+  shapes: TrainState,
+  places: TrainState,
+  whole: Any,
+) -> tuple[RunStep, Packing]:
   """The compiled step of a run, which takes its state over.
 
   Args:
     config: the configuration of the run.
     models: its models.
     rule: its optimizer.
-    shardings: where the state lies.
+    shapes: of its state, as `jax.eval_shape` gives them.
+    places: shardings of the state.
     whole: sharding of what every device has.
 
   Returns:
-    train_step(state, seen, batch) -> (state, seen, metrics).
+    train_step(packed, seen, batch) -> (packed, seen, metrics), and how states
+    are packed: not at all for a step in parts, which is several dispatches.
   """
   options = {
     'schedule': optimizer_lib.schedule(
@@ -176,22 +180,29 @@ def of_config(
       rule,
       **options,
       accumulate=config.train.accumulate,
-      shardings=shardings,
+      shardings=places,
     )
-    return _watched(parts, jax.jit(outcome.look, out_shardings=whole))
-  return jax.jit(
-    _watched(make_train_step(models, rule, **options), outcome.look),
+    look = jax.jit(outcome.look, out_shardings=whole)
+    packing = Packing(shapes, places, whole, largest=0)
+    return _watched(parts, packing, look), packing
+  packing = Packing(shapes, places, whole)
+  at_once = make_train_step(models, rule, **options)
+  compiled = jax.jit(
+    _watched(at_once, packing, outcome.look),
     donate_argnums=0,
-    out_shardings=(shardings, whole, None),
+    out_shardings=(packing.places, whole, None),
   )
+  return compiled, packing
 
 
-def _watched(step: TrainStep, look: Callable[..., outcome.Seen]) -> RunStep:
+def _watched(
+  step: TrainStep, packing: Packing, look: Callable[..., outcome.Seen]
+) -> RunStep:
   """The step, which also notes the first one that is not finite."""
 
-  def train_step(state, seen, batch):
-    state, metrics = step(state, batch)
-    return state, look(seen, state.step, metrics), metrics
+  def train_step(packed, seen, batch):
+    state, metrics = step(packing.unpack(packed), batch)
+    return packing.pack(state), look(seen, state.step, metrics), metrics
 
   return train_step
 

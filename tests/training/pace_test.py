@@ -40,6 +40,12 @@ def _until(condition):
   assert condition()
 
 
+def _work(seconds):
+  end = time.thread_time() + seconds
+  while time.thread_time() < end:
+    pass
+
+
 class TestBatches:
   def test_two_are_read_ahead_each_once_and_none_beyond_the_end(self, make):
     asked = []
@@ -110,14 +116,16 @@ class TestInFlight:
 
 class TestTimes:
   def test_waiting_is_not_the_hosts(self, make):
-    steps = make(lambda index: time.sleep(0.05) or index)
+    steps = make(lambda index: time.sleep(0.05) or _work(0.03) or index, 1)
     steps.start(0, flops=3.0)
     steps.batch(0)
     with steps.away():
-      time.sleep(0.05)
-    time.sleep(0.02)
+      _work(0.05)
+    time.sleep(0.05)  # as where other threads have the cores
+    _work(0.02)
     found = steps.rates(2, 4.0)
-    assert 0.01 <= found['host_seconds_per_step'] < 0.05
+    assert 0.01 <= found['host_seconds_per_step'] < 0.02
+    assert 0.015 <= found['read_seconds_per_step'] < 0.025
     assert found['data_wait_seconds'] >= 0.04
     assert found['tokens_per_second'] == 24.0
     assert found['flops_per_second'] == 12.0
@@ -125,6 +133,7 @@ class TestTimes:
     again = steps.rates(2, 4.0)
     assert again['data_wait_seconds'] == 0
     assert np.isnan(again['host_seconds_per_step'])
+    assert np.isnan(again['read_seconds_per_step'])
 
   @pytest.mark.parametrize(
     ('kind', 'name'),
