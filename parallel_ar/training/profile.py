@@ -1,5 +1,6 @@
 """A trace of a few training steps, for TensorBoard, XProf or Perfetto."""
 
+import contextlib
 import pathlib
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 
 from parallel_ar.training import bucket
 
+_NOTHING = contextlib.nullcontext()
 _WARM_UP = 2  # steps that are left out: compilation, and one after it
 
 
@@ -33,7 +35,7 @@ class Profile:
     self._running = False
     self._wanted = steps > 0
 
-  def step(self, at: int, done: Any) -> jax.profiler.StepTraceAnnotation:
+  def step(self, at: int, done: Any) -> contextlib.AbstractContextManager:
     """Starts or stops the trace, and names the step that follows in it.
 
     Args:
@@ -52,6 +54,8 @@ class Profile:
     elif self._running and at == self._after:
       jax.block_until_ready(done)
       self.close()
+    if not self._wanted:
+      return _NOTHING
     return jax.profiler.StepTraceAnnotation('train', step_num=at)
 
   def close(self) -> None:
