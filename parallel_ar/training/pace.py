@@ -50,7 +50,7 @@ class Pace:
     """
     self._load, self._stop, self._tokens = load, stop, tokens
     self._mesh = jax.sharding.get_mesh()
-    self._reading = self._told = 0.0  # seconds of the thread; those recorded
+    self._reading = 0.0  # seconds of the thread
     self._thread = futures.ThreadPoolExecutor(1, 'batches')
     self._batches: dict[int, futures.Future] = {}
     self._flight: collections.deque[Array] = collections.deque()
@@ -147,7 +147,8 @@ class Pace:
 
   def _restart(self, at: int) -> None:
     self._at, self._host, self.data_seconds = at, 0.0, 0.0
-    self._since, self._told = time.thread_time(), self._reading
+    self._since: float = time.thread_time()
+    self._told = self._reading
 
   def close(self) -> None:
     """Ends the thread; safe to call twice."""

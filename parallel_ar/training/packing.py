@@ -96,7 +96,9 @@ class Packing:
     """The inverse of `pack`; the large leaves are those of `packed`."""
     small = self._cut(packed.vectors) if self._small else []
     leaves = dict(zip(self._order, [*small, *packed.others], strict=True))
-    return self._tree.unflatten(leaves[i] for i in range(len(leaves)))
+    ordered = [leaves[i] for i in range(len(leaves))]
+    state: TrainState = jax.tree.unflatten(self._tree, ordered)
+    return state
 
   def _put_together(self, small: Sequence[Array]) -> tuple[Array, ...]:
     flat, vectors = iter(jax.lax.optimization_barrier(small)), []
