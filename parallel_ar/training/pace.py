@@ -51,6 +51,7 @@ class Pace:
     self._load, self._stop, self._tokens = load, stop, tokens
     self._mesh = jax.sharding.get_mesh()
     self._reading = 0.0  # seconds of the thread
+    self._since = 0.0  # when the host's own time went on
     self._thread = futures.ThreadPoolExecutor(1, 'batches')
     self._batches: dict[int, futures.Future] = {}
     self._flight: collections.deque[Array] = collections.deque()
@@ -147,7 +148,7 @@ class Pace:
 
   def _restart(self, at: int) -> None:
     self._at, self._host, self.data_seconds = at, 0.0, 0.0
-    self._since: float = time.thread_time()
+    self._since = time.thread_time()
     self._told = self._reading
 
   def close(self) -> None:
