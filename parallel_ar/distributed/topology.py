@@ -8,6 +8,7 @@ import importlib.util
 import itertools
 import math
 import os
+import re
 from typing import Any
 
 import jax
@@ -55,6 +56,9 @@ def devices(topology: str, slices: int = 1) -> list[Any]:
       os.environ[name] = value
   os.environ.setdefault('TPU_LIBRARY_PATH', libtpu.get_library_path())
   try:
+    # libtpu divides by the sides: of none it dies, and this process with it.
+    if not re.fullmatch(r'\w+:[1-9]\d*(x[1-9]\d*){1,2}', topology):
+      raise ValueError('it has another form')
     return list(
       topologies.get_topology_desc(
         topology, platform='tpu', num_slices=slices

@@ -188,6 +188,12 @@ class TestDescribed:
     assert sum(ours) == want, dict(zip(shapes, ours, strict=True))
 
 
+@pytest.mark.parametrize('text', ['v5e:0x4', 'v5e', 'v5e:', 'v5e:2x', 'v9:2x4'])
+def test_what_is_no_topology_is_refused(described, text):
+  with pytest.raises(ValueError, match='Expected a kind and the sides'):
+    described(text)
+
+
 def test_without_the_compiler_the_extra_is_named(monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(ModuleNotFoundError, match='extra tpu-compile'):
