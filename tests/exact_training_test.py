@@ -135,6 +135,7 @@ def test_a_table_of_losses(run, tmp_path):
   )
   numbers = json.loads((tmp_path / 't.json').read_text())['numbers']
   lost = {n.split('lost at ')[-1]: v['value'] for n, v in numbers.items()}
+  assert 0 < abs(lost['frequencies of 16 bits']) < 0.001
   assert abs(lost['12/14']) < 0.001 < abs(lost['4/5'])
   assert lost['4/5, nats'] == pytest.approx(lost['4/5'] * 64 * np.log(2))
   name = 'made, digits: its standard error, 4/5, 2 updates'

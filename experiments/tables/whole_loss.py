@@ -7,7 +7,8 @@
 Evaluates every run on its test split in floats and in whole numbers of so many
 bits of weights and of what they meet; ranges are of validation examples. With
 --steps the first of the bits stand there a second time, after so many updates
-on the grids (see `exact`). A loss is a mean of differences, example by example;
+on the grids (see `exact`). What whole frequencies cost by themselves, as in any
+codec, stands before them. A loss is a mean of differences, example by example;
 its standard error is theirs.
 """
 
@@ -21,6 +22,7 @@ from absl import flags
 from experiments import entry, options, tuning
 from experiments.tables import report
 from parallel_ar import exact
+from parallel_ar.coding import quantize
 from parallel_ar.training import evaluate, run_directory, trained
 from parallel_ar.types import Params
 
@@ -38,7 +40,7 @@ def main() -> None:
   directories = [run_directory.resolve(d) for d in entry.require(_WORKDIRS)]
   bits = [_bits(text) for text in _BITS.value]
   updates = _GRIDS.updates
-  head = list(_BITS.value)
+  head = [f'frequencies of {quantize.PRECISION} bits', *_BITS.value]
   head += [f'{_BITS.value[0]}, {updates.steps} updates'] * (updates.steps > 0)
   print(f'| run | float | {" | ".join(head)} |')
   print('|---|' + '--:|' * (1 + len(head)))
@@ -104,7 +106,7 @@ def _bits(text: str) -> tuple[int, int]:
 def _evaluations(
   run: trained.Trained, bits: list[tuple[int, int]]
 ) -> list[evaluate.Evaluation]:
-  """In floats, in whole numbers, and after the updates on the first grids."""
+  """In floats, as a codec takes them, and in whole numbers; tuned at last."""
   data, shown = _GRIDS.tested(run), _GRIDS.shown(run)
   batch = run.config.evaluate.batch_size
 
@@ -112,7 +114,8 @@ def _evaluations(
     found = exact(run.model, params, *shown, **_named(pair))
     return evaluate.evaluate([found.model], found.params, data, batch)
 
-  found = [evaluate.evaluate(run.models, run.params, data, batch)]
+  floats = run.model, quantize.quantized(run.model)
+  found = [evaluate.evaluate([m], run.params, data, batch) for m in floats]
   found += [lowered(run.params, pair) for pair in bits]
   if _GRIDS.updates.steps:
     params = _GRIDS.tuned(run, shown, **_named(bits[0]))
