@@ -158,13 +158,17 @@ def test_three_steps_of_both_end_at_the_same_loss(tmp_path, model):
 
 
 def test_a_tiny_benchmark_runs_from_end_to_end(capsys):
-  """Processes, rounds, table and record; no time is asserted."""
+  """Processes, rounds, table and record; no time is asserted.
+
+  A program that fails is left out, and costs only itself.
+  """
+  wrong = 'PyTorch, wrong'
   network = networks.Network(
     TINY,
     batch=4,
     steps=2,
     goal=0.75,
-    programs={train_step.OURS: {}, train_step.EAGER: {}},
+    programs={train_step.OURS: {}, wrong: {'model': {}}, train_step.EAGER: {}},
   )
   options = {'seed': 0, 'threads': 1, 'compiled': False}
   with train_step.start(network, **options) as workers:
@@ -175,20 +179,19 @@ def test_a_tiny_benchmark_runs_from_end_to_end(capsys):
     assert told.count(start) == told.count(wait) == 1
     assert told.index(start) < told.index(wait)
   assert told.count('s since its start') == len(network.programs)
+  assert f'left out: The process of {wrong!r} ended with status 1' in told
   assert {len(seconds) for seconds in taken.seconds.values()} == {2}
-  late = network._replace(programs={**network.programs, 'PyTorch, late': {}})
-  lines, numbers = train_step.report('tiny', late, taken, peaks)
-  assert numbers['not_timed'] == ['PyTorch, late']
+  lines, numbers = train_step.report('tiny', network, taken, peaks)
+  assert numbers['not_timed'] == [wrong]
   text = '\n'.join(lines)
   assert f'| {train_step.OURS} |' in text and f'| {train_step.EAGER} |' in text
   assert numbers['best_torch'] == train_step.EAGER
   assert numbers['eager_ratio'] > 0 and min(peaks.values()) > 1e6
   with (
-    pytest.raises(RuntimeError, match=r'within --patience=0\.1 seconds'),
+    pytest.raises(RuntimeError, match='took no first step within --patience'),
     train_step.start(network, **options, patience=0.1),
   ):
     pass
-  assert capsys.readouterr().err.count('since its start: left') == 2
 
 
 class TestSampling:

@@ -35,25 +35,21 @@ class Worker:
     self.pid = self._process.pid
     self.first_loss = float('nan')
 
-  def wait(self, patience: float = math.inf) -> bool:
+  def wait(self, patience: float = math.inf) -> None:
     """Waits for its first step; a log that ends names who is waited for.
 
     Args:
       patience: seconds, after which the process is ended.
 
-    Returns:
-      Whether it came in time.
+    Raises:
+      RuntimeError: it ended, or was ended, before its first step.
     """
     print(f'waits for {self.name} ...', end='', file=sys.stderr, flush=True)
-    came = True
     try:
       self.first_loss = self._answer('value', time.monotonic() + patience)
-    except TimeoutError:
-      came = False
-      self.kill()
-    taken = f'{time.monotonic() - self._started:.0f} s since its start'
-    print(f' {taken}{"" if came else ": left"}', file=sys.stderr, flush=True)
-    return came
+    finally:
+      taken = time.monotonic() - self._started
+      print(f' {taken:.0f} s since its start', file=sys.stderr, flush=True)
 
   def run(self, steps: int) -> float:
     """Takes steps; returns the loss of the last one."""
@@ -79,7 +75,10 @@ class Worker:
       left = None if math.isinf(deadline) else deadline - time.monotonic()
       out = self._process.stdout
       if left is not None and not select.select([out], [], [], max(left, 0))[0]:
-        raise TimeoutError
+        self.kill()
+        raise RuntimeError(
+          f'{self.name!r} took no first step within --patience. Wait longer.'
+        )
       line = out.readline()
       with contextlib.suppress(ValueError, KeyError, TypeError):
         return json.loads(line)[key]
