@@ -101,7 +101,7 @@ def test_programs_and_files_of_this_version_are_read_for_ever(name):
 FAST = (
   'made_blocks_vector',
   'gated_label',
-  'transformer',
+  'transformer_blocks_vector',
   'wavenet_label',
 )
 

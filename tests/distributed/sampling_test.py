@@ -11,13 +11,13 @@ from parallel_ar.testing import case as cases
 
 MODELS = {
   'transformer': lambda: models.transformer(
-    event=(16,), num_values=4, features=32, layers=2, heads=4
+    event=(16,), num_values=4, features=32, layers=1, heads=4
   ),
   'recurrent': lambda: models.recurrent(
     event=(16,), num_values=4, cell='min_lstm', features=32
   ),
   'gated_pixelcnn': lambda: models.gated_pixelcnn(
-    event=(4, 4, 1), features=16, layers=2, head_features=32
+    event=(4, 4, 1), features=16, layers=1, head_features=32
   ),
 }
 SAMPLERS = {
