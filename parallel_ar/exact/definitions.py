@@ -92,7 +92,9 @@ def _window(op: Op, join: Function, edge: bool) -> Function:
   pads = [tuple(map(int, pad)) for pad in p['padding']]
   padded = [n for n, pad in enumerate(pads) if pad != (0, 0)]
   if edge and any(
-    p['base_dilation'][n] > 1 or by[n] > 1 or max(pads[n]) >= sizes[n]
+    p['base_dilation'][n] > 1
+    or by[n] > 1
+    or not 0 <= min(pads[n]) <= max(pads[n]) < sizes[n]
     for n in range(len(sizes))
     if n in padded or p['base_dilation'][n] > 1
   ):
