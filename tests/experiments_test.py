@@ -248,3 +248,19 @@ def test_quickstart_keeps_its_promises(tmp_path):
   assert value['oracle_gap'] <= 1e-5
   assert value['different_integers'] == 0
   assert value['fixed_point_passes_mean'] <= value['ancestral_passes'] / 3
+
+
+@pytest.mark.slow  # trains in two processes
+def test_speed_of_the_loop_in_turn_with_another_checkout(tmp_path):
+  out = tmp_path / 'speed.json'
+  flags = [f'--other={ROOT}', '--steps=16', '--rounds=1', f'--out={out}']
+  flags += ['--config=configs/digits_made.py', ONE_DEVICE]
+  said = options_test.run('tables/loop_speed', flags)
+  assert '| of the other | of the roof |' in said
+  numbers = {
+    k: v['value'] for k, v in json.loads(out.read_text())['numbers'].items()
+  }
+  speeds = [numbers[f'{name}: speed'] for name in ('here', 'other', 'roof')]
+  assert min(speeds) > 0
+  assert numbers['here of other'] == pytest.approx(speeds[0] / speeds[1])
+  assert 0 < numbers['host_seconds_per_step'] < 1
