@@ -4,6 +4,7 @@ A mistake in a flag, a config, a file or a checkpoint ends with one paragraph on
 stderr and exit code 1, and no traceback; `--traceback` shows where it arose.
 """
 
+import errno
 import functools
 import os
 import signal
@@ -37,6 +38,19 @@ _TAUGHT = (
 # ml_collections raises these for a wrong type in --config.
 _PARSING = (*_TAUGHT, AttributeError, KeyError, TypeError, flags.Error)
 
+# Of a file, by the system's number, what a person reads.
+_OF_FILE = {
+  errno.ENOENT: 'there is no such file or directory. Look at the path.',
+  errno.EISDIR: 'this is a directory, where a file is expected.',
+  errno.ENOTDIR: 'a part of this path is a file, and no directory.',
+  errno.EACCES: 'you may not read or write here; look at its permissions.',
+  errno.EPERM: 'you may not read or write here; look at its permissions.',
+  errno.EROFS: 'nothing can be written here: the disk is read-only.',
+  errno.ENOSPC: 'the disk is full. Make room, or name a place on another.',
+  errno.EDQUOT: 'your quota is used up. Make room, or name another place.',
+  errno.ENAMETOOLONG: 'the name is too long for this disk.',
+  errno.ELOOP: 'its symbolic links lead in a circle.',
+}
 # What Python says of a flag that is no number -> what a person reads.
 _PLAIN = {
   'invalid literal for int() with base 10:': 'expected a whole number, not',
@@ -153,6 +167,10 @@ def _fail(error: Exception) -> None:
   text = str(error.args[0] if isinstance(error, KeyError) else error)
   if isinstance(error, AttributeError | KeyError | TypeError):
     text = f'the flag --config has a value that does not fit: {text}'
+  if isinstance(error, OSError) and error.errno and error.filename is not None:
+    if error.strerror == os.strerror(error.errno):  # said by no one here
+      why = _OF_FILE.get(error.errno, f'{error.strerror}.')
+      text = f'{error.filename}: {why}'
   for foreign, plain in _PLAIN.items():
     text = text.replace(foreign, plain)
   name = sys.argv[0].rpartition('/')[2].removesuffix('.py')

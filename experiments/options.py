@@ -195,7 +195,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     if not os.access(path, os.W_OK):
       raise ValueError(f'{path} cannot be written.')
     return
-  folder = pathlib.Path(path).absolute().parent
+  folder = run_directory.behind_links(path).absolute().parent
   try:
     while not folder.exists():
       folder = folder.parent

@@ -18,6 +18,8 @@ PAGES = [
   ROOT / 'README.md',
   ROOT / 'CONTRIBUTING.md',
   *sorted((ROOT / 'docs').rglob('*.md')),
+  ROOT / 'results' / 'README.md',
+  ROOT / 'third_party' / 'README.md',
 ]
 # What is not a page, but shows how it is run: configs and scripts.
 SOURCES = [
@@ -136,6 +138,37 @@ def _parse(command):
     return f'there is no script {script}'
   words = [word.replace('TABLE/CELL', 'uci_dna/made') for word in words]
   return options_test.parse(script, words)
+
+
+def test_modules_that_a_page_runs_have_their_flags():
+  module = re.compile(r'python -m ((?:third_party|tests)\.[\w.]+)([^`\n|]*)')
+  found = set()
+  for page in PAGES:
+    text = re.sub(r'\\\n\s*', ' ', page.read_text())
+    for name, words in module.findall(text):
+      path = (ROOT / name.replace('.', '/')).with_suffix('.py')
+      assert path.exists(), (page, name)  # its flags, or those it imports
+      source = ''.join(p.read_text() for p in path.parent.glob('*.py'))
+      for flag in re.findall(r'--([\w-]+)', words):
+        known = re.search(rf"['\"](?:--)?{flag}['\"]", source)
+        assert known, (page, name, flag)
+      found.add(name)
+  assert len(found) >= 3
+
+
+def test_links_lead_somewhere():
+  slug = lambda title: re.sub(r'[^\w -]', '', title.lower()).replace(' ', '-')
+  for page in [*PAGES, ROOT / 'CHANGELOG.md']:
+    text = re.sub(r'^```.*?^```', '', page.read_text(), flags=re.S | re.M)
+    for link in re.findall(r'\]\(([^)\s]+)\)', text):
+      if re.match(r'\w+:', link):
+        continue
+      path, _, part = link.partition('#')
+      target = page.parent / path if path else page
+      assert target.exists(), f'{page}: {link}'
+      if part:
+        titles = re.findall(r'^#+ (.*)$', target.read_text(), re.M)
+        assert part in map(slug, titles), f'{page}: {link}'
 
 
 def test_there_are_blocks_and_commands():

@@ -10,7 +10,7 @@ import jax
 import pytest
 from absl import flags
 
-from experiments import entry, inside
+from experiments import entry, inside, options
 from parallel_ar import models
 from parallel_ar.data import sources
 from parallel_ar.training import configuration
@@ -225,3 +225,16 @@ def test_every_number_has_a_bound_and_every_output_is_tried(script, tmp_path):
             flag.parse(path)
 
   assert parse(script, [], look) == ''
+
+
+def test_a_file_that_is_missing_or_a_folder_is_told_plainly(tmp_path):
+  said = refusal('decompress', ['--file=none.par', '--workdir=a', '--out=b'])
+  assert 'none.par: there is no such file' in said and 'Errno' not in said
+  said = refusal('decompress', [f'--file={tmp_path}', '--workdir=a', '--out=b'])
+  assert 'this is a directory, where a file is expected' in said
+
+
+def test_an_output_behind_a_link_is_looked_at(tmp_path):
+  (tmp_path / 'link').symlink_to('/proc/none/out.json')
+  with pytest.raises(ValueError, match='no file can be written in /proc'):
+    options.check_writable(tmp_path / 'link')

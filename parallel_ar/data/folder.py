@@ -2,11 +2,14 @@
 
 Where the folder has the folders train/, valid/ and test/, these are the splits.
 Else its pictures, in a fixed permutation of their names, are cut into 80 %
-'train', 10 % 'valid' and 10 % 'test', at least one picture each.
+'train', 10 % 'valid' and 10 % 'test', at least one picture each. Files of other
+endings are left out, and stderr says so once.
 """
 
+import functools
 import os
 import pathlib
+import sys
 
 import numpy as np
 
@@ -14,7 +17,7 @@ from parallel_ar.data import dataset, files
 from parallel_ar.data.dataset import Dataset
 from parallel_ar.data.files import PathLike
 
-ENDINGS = ('.png', '.bmp', '.pgm', '.ppm', '.gif', '.tif', '.tiff', '.webp')
+ENDINGS = tuple('.png .bmp .pgm .ppm .gif .tif .tiff .webp .jpg .jpeg'.split())
 _PARTS = ('train', 'valid', 'test')
 _GREY = ('1', 'L', 'LA')  # Pillow's modes that hold grey levels of 8 bits
 _MOST_PIXELS = 1 << 26  # of one picture
@@ -139,8 +142,12 @@ def _parts(path: PathLike) -> dict[str, list[pathlib.Path]]:
   """The files of every split."""
   folders = [pathlib.Path(path).expanduser() / part for part in _PARTS]
   if path and all(map(os.path.isdir, folders)):
-    return {f.name: listed(f) for f in folders}
+    parts = {f.name: listed(f) for f in folders}
+    for folder in folders:
+      _tell_rest(folder)
+    return parts
   found = listed(path)
+  _tell_rest(pathlib.Path(path).expanduser())
   if len(found) < 3:
     raise ValueError(
       f'{path} holds {len(found)} pictures; at least three are needed, one to '
@@ -154,6 +161,24 @@ def _parts(path: PathLike) -> dict[str, list[pathlib.Path]]:
     'train': order[2 * tenth :],
   }
   return {part: [found[i] for i in rows] for part, rows in cut.items()}
+
+
+@functools.cache
+def _tell_rest(folder: pathlib.Path) -> None:
+  """Says which files of a folder are no pictures, by their endings."""
+  rest = sorted(f.name for f in folder.iterdir() if _left_out(f))
+  if rest:
+    names = ', '.join(rest[:5]) + ', ...' * (len(rest) > 5)
+    print(
+      f'{folder}: {len(rest)} left out, whose names end in none of '
+      f'{" ".join(ENDINGS)}: {names}',
+      file=sys.stderr,
+    )
+
+
+def _left_out(file: pathlib.Path) -> bool:
+  hidden = file.name.startswith('.')
+  return not (hidden or file.is_dir() or file.suffix.lower() in ENDINGS)
 
 
 def _has_colors(path: pathlib.Path) -> bool:

@@ -201,7 +201,8 @@ def schedule(config: ConfigDict, *, steps: int) -> optax.Schedule:
   A schedule of `optax.schedules` has the peak as `peak_value`, `value` or
   `init_value`, L as `decay_steps` or `transition_steps`, and e as `end_value`
   or `alpha`; one with a warm-up of its own has W, and starts it at 0.
-  `schedule_options` has its other arguments, or others for these.
+  `schedule_options` has its other arguments, or others for these; each of the
+  periods of sgdr_schedule, `cosine_kwargs`, may leave them out as well.
 
   Args:
     config: section `optimizer`.
@@ -309,7 +310,33 @@ def _schedule_of_optax(
   ours = {name: value for name, value in ours.items() if name in taken}
   name = f'optax.{config.schedule}'
   rules.check_options(name, make, given, 'schedule_options', ours)
+  given = rules.plain(given)
   try:
-    return make(**(ours | rules.plain(given))), rises
+    if 'cosine_kwargs' in given:
+      given['cosine_kwargs'] = _periods(config, given['cosine_kwargs'], length)
+    found = make(**(ours | given))
   except Exception as error:
     raise rules.refusal(name, error) from error
+  for peak in {p['peak_value'] for p in given.get('cosine_kwargs', ())}:
+    if peak > config.learning_rate:
+      raise ValueError(
+        f'config.optimizer.schedule_options.cosine_kwargs has a peak_value of '
+        f'{peak}, above the learning_rate {config.learning_rate}, which is the '
+        'peak of every schedule. Leave peak_value out, or raise learning_rate.'
+      )
+  return found, rises
+
+
+def _periods(
+  config: ConfigDict, given: list[dict[str, Any]], length: int
+) -> list[dict[str, Any]]:
+  """Those of sgdr_schedule: what one leaves out is as the section has it."""
+  warmup = config.warmup_steps
+  ours = {
+    'init_value': 0.0,
+    'peak_value': config.learning_rate,
+    'warmup_steps': warmup,
+    'decay_steps': length + warmup,
+    'end_value': config.learning_rate * config.end_factor,
+  }
+  return [ours | period for period in given]

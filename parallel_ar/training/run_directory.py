@@ -88,6 +88,12 @@ def is_stream(path: PathLike) -> bool:
   return path.exists() and (opened or not path.is_file())
 
 
+def behind_links(path: PathLike) -> pathlib.Path:
+  """Where a file of this name is, or will be: a link stays a link."""
+  path = pathlib.Path(path)
+  return pathlib.Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
 def agree(config: dict[str, Any]) -> None:
   """Checks that every process of a job runs the same configuration.
 
@@ -129,8 +135,9 @@ def whole(path: PathLike) -> Iterator[BinaryIO]:
   Of several processes the first one writes, what all would write alike.
 
   Args:
-    path: of the file; its folder is made, and what had the name is replaced.
-      A device or a pipe is written into instead, when all of it is there.
+    path: of the file; its folder is made, and what had the name is replaced,
+      or, of a symbolic link, what it points to. A device or a pipe is written
+      into instead, when all of it is there.
 
   Yields:
     The draft, open for bytes. Where the block raises, it is removed; what a
@@ -151,10 +158,11 @@ def whole(path: PathLike) -> Iterator[BinaryIO]:
       yield content
       path.write_bytes(content.getvalue())
     else:
-      with _draft(path) as file:
+      with _draft(behind_links(path)) as file:
         yield file
   except OSError as error:
-    if error.filename is None:  # of a write: tell what could not be written
+    of_draft = str(error.filename).endswith(disk.DRAFT)
+    if error.filename is None or of_draft:  # tell what could not be written
       raise OSError(error.errno, error.strerror, str(path)) from error
     raise
 

@@ -23,7 +23,7 @@ def photos(tmp_path):
   return tmp_path / 'photos', x
 
 
-def test_every_picture_is_in_one_split(photos):
+def test_every_picture_is_in_one_split(photos, capsys):
   path, x = photos
   parts = {s: data.load('pictures', s, path=path) for s in dataset.SPLITS}
   sizes = [len(parts[s]) for s in ('train', 'valid', 'test', 'train+valid')]
@@ -33,6 +33,17 @@ def test_every_picture_is_in_one_split(photos):
   assert sorted(r.tobytes() for r in rows) == sorted(r.tobytes() for r in x)
   again = data.load('pictures', 'train', path=path)
   np.testing.assert_array_equal(again.x, parts['train'].x)
+  said = capsys.readouterr().err
+  assert said.count('1 left out') == 1 and 'notes.txt' in said
+
+
+def test_jpeg_is_read_too(photos):
+  path, x = photos
+  grey = np.full((3, 5), 128, np.uint8)
+  Image.fromarray(grey).save(path / 'b.JPG')
+  Image.fromarray(grey).save(path / 'c.jpeg')
+  assert len(folder.listed(path)) == 13
+  np.testing.assert_array_equal(folder.read(path / 'b.JPG', 'L'), grey)
 
 
 def test_folders_are_splits(photos, tmp_path):

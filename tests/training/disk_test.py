@@ -103,6 +103,16 @@ def test_a_file_has_its_name_after_its_bytes(tmp_path, monkeypatch):
     assert calls.index_of('sync', made) < named
 
 
+def test_a_link_stays_a_link(tmp_path):
+  (tmp_path / 'there').mkdir()
+  target, link = tmp_path / 'there' / 'file', tmp_path / 'link'
+  link.symlink_to('there/file')
+  for text in ('made', 'replaced'):  # what it points to may be missing
+    run_directory.replace(link, text)
+    assert link.is_symlink() and target.read_text() == text
+  assert sorted(p.name for p in target.parent.iterdir()) == ['file']
+
+
 def test_drafts_of_the_dead_are_cleared_and_no_others(tmp_path):
   done = subprocess.run(
     [sys.executable, '-c', 'import os; print(os.getpid())'],

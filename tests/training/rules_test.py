@@ -173,6 +173,24 @@ def test_schedules_of_optax_by_name(name):
     optimizer.schedule(section, steps=16)
 
 
+def test_periods_of_sgdr_have_the_rate_of_the_section():
+  periods = [{'warmup_steps': 2, 'decay_steps': 4}, {'peak_value': 0.1}]
+  of = lambda rate, periods: optimizer.schedule(
+    _section(
+      'sgd',
+      learning_rate=rate,
+      schedule='sgdr_schedule',
+      schedule_options={'cosine_kwargs': periods},
+    ),
+    steps=9,
+  )
+  rate = of(0.5, periods)
+  np.testing.assert_allclose([rate(0), rate(2), rate(4)], [0.0, 0.5, 0.1])
+  assert of(0.25, periods[:1])(2) == 0.25  # as that of a group
+  with pytest.raises(ValueError, match='peak_value of 0.1, above the learning'):
+    of(0.05, periods)
+
+
 def test_a_piecewise_schedule_has_its_steps_as_json_has_them():
   options = {'boundaries_and_scales': {'3': 0.5}}
   name = 'piecewise_constant_schedule'

@@ -208,6 +208,7 @@ class _Program:
     lo, hi = values.finite()
     if count is not None:
       lo, hi = np.float64(0), np.float64(count - 1)
+    everything = sets.weaken(sets.gathered(reads, range(reads.ndim - 2)))
     x = Value(
       model.event.shape,
       np.dtype(model.event.dtype),
@@ -215,8 +216,12 @@ class _Program:
       lo=lo,
       hi=hi,
       attained=count is not None,
+      derived=everything,
     )
-    outputs = walk.run(self.jaxpr, run, [*self.params, x, *self.rest])
+    told, outputs = run.told, None
+    while outputs is None or not np.array_equal(told, run.told):
+      told, run.steps = run.told, [] if run.steps is not None else None
+      outputs = walk.run(self.jaxpr, run, [*self.params, x, *self.rest])
     found: list[Any] = []
     for v in outputs:
       if v.reads is None:

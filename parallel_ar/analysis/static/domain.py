@@ -96,6 +96,7 @@ class Reads(walk.Domain[Value]):
     self.steps: list[Step] | None = [] if keep else None
     self.without_rule: set[str] = set()
     self.operations = 0
+    self.told: sets.Sets = None  # what operations with effects have read
 
   def constant(self, number: Any) -> Value:
     """A known array, or a random key, of which nothing is known."""
@@ -106,6 +107,18 @@ class Reads(walk.Domain[Value]):
   def operation(self, eqn: Any, operands: list[Value]) -> list[Value]:
     """The rule of an operation, or the coarse one where there is none."""
     results = apply(eqn, operands, self.without_rule)
+    if eqn.effects:  # it may have been written by one, and read by another
+      told = sets.spread(operands, False)
+      self.told = sets.union([self.told, told], ())
+      results = [
+        dataclasses.replace(
+          v,
+          reads=sets.union(
+            [v.reads, sets.everywhere(self.told, v.shape)], v.shape
+          ),
+        )
+        for v in results
+      ]
     return self._recorded(eqn, operands, results)
 
   def number(self, v: Value) -> int | None:
@@ -170,6 +183,12 @@ class Reads(walk.Domain[Value]):
     their first caller: what counts is the line of the call.
     """
     self.operations += 1
+    derived = values.derived_of(operands)
+    if derived is not None:
+      results = [
+        v if v.derived is not None else dataclasses.replace(v, derived=derived)
+        for v in results
+      ]
     if self.steps is not None:
       outer = next(filter(_of_framework, self.calls), None)
       self.steps.append(Step(eqn, list(operands), list(results), outer))
@@ -187,11 +206,11 @@ def apply(
 ) -> list[Value]:
   """The rule of an operation, or the coarse one where there is none."""
   rule = RULES.get(eqn.primitive.name)
-  if any(v.linear is not None for v in operands):
-    if (found := spectral.affine(eqn, operands)) is not None:
-      return found
   if rule is not None:
     try:
+      if any(v.linear is not None for v in operands):
+        if (found := spectral.affine(eqn, operands)) is not None:
+          return found
       return rule(eqn, operands)
     except Exception:  # UnknownForm, or a bug of the rule: stay sound
       pass
@@ -211,6 +230,7 @@ def _any_item(v: Value) -> Value:
     fields['hi'] = along(np.maximum, v.bounds[1])
     if v.real:
       fields['maybe'] = along(np.logical_or, v.is_maybe_low)
+  fields['derived'] = v.derived
   return Value(v.shape[1:], v.dtype, reads=reads, **fields)
 
 

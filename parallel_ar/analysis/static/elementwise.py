@@ -7,13 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from parallel_ar.analysis.static import ranges, sets
+from parallel_ar.analysis.static import masks, movement, ranges, sets
 from parallel_ar.analysis.static import value as values
-from parallel_ar.analysis.static.value import HUGE, SOME, Doubt, Over, Value
+from parallel_ar.analysis.static.masks import (
+  COMPARISONS,
+  EXPONENTIALS,
+  ROUNDED,
+  SAME,
+)
+from parallel_ar.analysis.static.value import SOME, Doubt, Over, Value
 from parallel_ar.program import uniform
 
-COMPARISONS = frozenset(('eq', 'ge', 'gt', 'le', 'lt', 'ne'))
-_EXPONENTIALS = frozenset(('exp', 'exp2', 'logistic'))
 # Of stand-ins these are computed, not drawn afresh: polynomials, and parts.
 _EXACT = frozenset(
   'add add_any complex conj convert_element_type copy imag mul neg real square '
@@ -57,20 +61,29 @@ _NUMPY: dict[str, Callable[..., Any]] = {
   'sub': np.subtract,
   'tanh': np.tanh,
 }
-_SAME = tuple(
-  'copy copy_p device_put name reduce_precision stop_gradient'.split()
+_OTHER_TESTS = ('is_finite', 'le_to', 'lt_to')
+# To these both zeros are one, or they hand its sign on.
+_EITHER_ZERO = frozenset(
+  (*(_NUMPY.keys() - {'pow'}), *SAME, *ROUNDED, *EXPONENTIALS)
+) | frozenset(
+  'acos asin asinh atanh clamp complex conj cosh erf erf_inv erfc imag log2 '
+  'nextafter one_minus_square real sinh tan'.split()
 )
+_EITHER_COMPLEX_ZERO = frozenset(
+  (*SAME, 'add', 'add_any', 'abs', 'complex', 'conj', 'convert_element_type')
+) | frozenset('div eq exp imag mul ne neg real square sub'.split())
 NAMES = (
   frozenset(_NUMPY)
-  | frozenset(_SAME)
+  | frozenset(SAME)
+  | frozenset(ROUNDED)
   | frozenset(
     'acos acosh asin asinh atan atan2 atanh bessel_i0e bessel_i1e '
-    'bitcast_convert_type cbrt clamp clz complex conj convert_element_type '
-    'cosh digamma erf erf_inv erfc exp2 igamma igammac imag integer_pow lgamma '
+    'bitcast_convert_type cbrt clamp clz complex conj cosh digamma '
+    'erf erf_inv erfc exp2 igamma igammac imag integer_pow lgamma '
     'log2 logistic nextafter one_minus_square polygamma polynomial '
     'population_count real regularized_incomplete_beta rem round rsqrt '
-    'shift_left shift_right_arithmetic shift_right_logical sinh tan '
-    'threefry2x32 xor zeta'.split()
+    'le_to lt_to shift_left shift_right_arithmetic shift_right_logical sinh '
+    'tan threefry2x32 xor zeta'.split()
   )
 )
 
@@ -79,7 +92,7 @@ def compute(primitive: Any, params: Any, operands: Any) -> list[np.ndarray]:
   """The operation itself, on numbers; several results, or one in a list."""
   name = primitive.name
   with np.errstate(all='ignore'):
-    if name in _SAME:
+    if name in SAME:
       return [np.asarray(operands[0])]
     if name in _NUMPY and not (
       name == 'div' and np.issubdtype(np.asarray(operands[0]).dtype, np.integer)
@@ -93,20 +106,30 @@ def compute(primitive: Any, params: Any, operands: Any) -> list[np.ndarray]:
 def rule(eqn: Any, operands: list[Value]) -> list[Value]:
   """What the results read: what the operands read at the same entry."""
   name, shape = eqn.primitive.name, tuple(eqn.outvars[0].aval.shape)
-  if any(not _fits(v.shape, shape) for v in operands):
+  bits = name == 'bitcast_convert_type' and operands[0].shape != shape
+  if bits or any(not _fits(v.shape, shape) for v in operands):
     raise values.UnknownForm('bits of another width')
+  if name == 'sub' and (before := _sum_before(eqn, operands)) is not None:
+    return [before]
   zero, faint, doubt = _zeros(eqn, operands)
   known, numbers = _numbers(eqn, operands, shape, zero)
   reads = sets.union([v.reads for v in operands], shape)
   if reads is not None:
-    if name in (*COMPARISONS, 'is_finite') and not _varies(operands):
+    if name in (*COMPARISONS, *_OTHER_TESTS) and not _varies(operands):
       reads = sets.weaken(reads)
     if zero is not None:
       reads = sets.without(reads, zero)
-    if faint is not None and name in ('mul', 'and', 'div', *_EXPONENTIALS):
+    if faint is not None and name in ('mul', 'and', 'div', *EXPONENTIALS):
       reads = sets.weaken(reads, faint)
   lo, hi = _bounds(eqn, operands)
-  low, maybe = _masked(eqn, operands, lo, hi)
+  low, maybe, capped, scale = masks.scores(eqn, operands, lo, hi)
+  signed = _by_sign_of_zero(eqn, operands)
+  if signed is not None:
+    every = sets.everywhere(values.derived_of(operands), shape)
+    reads = sets.union([reads, sets.without(every, ~signed)], shape)
+    known = None if known is None else known & ~signed
+    if not np.issubdtype(eqn.outvars[0].aval.dtype, np.integer):
+      lo, hi = (np.where(signed, np.nan, b) for b in (lo, hi))
   out = []
   for n, var in enumerate(eqn.outvars):
     fields: dict[str, Any] = {}
@@ -122,12 +145,38 @@ def rule(eqn: Any, operands: list[Value]) -> list[Value]:
         maybe=maybe,
         faint=faint,
         doubt=doubt,
-        sampled=all(v.numeric for v in operands),
-        exact=name in _EXACT or name in _SAME,
+        capped=capped,
+        scale=scale,
+        sampled=signed is None and all(v.numeric for v in operands),
+        exact=name in (*_EXACT, *SAME)
+        and all(values.kind(v.dtype) in 'fc' for v in operands),
         **fields,
       )
     )
   return out
+
+
+def _by_sign_of_zero(eqn: Any, operands: list[Value]) -> np.ndarray | None:
+  """Entries by an operation that tells -0 from 0, of a zero of either sign.
+
+  0 * x is known, but for its sign.
+  """
+  name, some = eqn.primitive.name, operands
+  kinds = [values.kind(v.dtype) for v in operands]
+  if name in (_EITHER_COMPLEX_ZERO if 'c' in kinds else _EITHER_ZERO):
+    if name != 'div':
+      return None
+    some = operands[1:]
+  if name == 'integer_pow' and eqn.params['y'] >= 0:
+    return None
+  zeros = [
+    v.is_zero
+    for v in some
+    if v.derived is not None and values.kind(v.dtype) in 'fc'
+  ]
+  if not any(map(uniform.some, zeros)):
+    return None
+  return functools.reduce(np.logical_or, map(uniform.thin, zeros))
 
 
 def _bounds(eqn: Any, operands: list[Value]) -> values.Bounds:
@@ -165,13 +214,16 @@ def _varies(operands: list[Value]) -> bool:
 def _relations(eqn: Any, operands: list[Value]) -> dict[str, Any]:
   """What else is known of the result: see `Value`."""
   name, first = eqn.primitive.name, operands[0]
+  selects = any(v.selects for v in operands)
   if name in COMPARISONS:
-    return {'test': (name, *operands)}
-  if name in _SAME:
+    selects = any(v.reads is not None for v in operands)
+    return {'test': (name, *operands), 'selects': selects}
+  if name in SAME:
     return {
       'over': first.over,
       'peak': first.peak,
       'attained': first.attained,
+      'selects': selects,
     }
   if name == 'convert_element_type':
     same = first.dtype == eqn.outvars[0].aval.dtype
@@ -179,7 +231,10 @@ def _relations(eqn: Any, operands: list[Value]) -> dict[str, Any]:
       'attained': first.attained,
       'over': first.over if same else (),
       'peak': first.peak,
+      'selects': selects,
     }
+  if name in ('mul', 'and', 'or', 'not', 'div'):
+    return {'selects': selects}
   if name == 'max':
     nothing = [
       v.constant and bool(np.all(v.value == -np.inf)) for v in operands
@@ -203,6 +258,26 @@ def _relations(eqn: Any, operands: list[Value]) -> dict[str, Any]:
   if name in ('add', 'neg'):
     return {'attained': _shifted(operands)}
   return {}
+
+
+def _sum_before(eqn: Any, operands: list[Value]) -> Value | None:
+  """A running sum of integers less what it ended with: the sum before."""
+  left, right = operands
+  if left.run is None or values.kind(left.dtype) not in 'iu':
+    return None
+  name, summed, axis, back = left.run
+  if name != 'cumsum' or summed is not right:
+    return None
+  ends: list[Any] = [slice(None)] * len(left.shape)
+  ends[axis] = slice(1, None) if back else slice(None, -1)
+  shape = tuple(1 if n == axis else m for n, m in enumerate(left.shape))
+  none = values.of_constant(np.zeros(shape, left.dtype))
+
+  def move(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    parts = [b, a[tuple(ends)]]
+    return np.concatenate(parts[::-1] if back else parts, axis)
+
+  return movement.moved(eqn.outvars[0].aval, [left, none], move)
 
 
 def _shifted(operands: list[Value]) -> bool:
@@ -250,11 +325,11 @@ def _zeros(
       if unsure.any():
         doubt = doubt or Doubt(_NOT_FINITE, eqn)
       faint = faint | unsure | thin(v.is_faint)
-    return _any(zero), _any(faint & ~zero), doubt
-  if name in _EXPONENTIALS:
+    return masks.given(zero), masks.given(faint & ~zero), doubt
+  if name in EXPONENTIALS:
     (v,) = operands
     low, faint = thin(v.is_low), thin(v.is_faint)
-    return _any(low & ~faint), _any(faint), v.doubt
+    return masks.given(low & ~faint), masks.given(faint), v.doubt
   if name == 'sub' and operands[0].real:
     left, right = operands
     if uniform.some(left.is_low):
@@ -262,8 +337,15 @@ def _zeros(
       if faint.any():
         doubt = right.doubt or Doubt(_UNLESS_MASKED, eqn)
         return None, faint, doubt
-  if name in (*_SAME, 'convert_element_type', 'neg', 'real', 'imag'):
+  if name in (*SAME, *ROUNDED, 'neg', 'real', 'imag'):
     return None, operands[0].faint, operands[0].doubt
+  if name == 'max' and operands[0].real:  # of a masked score and zero
+    each = [
+      thin(v.is_low) & ~thin(v.is_faint) & thin(other.is_zero)
+      for v, other in (operands, operands[::-1])
+    ]
+    if (each[0] | each[1]).any():
+      return each[0] | each[1], None, None
   if name in ('add', 'add_any', 'max', 'min'):
     if all(v.faint is None for v in operands):
       return None, None, values.doubt_of(operands)
@@ -272,12 +354,8 @@ def _zeros(
       z | thin(v.is_faint) for v, z in zip(operands, nothing, strict=True)
     ]
     faint = each[0] & each[1] & ~(nothing[0] & nothing[1])
-    return None, _any(faint), values.doubt_of(operands)
+    return None, masks.given(faint), values.doubt_of(operands)
   return None, None, None
-
-
-def _any(a: np.ndarray) -> np.ndarray | None:
-  return a if a.any() else None
 
 
 def _numbers(
@@ -310,49 +388,3 @@ def _numbers(
     numbers = [uniform.over(clear, zero, n) for n in numbers]
     numbers = [uniform.wide(n, shape) for n in numbers]
   return known, numbers
-
-
-def _masked(
-  eqn: Any, operands: list[Value], lo: Any, hi: Any
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-  """Entries that stay below -HUGE, and that may: scores and their masks.
-
-  A masked score plus one that no mask has touched is masked; a score that may
-  be masked leaves what it meets in doubt.
-  """
-  name = eqn.primitive.name
-  if not any(v.real for v in operands) or name in (
-    *_EXPONENTIALS,
-    *COMPARISONS,
-  ):
-    return None, None
-  maybe = [uniform.thin(v.is_maybe_low) for v in operands]
-  perhaps = functools.reduce(np.logical_or, maybe)
-  if not perhaps.any():
-    return None, None
-  low = [uniform.thin(v.is_low) for v in operands]
-  sound = [
-    uniform.thin(v.is_finite) | np.isneginf(v.bounds[0]) for v in operands
-  ]
-  result: Any = np.False_
-  if name in ('add', 'add_any'):
-    result = (low[0] & sound[1]) | (low[1] & sound[0])
-  elif name == 'sub':
-    high = operands[1].bounds[0] >= HUGE
-    result = (low[0] & ~maybe[1] & sound[1]) | (high & sound[0])
-  elif name == 'min':
-    result = low[0] | low[1]
-  elif name == 'max':
-    result = low[0] & low[1]
-    perhaps = (maybe[0] & ~low[0]) | (maybe[1] & ~low[1])
-  elif name in ('convert_element_type', *_SAME):
-    result = low[0]
-  elif name in ('mul', 'div'):
-    first, second = 0, 1
-    if name == 'mul' and not low[0].any():
-      first, second = 1, 0
-    least, most = operands[second].bounds
-    keeps = least >= 1e-3 if name == 'mul' else (least > 0) & (most <= 1e3)
-    result = low[first] & keeps
-  perhaps = perhaps & ~((lo > -HUGE) & (hi < HUGE))
-  return _any(result), _any(perhaps | result)

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from jax import lax
 
-from parallel_ar.analysis.static.value import SOME, UNKNOWN, Bounds
+from parallel_ar.analysis.static.value import SOME, UNKNOWN, Bounds, kind
 
 # What a computed function may be off by, relative to the exact one.
 SLACK = 1e-5
@@ -101,5 +102,47 @@ def mark(nan: Any, lo: Any, hi: Any) -> Bounds:
 def times(x: Any, y: Any) -> Any:
   """A product; beyond float64 of finite numbers it is of unknown size."""
   out = x * y
-  finite = np.isfinite(x) & np.isfinite(y) & np.isinf(out)
-  return np.where(finite, np.sign(out) * SOME, out)
+  finite = np.isfinite(x) & np.isfinite(y)
+  unknown = (np.abs(x) >= UNKNOWN) | (np.abs(y) >= UNKNOWN)
+  out = np.where(finite & unknown & np.isinf(out), np.sign(out) * SOME, out)
+  huge = finite & ~unknown & (np.abs(out) >= UNKNOWN)
+  return np.where(huge, np.sign(out) * np.inf, out)
+
+
+def to_whole(eqn: Any, each: list[Bounds]) -> Bounds:
+  """round, to even or away from zero."""
+  ((a, b),) = each
+  if eqn.params['rounding_method'] == lax.RoundingMethod.TO_NEAREST_EVEN:
+    return np.round(a), np.round(b)
+  away = lambda x: np.copysign(np.floor(np.abs(x) + 0.5), x)
+  return away(a), away(b)
+
+
+def reduced(eqn: Any, each: list[Bounds]) -> Bounds:
+  """Fewer bits: what is large may be infinite, and what is small be zero."""
+  ((a, b),) = each
+  exponent, mantissa = eqn.params['exponent_bits'], eqn.params['mantissa_bits']
+  bias = 2.0 ** (exponent - 1) - 1
+  most, least = 2.0 ** min(bias, 127.0), 2.0 ** (1 - bias)
+  near = 2.0**-mantissa
+  lo, hi = a - near * np.abs(a), b + near * np.abs(b)
+  far = lambda x: (np.abs(x) >= most) & (np.abs(x) < UNKNOWN)
+  lo = np.where(far(lo), np.where(lo < 0, -np.inf, most), lo)
+  hi = np.where(far(hi), np.where(hi > 0, np.inf, -most), hi)
+  lo = np.where((lo > 0) & (lo < 2 * least), 0.0, lo)
+  hi = np.where((hi < 0) & (hi > -2 * least), 0.0, hi)
+  return lo, hi
+
+
+def converted(eqn: Any, each: list[Bounds]) -> Bounds:
+  """Another type; `ranges.fit` knows what it holds."""
+  ((a, b),) = each
+  dtype = eqn.outvars[0].aval.dtype
+  what = kind(dtype)
+  if what == 'b':
+    zero = (a == 0) & (b == 0)
+    other = (a > 0) | (b < 0)
+    return np.where(other, 1.0, 0.0), np.where(zero, 0.0, 1.0)
+  if what in 'iu':
+    return np.trunc(a), np.trunc(b)
+  return a, b

@@ -1,6 +1,5 @@
 """Rules of operations that combine entries: sums, windows, sorting."""
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -12,10 +11,10 @@ from parallel_ar.analysis.static.value import Doubt, Over, Value
 from parallel_ar.program import uniform
 
 _SUMS = {
-  'reduce_and': np.logical_and,
+  'reduce_and': np.bitwise_and,
   'reduce_max': np.maximum,
   'reduce_min': np.minimum,
-  'reduce_or': np.logical_or,
+  'reduce_or': np.bitwise_or,
   'reduce_prod': np.multiply,
   'reduce_sum': np.add,
 }
@@ -44,6 +43,8 @@ def reduce(eqn: Any, operands: list[Value]) -> list[Value]:
       'faint': faint & uniform.reduced(np.logical_and, some, axes),
       'doubt': v.doubt,
     }
+  if name == 'reduce_sum':
+    fields['selects'] = v.selects
   if name in ('argmax', 'argmin', 'reduce_sum', 'reduce_prod') and v.real:
     fields['maybe'] = uniform.reduced(np.logical_or, v.is_maybe_low, axes)
   if reads is not None:
@@ -96,6 +97,7 @@ def _largest(
   shape = tuple(n for a, n in enumerate(v.shape) if a not in axes)
   return reads, {
     'low': closed.reshape(shape),
+    'scale': v.scale,
     'maybe': ~sure.reshape(shape),
     'over': (Over(v, axes, not shape and not v.shape, True),),
     'doubt': doubt,
@@ -132,6 +134,7 @@ def cumulate(eqn: Any, operands: list[Value]) -> list[Value]:
       lo=lo,
       hi=hi,
       maybe=_anywhere(v, aval),
+      run=(eqn.primitive.name, v, axis, back),
     )
   ]
 
@@ -178,6 +181,10 @@ def window(eqn: Any, operands: list[Value]) -> list[Value]:
 def sort(eqn: Any, operands: list[Value]) -> list[Value]:
   """Every place along the axis reads all of it; known keys only move."""
   axis, keys = eqn.params['dimension'], eqn.params['num_keys']
+  if len(operands) == 1 and operands[0].run is not None:
+    name, _, along, back = operands[0].run
+    if along == axis and (name, back) in (('cummax', False), ('cummin', True)):
+      return operands  # it does not fall
   if all(v.constant for v in operands[:keys]):
     shape = operands[0].shape
     index = np.broadcast_to(
@@ -209,10 +216,21 @@ def top_k(eqn: Any, operands: list[Value]) -> list[Value]:
   (v,) = operands
   axis = eqn.params.get('axis', -1) % len(v.shape)
   best, place = eqn.outvars
-  where = _over(place.aval, v, v.reads, axis, place.aval.shape[axis])
+  reads = v.reads
+  if _of_either_sign(v):  # it takes -0 for less than 0
+    every = sets.everywhere(v.derived, v.shape)
+    reads = sets.union([reads, every], v.shape)
   last = np.float64(v.shape[axis] - 1)
-  where = dataclasses.replace(where, lo=np.float64(0), hi=last, maybe=None)
+  any_place = Value(v.shape, place.aval.dtype, lo=np.float64(0), hi=last)
+  where = _over(place.aval, any_place, reads, axis, place.aval.shape[axis])
+  where = dataclasses.replace(where, attained=v.reads is not None)
   return [_over(best.aval, v, v.reads, axis, best.aval.shape[axis]), where]
+
+
+def _of_either_sign(v: Value) -> bool:
+  """Whether it holds a known zero that may be -0."""
+  inexact = values.kind(v.dtype) in 'fc'
+  return inexact and v.derived is not None and uniform.some(v.is_zero)
 
 
 def _over(
@@ -231,12 +249,21 @@ def _over(
 
 
 def of_keys(eqn: Any, operands: list[Value]) -> list[Value]:
-  """Random bits and keys read what their key reads; many keys, perhaps."""
-  one = all(len(v.shape) < 2 for v in operands)
+  """Random bits and keys read what their key reads, key by key."""
   out = []
   for var in eqn.outvars:
-    reads = sets.everywhere(sets.spread(operands, one), var.aval.shape)
-    out.append(values.of_aval(var.aval, reads=reads))
+    shape = tuple(var.aval.shape)
+    tracks = []
+    for v in operands:
+      if (reads := v.reads) is None:
+        continue
+      if eqn.primitive.name == 'random_wrap':  # the last axes are one key
+        last = range(len(shape), len(v.shape))
+        reads = sets.gathered(reads, tuple(last))
+      extra = (1,) * (len(shape) + 2 - reads.ndim)
+      tracks.append(reads.reshape(*reads.shape, *extra))
+    whole = sets.union(tracks, shape)
+    out.append(values.of_aval(var.aval, reads=whole))
   return out
 
 
@@ -246,7 +273,8 @@ def unknown(eqn: Any, operands: list[Value]) -> list[Value]:
   Where all operands are known, it is run; what parameters make is drawn.
   """
   plain = all(v.reads is None for v in operands)
-  if operands and all(v.constant for v in operands):
+  signs = [v.derived for v in operands if _of_either_sign(v)]
+  if operands and not signs and all(v.constant for v in operands):
     try:
       found = eqn.primitive.bind(*(v.value for v in operands), **eqn.params)
       found = found if eqn.primitive.multiple_results else [found]
@@ -255,7 +283,9 @@ def unknown(eqn: Any, operands: list[Value]) -> list[Value]:
       pass
   out = []
   for var in eqn.outvars:
-    reads = sets.everywhere(sets.spread(operands, False), var.aval.shape)
+    reads = sets.union([sets.spread(operands, False), *signs], ())
+    reads = sets.everywhere(reads, var.aval.shape)
     inexact = values.kind(getattr(var.aval, 'dtype', None)) in 'fc'
-    out.append(values.of_aval(var.aval, reads=reads, sampled=plain and inexact))
+    sampled = plain and inexact and not signs
+    out.append(values.of_aval(var.aval, reads=reads, sampled=sampled))
   return out

@@ -51,7 +51,7 @@ def moved(
         empty if v.value is None else v.value.astype(aval.dtype, copy=False)
       )
     )
-  for name in ('low', 'maybe', 'faint'):
+  for name in ('low', 'maybe', 'faint', 'capped'):
     if any(getattr(v, name) is not None for v in operands):
       fields[name] = of(operator.methodcaller('flags', name))
   ends = [v.bounds for v in operands if v.size]
@@ -62,6 +62,8 @@ def moved(
     fields['lo'] = of(lambda v: v.bounds[0])
     fields['hi'] = of(lambda v: v.bounds[1])
   fields['doubt'] = values.doubt_of(operands)
+  fields['scale'] = min((v.scale for v in operands), default=1.0)
+  fields['selects'] = any(v.selects for v in operands)
   fields['attained'] = any(v.attained for v in operands) and all(
     v.attained or v.constant for v in operands
   )
@@ -245,6 +247,12 @@ def select_n(eqn: Any, operands: list[Value]) -> list[Value]:
     maybe=either.maybe,
     faint=either.faint,
     doubt=either.doubt,
+    capped=either.capped,
+    scale=either.scale,
+    selects=either.selects
+    or (
+      which.reads is not None and any(uniform.some(v.is_zero) for v in cases)
+    ),
   )
   if all(v.numeric for v in operands):
     number = choose(*(v.value for v in cases))

@@ -13,6 +13,7 @@ from parallel_ar.analysis.static.value import Doubt, Value
 from parallel_ar.program import uniform
 
 _NOT_FINITE = 'a factor of zero meets a number that may be infinite or nan'
+_SELECTED = 'the data select what is summed'
 
 
 def dot_general(eqn: Any, operands: list[Value]) -> list[Value]:
@@ -201,6 +202,9 @@ def _product(
     pair = lambda a, b, v=v: (a, b) if v is left else (b, a)
     put = lambda a, b, to=shape, of=pair: uniform.wide(combine(*of(a, b)), to)
     found: Any = put(v.reads, _surely(other))
+    if other.selects and other.reads is not None:
+      found = sets.weaken(found)
+      doubt = doubt or Doubt(_SELECTED, eqn)
     for read, mask, why in (
       (v.reads, other.is_faint, None),
       (None if v.finite else v.reads, other.is_zero, _NOT_FINITE),
@@ -232,7 +236,7 @@ def _product(
     known=known,
     value=None if value is None else np.asarray(value),
     sampled=value is not None,
-    exact=True,
+    exact=all(values.kind(v.dtype) in 'fc' for v in operands),
     lo=lo,
     hi=hi,
     faint=faint,

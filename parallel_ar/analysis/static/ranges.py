@@ -41,7 +41,8 @@ def of(eqn: Any, operands: Sequence[Value]) -> Bounds:
   if all(b.ndim == 0 for pair in each for b in pair):
     numbers = b''.join(b.tobytes() for pair in each for b in pair)
     kinds = tuple(str(v.dtype) for v in operands)
-    key = name, str(dtype), kinds, eqn.params.get('y'), numbers, twice, below
+    form = str([eqn.params.get(p) for p in _FORMS])
+    key = name, str(dtype), kinds, form, numbers, twice, below
     if key in _FOUND:
       return _FOUND[key]
   with np.errstate(all='ignore'):
@@ -56,6 +57,7 @@ def of(eqn: Any, operands: Sequence[Value]) -> Bounds:
   return found
 
 
+_FORMS = ('y', 'rounding_method', 'exponent_bits', 'mantissa_bits')
 _FOUND: dict[Any, Bounds] = {}  # what single numbers gave, by all it depends on
 
 
@@ -73,6 +75,8 @@ def fit(dtype: Any, lo: Any, hi: Any) -> Bounds:
   if kind in 'iub':
     least, most = values.of_dtype(dtype)
     bad = ~((lo >= least) & (hi <= most))
+    if np.dtype(dtype).itemsize == 8:  # bounds have 53 bits
+      bad = bad | (np.maximum(-lo, hi) >= 2.0**53)
     return np.where(bad, least, lo), np.where(bad, most, hi)
   nan = np.isnan(lo) | np.isnan(hi)
   info = ml_dtypes.finfo(dtype)
@@ -87,12 +91,15 @@ def fit(dtype: Any, lo: Any, hi: Any) -> Bounds:
     near = clipped.astype(own).astype(np.float64)
     step = np.abs(near) * eps + float(info.smallest_subnormal)
     outer = near - step if down else near + step
-    inside = near > clipped if down else near < clipped
-    rounded = np.where(inside, outer, near)
+    # A number that is rounded may be so twice, as x / 3 by x * (1 / 3).
+    rounded = np.where(near != clipped, outer, near)
     rounded = np.where(far, np.sign(bound) * np.inf, rounded)
     unknown = unknown & np.isfinite(bound)
     out.append(np.where(unknown, np.sign(bound) * SOME, rounded))
   lo, hi = out
+  tiny = float(info.tiny)  # below, a processor may take it for zero
+  lo = np.where((lo > 0) & (lo < tiny), 0.0, lo)
+  hi = np.where((hi < 0) & (hi > -tiny), 0.0, hi)
   # A lower bound beyond the largest number does not bound: it may round to it.
   lo = np.where(np.isposinf(lo), largest, lo)
   hi = np.where(np.isneginf(hi), -largest, hi)
@@ -179,7 +186,11 @@ def _div(eqn: Any, each: list[Bounds]) -> Bounds:
       np.where(zero, a, e) for a, e in zip(all_of, ends, strict=True)
     )
   # A finite number over one that is bounded away from zero is finite, but its
-  # size is known only where both are.
+  # size is known only where both are. A division may be compiled to a product
+  # with the inverse, which is exact for powers of 2.
+  exact = (c == d) & (np.frexp(c)[0] == 0.5)
+  error = np.where(exact, 0.0, 2 * float(ml_dtypes.finfo(dtype).eps))
+  lo, hi = lo - error * np.abs(lo), hi + error * np.abs(hi)
   return functions.mark(zero | both, lo, hi)
 
 
@@ -216,9 +227,12 @@ def _integer_pow(eqn: Any, each: list[Bounds]) -> Bounds:
 
 def _power(eqn: Any, each: list[Bounds], n: int) -> Bounds:
   ((a, b),) = each
-  raise_ = lambda x: np.where(
-    np.isfinite(x) & np.isinf(x**n), np.sign(x) ** n * SOME, x**n
-  )
+
+  def raise_(x: Any) -> Any:
+    size = np.where(np.abs(x) >= values.UNKNOWN, SOME, np.abs(x) ** n)
+    size = np.where((np.abs(x) < values.UNKNOWN) & (size > 1e150), np.inf, size)
+    return np.sign(x) ** n * np.where(np.isinf(x), np.inf, size)
+
   if n % 2:
     return raise_(a), raise_(b)
   a, b = _abs(eqn, each)
@@ -249,19 +263,6 @@ def _smaller(eqn: Any, each: list[Bounds]) -> Bounds:
 def _clamp(eqn: Any, each: list[Bounds]) -> Bounds:
   least, x, most = each
   return _smaller(eqn, [_larger(eqn, [least, x]), most])
-
-
-def _convert(eqn: Any, each: list[Bounds]) -> Bounds:
-  ((a, b),) = each
-  dtype = eqn.outvars[0].aval.dtype
-  kind = values.kind(dtype)
-  if kind == 'b':
-    zero = (a == 0) & (b == 0)
-    other = (a > 0) | (b < 0)
-    return np.where(other, 1.0, 0.0), np.where(zero, 0.0, 1.0)
-  if kind in 'iu':
-    return np.trunc(a), np.trunc(b)
-  return a, b
 
 
 def _remainder(eqn: Any, each: list[Bounds]) -> Bounds:
@@ -327,7 +328,7 @@ _RULES: dict[str, Callable[[Any, list[Bounds]], Bounds]] = {
   'cbrt': functions.rising(np.cbrt, -np.inf),
   'ceil': _monotone(np.ceil),
   'clamp': _clamp,
-  'convert_element_type': _convert,
+  'convert_element_type': functions.converted,
   'copy': _same,
   'copy_p': _same,
   'cos': functions.wave,
@@ -352,9 +353,9 @@ _RULES: dict[str, Callable[[Any, list[Bounds]], Bounds]] = {
   'one_minus_square': _one_minus_square,
   'not': _not,
   'or': _logic,
-  'reduce_precision': _same,
+  'reduce_precision': functions.reduced,
   'rem': _remainder,
-  'round': _monotone(np.round),
+  'round': functions.to_whole,
   'rsqrt': functions.one_over_root,
   'sign': _monotone(np.sign),
   'sin': functions.wave,

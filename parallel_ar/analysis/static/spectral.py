@@ -55,6 +55,9 @@ def transform(eqn: Any, operands: list[Value]) -> list[Value]:
   if v.linear is None and v.size * v.size <= _LIMIT:
     eye = np.eye(v.size, dtype=v.dtype).reshape(v.size, *v.shape)
     sources = v.reads.reshape(*v.reads.shape[:2], 1, v.size)
+    if values.kind(v.dtype) == 'c':  # its real and imaginary part, apart
+      eye = np.concatenate([eye, 1j * eye]).astype(v.dtype)
+      sources = np.concatenate([sources, sources], -1)
     start = dataclasses.replace(v, linear=Linear(eye, sources))
   real = not np.issubdtype(aval.dtype, np.complexfloating)
   return [_apply(eqn, [start], leaves=real)]
@@ -73,6 +76,8 @@ def affine(eqn: Any, operands: list[Value]) -> list[Value] | None:
   if len(linear) > 1 and name in ('mul', 'div', 'dot_general'):
     return None
   if name == 'div' and operands[1].linear is not None:
+    return None
+  if not all(np.all(np.isfinite(v.value)) for v in operands if v.numeric):
     return None
   return [_apply(eqn, operands, leaves=name in _LEAVES)]
 
@@ -103,7 +108,9 @@ def _apply(eqn: Any, operands: list[Value], leaves: bool) -> Value:
   rows = [operands[n].linear.coefficients for n in which]
   found = np.asarray(jax.jit(jax.vmap(apply))(*rows))
   size = np.abs(found)
-  nonzero = size > _ROUNDING * max(float(size.max(initial=0)), 1e-30)
+  if not np.isfinite(size).all():
+    raise values.UnknownForm('coefficients that overflow')
+  nonzero = size > _ROUNDING * float(size.max(initial=0))
   reads = sets.product(linear.sources, nonzero.reshape(len(found), -1))
   reads = reads.reshape(*reads.shape[:2], *aval.shape)
   if leaves:

@@ -23,6 +23,8 @@ def of_reduction(
   count = int(np.prod([v.shape[a] for a in axes], dtype=int))
   if name in ('argmax', 'argmin'):
     return np.float64(0), np.float64(max(v.shape[axes[0]] - 1, 0))
+  if name in ('reduce_and', 'reduce_or') and values.kind(dtype) != 'b':
+    return values.of_dtype(dtype)
   if values.kind(dtype) == 'c':
     return _of_finite(bool(v.finite), dtype)
   lo, hi = v.bounds
@@ -39,7 +41,7 @@ def of_reduction(
     if name == 'reduce_sum' and count:
       return _sum(lo, hi, v, axes, count, dtype)
   if name == 'reduce_prod':
-    return _repeated(v, dtype)
+    return _repeated(v, dtype, count)
   return values.of_dtype(dtype)
 
 
@@ -85,14 +87,20 @@ def _sum(
   )
 
 
-def _repeated(v: Value, dtype: Any) -> Bounds:
-  """A product of many: of unknown size, but not where none exceeds 1."""
+def _repeated(v: Value, dtype: Any, count: int) -> Bounds:
+  """A product of up to `count`, of which some may be missing."""
   lo, hi = v.bounds
   if values.kind(dtype) not in 'f':
     return values.of_dtype(dtype)
   if np.all((lo >= -1) & (hi <= 1)):
     return np.float64(0.0 if np.all(lo >= 0) else -1), np.float64(1)
-  return _of_finite(bool(np.all(np.isfinite(lo) & np.isfinite(hi))), dtype)
+  size = np.max(np.maximum(np.abs(lo), np.abs(hi)), initial=1.0)
+  if not size < values.UNKNOWN:
+    return _of_finite(bool(np.all(np.isfinite(lo) & np.isfinite(hi))), dtype)
+  with np.errstate(over='ignore'):
+    most = size**count * (1 + functions.SLACK * count)
+  most = np.where(most > 1e150, np.inf, most)
+  return ranges.fit(dtype, -most, most)
 
 
 def _of_finite(sure: bool, dtype: Any) -> Bounds:
@@ -110,7 +118,7 @@ def of_running(name: str, v: Value, axis: int, dtype: Any) -> Bounds:
   if name in ('cummax', 'cummin'):
     return least, most
   if name == 'cumprod':
-    return _repeated(v, dtype)
+    return _repeated(v, dtype, v.shape[axis])
   row = Value((v.shape[axis],), v.dtype)
   with np.errstate(all='ignore'):
     a, b = _sum(least, most, row, (0,), v.shape[axis], dtype)

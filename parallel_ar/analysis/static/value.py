@@ -92,6 +92,12 @@ class Value:
     over: arrays that are nowhere larger.
     peak: axes along which some entry is the largest, 0 (or its exponential, 1).
     test: (name, left, right) of a comparison.
+    capped: bool[shape], entries that lie below HUGE, masked or not.
+    scale: what low entries were multiplied by: they lie below -HUGE * scale.
+    derived: uint64[2, W], what the array was made of, though it may read
+      nothing: a known zero of such an array may have either sign.
+    selects: some entries may be exactly zero, as a comparison of data says.
+    run: (name, operand, axis, reverse) of a running sum or maximum.
   """
 
   shape: tuple[int, ...]
@@ -111,6 +117,11 @@ class Value:
   over: tuple[Over, ...] = ()
   peak: tuple[int, ...] | None = None
   test: Any = None
+  capped: np.ndarray | None = None
+  scale: float = 1.0
+  derived: np.ndarray | None = None
+  selects: bool = False
+  run: Any = None
 
   @functools.cached_property
   def size(self) -> int:
@@ -211,6 +222,16 @@ class Value:
     return uniform.pressed(zero)
 
   @property
+  def is_capped(self) -> np.ndarray:
+    """bool[shape], surely below HUGE: numbers, or scores but for their mask."""
+    capped = uniform.over(
+      lambda maybe, capped: ~maybe | capped,
+      self.is_maybe_low,
+      self.flags('capped'),
+    )
+    return uniform.over(np.logical_or, capped, self.bounds[1] < HUGE)
+
+  @property
   def is_faint(self) -> np.ndarray:
     """bool[shape]."""
     return self.flags('faint')
@@ -256,7 +277,7 @@ def of_aval(aval: Any, **fields: Any) -> Value:
   """
   exact = fields.pop('exact', False)
   shape, dtype = tuple(aval.shape), getattr(aval, 'dtype', None)
-  for name in ('known', 'low', 'maybe', 'faint'):
+  for name in ('known', 'low', 'maybe', 'faint', 'capped'):
     given = fields.get(name)
     if given is not None:
       fields[name] = uniform.wide(given, shape) if uniform.some(given) else None
@@ -331,6 +352,11 @@ def stand_in(
   return numbers if known is None else np.where(known, value, numbers)
 
 
+def derived_of(values: Sequence[Value]) -> Any:
+  """What arrays were made of."""
+  return next((v.derived for v in values if v.derived is not None), None)
+
+
 def doubt_of(values: Sequence[Value]) -> Doubt | None:
   """The first doubt."""
   return next((v.doubt for v in values if v.doubt is not None), None)
@@ -354,7 +380,11 @@ def join(aval: Any, values: Sequence[Value]) -> Value:
   fields['low'] = both(np.logical_and, [v.is_low for v in values])
   fields['maybe'] = both(np.logical_or, [v.is_maybe_low for v in values])
   fields['faint'] = both(np.logical_or, [v.is_faint for v in values])
+  fields['capped'] = both(np.logical_and, [v.is_capped for v in values])
+  fields['scale'] = min(v.scale for v in values)
   fields['doubt'] = doubt_of(values)
+  fields['derived'] = derived_of(values)
+  fields['selects'] = any(v.selects for v in values)
   least, most = zip(*(v.bounds for v in values), strict=True)
   fields['lo'] = both(np.minimum, least)
   fields['hi'] = both(np.maximum, most)
