@@ -1,5 +1,6 @@
 """Rules of operations that combine entries: sums, windows, sorting."""
 
+import dataclasses
 import functools
 from typing import Any
 
