@@ -218,9 +218,11 @@ class _Program:
       attained=count is not None,
       derived=everything,
     )
-    told, outputs = run.told, None
-    while outputs is None or not np.array_equal(told, run.told):
-      told, run.steps = run.told, [] if run.steps is not None else None
+    told: Any = None
+    outputs: Any = None
+    while outputs is None or not np.array_equal(told, np.asarray(run.told)):
+      told = np.asarray(run.told)
+      run.steps = None if run.steps is None else []
       outputs = walk.run(self.jaxpr, run, [*self.params, x, *self.rest])
     found: list[Any] = []
     for v in outputs:

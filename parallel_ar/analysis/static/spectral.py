@@ -77,7 +77,8 @@ def affine(eqn: Any, operands: list[Value]) -> list[Value] | None:
     return None
   if name == 'div' and operands[1].linear is not None:
     return None
-  if not all(np.all(np.isfinite(v.value)) for v in operands if v.numeric):
+  known = [np.asarray(v.value) for v in operands if v.numeric]
+  if not all(np.isfinite(a).all() for a in known):
     return None
   return [_apply(eqn, operands, leaves=name in _LEAVES)]
 
