@@ -106,6 +106,19 @@ def test_a_gpu_takes_int8_by_words(shape, chosen):
   assert carriers.choose(program, program.ops[0], 'cpu') == 'int8'
 
 
+@pytest.mark.parametrize(
+  ('most', 'chosen'),
+  [((127, 127), 'int8'), ((256, 256), 'bfloat16'), ((256, 257), 'float32')],
+)
+def test_a_tpu_multiplies_bfloat16_at_once(most, chosen):
+  program, a, want = one_product(*most)
+  op = program.ops[0]
+  assert carriers.choose(program, op, 'tpu') == chosen
+  for carrier in {chosen, 'float32'}:
+    got = carriers.run(program, program.constants, a, (), {op.output: carrier})
+    assert (np.asarray(got) == want).all()
+
+
 def test_roots_and_quotients_are_whole():
   numbers = np.array([0, 1, 2, 3, 4, 8, 9, 2**30 - 1, 2**30, 46340**2 - 1])
   root = operations.OPS['root']({}, jnp.asarray(numbers, jnp.int32))
@@ -128,6 +141,8 @@ def test_carriers_of_another_platform_give_the_same_integers(platform):
   case, found = whole('gated_label')
   other = of_program(found.report.program, case.model, platform)
   assert str(other.report) != str(found.report)
+  if platform == 'tpu':  # patches of a GPU are moved as floats
+    exact_laws.no_float_sum(other, exact_laws.pass_text(case, other))
   passes = (
     jax.jit(jax.vmap(m.conditionals, (None, 0, 0)))(p, case.x, case.context)
     for m, p, _ in (found, other)

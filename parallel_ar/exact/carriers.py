@@ -5,6 +5,7 @@ so every carrier gives the same integers, and the fastest may be taken:
 
   int8       int8 x int8 -> int32, where both sides are that small
   digits     the same, one side in two digits: a = 128 h + l
+  bfloat16   up to 256 in bfloat16, the sums in float32, below 2^24
   float32    whole numbers in float32, below 2^24
   parts      the same, the summed axis cut until every part is below 2^24
   int32      anything
@@ -30,8 +31,9 @@ from parallel_ar.exact import operations
 from parallel_ar.exact.reference import Op, Program
 from parallel_ar.exact.reference.program import FLOAT
 
-Carrier = Literal['int8', 'digits', 'float32', 'parts', 'int32']
+Carrier = Literal['int8', 'digits', 'bfloat16', 'float32', 'parts', 'int32']
 _SMALL = 127
+_BRIEF = 256  # has no other bits than those of a bfloat16
 _TWO_DIGITS = 128 * 127 + 63  # the largest h and l
 _LONG = 96  # entries of a sum that pay for the digits
 
@@ -41,7 +43,8 @@ def choose(program: Program, op: Op, platform: str) -> Carrier:
 
   Two products of int8 take a third to a half of the time of one of float32
   where the processor has instructions for them, as most since 2019 do; but
-  XLA's convolution of int8 on a CPU takes 50 times that of float32.
+  XLA's convolution of int8 on a CPU takes 50 times that of float32. A TPU
+  multiplies bfloat16 at once, where HIGHEST takes six products.
   """
   small, large = sorted(_most(program, n) for n in op.inputs)
   if small <= _SMALL and _takes_bytes(program, op, platform):
@@ -50,7 +53,8 @@ def choose(program: Program, op: Op, platform: str) -> Carrier:
     if large <= _TWO_DIGITS and _entries(program, op) >= _LONG:
       return 'digits'
   if op.params['partial'] < FLOAT:
-    return 'float32'
+    brief = platform == 'tpu' and large <= _BRIEF
+    return 'bfloat16' if brief else 'float32'
   return 'parts' if op.params.get('cut') else 'int32'
 
 
@@ -212,6 +216,7 @@ _HIGHEST = (jax.lax.Precision.HIGHEST,) * 2
 _KINDS: dict[str, tuple[Any, Any, Any]] = {
   'int8': (jnp.int8, None, jnp.int32),
   'int32': (jnp.int32, None, jnp.int32),
+  'bfloat16': (jnp.bfloat16, None, jnp.float32),
   'float32': (jnp.float32, _HIGHEST, jnp.float32),
 }
 
