@@ -118,6 +118,15 @@ def test_by_default_it_is_the_derived_path():
   assert one == par.check_decode(NET, path, key=jax.random.key(5))
 
 
+def test_a_tap_that_reaches_over_whole_rows():
+  """Row 1 makes nothing of it beforehand: all that it reads is padding."""
+  net = par.models.wavenet(
+    event=(4, 2), num_values=3, features=3, skip_features=3, layers=3
+  )
+  assert par.derive_decode(net).blocks is not None
+  par.check_decode(net)
+
+
 def test_what_does_not_fit_is_refused_at_the_door():
   for bad in (
     {'decode': par.recompute_decode(toys.sigmoid_net((4,)))},

@@ -245,11 +245,29 @@ class Rows:
     a = jnp.zeros([shape[n] for n in axes], v.dtype)
     if (made := run.made(v)) is None:
       return a
-    cut, value = made
-    own = self._places[self.opening](v, cut)
-    none = [(0, 0)] * len(axes)
+    (cut, value), none = made, [(0, 0)] * len(axes)
     value = value.transpose(axes)
+    if (at := self._strays(v, cut)) is not None:
+      places = jnp.ix_(*(cutting.entry(at[n], b) for n in axes))
+      return a.at[places].set(value, mode='drop')
+    own = self._places[self.opening](v, cut)
     return cutting.write(a, value, tuple(own[n] for n in axes), b, none)
+
+  def _strays(self, v: Array, cut: Cut) -> list[np.ndarray] | None:
+    """Where what opening makes stands in a window; its size means nowhere.
+
+    A block whose entries are zeros repeats places of another. None without one.
+    """
+    found, stray = [], False
+    for index, window, n, (low, high) in zip(
+      cut, self.windows[v], v.shape, self.borders[v], strict=True
+    ):
+      held = self.indices.places(window, low + n + high)
+      same = (self.opening.places(index, n) + low)[:, :, None] == held[:, None]
+      there = same.any(2)
+      stray = stray or not there.all()
+      found.append(np.where(there, same.argmax(2), held.shape[1]))
+    return found if stray else None
 
   def _moved(self, v: Array, a: Any) -> Any:
     """What is kept of an array, a block further on; zeros are new."""
