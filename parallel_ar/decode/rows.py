@@ -248,8 +248,8 @@ class Rows:
     (cut, value), none = made, [(0, 0)] * len(axes)
     value = value.transpose(axes)
     if (at := self._strays(v, cut)) is not None:
-      places = jnp.ix_(*(cutting.entry(at[n], b) for n in axes))
-      return a.at[places].set(value, mode='drop')
+      spots = jnp.ix_(*(cutting.entry(at[n], b) for n in axes))
+      return a.at[spots].set(value, mode='drop')
     own = self._places[self.opening](v, cut)
     return cutting.write(a, value, tuple(own[n] for n in axes), b, none)
 
