@@ -217,7 +217,7 @@ def _paths(
 
 
 def rows_of(opened: Callable[[], Read], count: int, where: str) -> np.ndarray:
-  """`records.of` all of them.
+  """All examples: array[count, *event].
 
   Raises:
     WrongFileError: there are none.
@@ -229,6 +229,13 @@ def rows_of(opened: Callable[[], Read], count: int, where: str) -> np.ndarray:
 
 def whole_numbers(x: np.ndarray, where: str) -> np.ndarray:
   """As uint8 or int32, with the same values.
+
+  Args:
+    x: array[N, *event].
+    where: what a refusal names.
+
+  Returns:
+    array[N, *event].
 
   Raises:
     WrongFileError: they are no whole numbers of 32 bits.
@@ -247,6 +254,13 @@ def whole_numbers(x: np.ndarray, where: str) -> np.ndarray:
 
 def labels_of(found: np.ndarray, where: str) -> np.ndarray:
   """As int32.
+
+  Args:
+    found: array[N], labels.
+    where: what a refusal names.
+
+  Returns:
+    int32[N].
 
   Raises:
     WrongFileError: they are no whole numbers.

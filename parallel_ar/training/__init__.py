@@ -38,6 +38,7 @@ if TYPE_CHECKING:
   from parallel_ar.training import own_code as own_code
   from parallel_ar.training import owner as owner
   from parallel_ar.training import pace as pace
+  from parallel_ar.training import packing as packing
   from parallel_ar.training import params_file as params_file
   from parallel_ar.training import pictures as pictures
   from parallel_ar.training import profile as profile

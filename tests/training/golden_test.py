@@ -1,6 +1,6 @@
 """Checkpoints that older versions wrote can still be read.
 
-Each directory under tests/golden is a run as it was written in its day: MADE
+Each tests/golden/format_* is a run as it was written in its day: MADE
 of 3 units on a lattice, 4 steps, with an average; expected.npz has its leaves.
 """
 
@@ -24,7 +24,7 @@ from parallel_ar.training import optimizer as optimizer_lib
 from parallel_ar.training import state as state_lib
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
-FORMATS = sorted(path.name for path in GOLDEN.iterdir())
+FORMATS = sorted(path.name for path in GOLDEN.glob('format_*'))
 
 
 def _expected(name):
