@@ -369,13 +369,18 @@ print_settings() {
 # ------------------------------------------------------------------- commands
 
 # Prints how many tests to run at once: one more than the cores, since some wait
-# for processes that they start, but up to 5, and each with 4 GB of memory.
+# for processes that they start, but up to 5, and each with 4 GB of memory: the
+# least of what is free, what a container may take, and what a Mac has.
 test_workers() {
-  local cores workers memory
+  local cores workers memory group="${1:-/sys/fs/cgroup}"
   cores="$({ nproc || getconf _NPROCESSORS_ONLN || echo 1; } 2>/dev/null)"
   workers=$((cores < 4 ? cores + 1 : 5))
-  memory="$(awk '/^MemAvailable/ {print int($2 / 4000000)}' /proc/meminfo \
-    2>/dev/null)" || memory=''
+  memory="$({
+    awk '/^MemAvailable/ {printf "%.0f\n", 1024 * $2}' /proc/meminfo
+    cat -- "$group/memory.max" "$group/memory/memory.limit_in_bytes"
+    sysctl -n hw.memsize
+  } 2>/dev/null | awk '/^[0-9]+$/ && (!least || $1 < least) {least = $1}
+    END {if (least) print int(least / 4e9)}')" || true
   if [[ -n $memory ]] && ((memory < workers)); then workers=$memory; fi
   if ((cores < 2 || workers < 2)); then workers=0; fi
   printf '%s\n' "$workers"

@@ -20,6 +20,7 @@ import dataclasses
 import functools
 import io
 import lzma
+import os
 import pathlib
 import time
 from collections.abc import Callable
@@ -236,7 +237,8 @@ def _target() -> pathlib.Path | None:
   else:
     source = run_directory.resolve(_DECODE.value)
     path = bucket.place(_EVENTS.value or f'{source}.npy')
-    if path.exists() and source.exists() and path.samefile(source):
+    # Addresses have no `samefile`; links are followed, as writing does.
+    if os.path.realpath(path) == os.path.realpath(source):
       raise ValueError(
         f'--events={path} is the file that is decoded. Name another.'
       )

@@ -229,20 +229,20 @@ def _whole(file: pathlib.Path, mode: str) -> np.ndarray:
   Raises:
     ValueError: grey levels or RGB of 8 bits do not hold all of it.
   """
-  from PIL import Image
+  from PIL import Image, ImageOps
 
   levels = folder.read(file, mode)
   with Image.open(file) as image:
     frames = getattr(image, 'n_frames', 1)
-    deep = image.mode[:1] in ('I', 'F')  # more than 8 bits
     back, own = (
-      i.convert('RGBA').tobytes() for i in (Image.fromarray(levels), image)
+      i.convert('RGBA').tobytes()
+      for i in (Image.fromarray(levels), ImageOps.exif_transpose(image))
     )
-    if frames > 1 or deep or back != own:
+    if frames > 1 or back != own:
       raise ValueError(
         f'{file} ({image.mode}, {frames} frames) holds more than the '
         f'{"grey levels" if mode == "L" else "RGB"} of the run, as colours, '
-        'transparency, 16 bits or several pictures, so it would not come back.'
+        'transparency or several pictures, so it would not come back.'
       )
   return levels
 

@@ -89,6 +89,8 @@ def _train(
         log = folder / f'{name}.log'
         running[name] = _start(points[name], under / name, log)
       time.sleep(0.2)
+      if logs is not None:
+        logs.send_soon()  # one that fails ends no training
       for name, process in list(running.items()):
         if (code := process.poll()) is not None:
           del running[name]
@@ -96,8 +98,6 @@ def _train(
           done = len(points) - len(waiting) - len(running)
           said = 'failed' if code else 'done'
           print(f'{done} of {len(points)}: {name}, {said}', file=sys.stderr)
-          if logs is not None:
-            logs.send()
   finally:
     for process in running.values():  # on Ctrl-C each saves what it has
       process.terminate()

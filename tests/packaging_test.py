@@ -202,6 +202,19 @@ class TestSetup:
       assert [s.operator for s in pin.specifier] == ['=='], pin
 
 
+@pytest.mark.parametrize(
+  ('cores', 'limit', 'workers'),
+  [(8, 10**10, 2), (8, 10**9, 0), (1, 10**12, 0), (8, None, None)],
+)
+def test_a_container_has_room_for_its_workers(tmp_path, cores, limit, workers):
+  (tmp_path / 'memory.max').write_text(f'{limit or "max"}\n')
+  script = f'source run.sh; nproc() {{ echo {cores}; }}; test_workers "$1"'
+  command = ['bash', '-c', script, 'bash', str(tmp_path)]
+  found = int(subprocess.check_output(command, cwd=ROOT))
+  free = (0, 2, 3, 4, 5)  # where no limit is: what this machine has
+  assert found in (free if workers is None else (workers, 0))
+
+
 class TestHelp:
   @pytest.mark.parametrize('words', [(), ('--help',), ('-h',), ('help',)])
   def test_explains_and_makes_nothing(self, repository, words):

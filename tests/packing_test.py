@@ -83,7 +83,7 @@ def test_pictures_come_back(plain_images, tmp_path, capsys, monkeypatch):
   with pytest.raises(ValueError, match='RGB, 1 frames. holds more than'):
     packing.pack(plain_images, folder)
   Image.fromarray(levels[0, ..., 0].astype(np.uint16)).save(folder / '0.png')
-  with pytest.raises(ValueError, match='holds more than the grey levels'):
+  with pytest.raises(ValueError, match='more than 8 bits'):
     packing.pack(plain_images, folder)
   Image.fromarray(levels[0, :7, :, 0]).save(folder / '0.png')
   with pytest.raises(ValueError, match='7 x 8 pixels; the run has 8 x 8'):

@@ -105,7 +105,9 @@ def listed(path: PathLike) -> list[pathlib.Path]:
 
 
 def read(path: PathLike, mode: str, size: int = 0) -> np.ndarray:
-  """The pixels of a picture in any format that Pillow reads.
+  """The pixels of a picture in any format that Pillow reads, upright.
+
+  A camera that was held aside writes so into the file, and it is turned.
 
   Args:
     path: of the file.
@@ -116,7 +118,8 @@ def read(path: PathLike, mode: str, size: int = 0) -> np.ndarray:
     uint8[H, W] or uint8[H, W, 3], 0..255.
 
   Raises:
-    ValueError: it is no picture, or larger than 2^26 pixels.
+    ValueError: it is no picture, larger than 2^26 pixels, or of more than 8
+      bits a level.
     FileNotFoundError: no such file.
     ModuleNotFoundError: without the extra 'plots'.
   """
@@ -126,7 +129,9 @@ def read(path: PathLike, mode: str, size: int = 0) -> np.ndarray:
     with Image.open(path) as file:
       if file.width * file.height > _MOST_PIXELS:
         raise ValueError(f'{file.width} x {file.height} pixels are too many')
-      image = file.convert(mode)
+      if file.mode[:1] in ('I', 'F'):  # `convert` would clip them
+        raise ValueError('its levels have more than 8 bits')
+      image = ImageOps.exif_transpose(file).convert(mode)
       if size:
         image = ImageOps.fit(image, (size, size))
       return np.asarray(image, np.uint8)
@@ -134,7 +139,7 @@ def read(path: PathLike, mode: str, size: int = 0) -> np.ndarray:
     raise
   except Exception as error:  # of anyone's file: it fails in many ways
     raise ValueError(
-      f'{path} is no picture that can be read: {error}. Give a PNG.'
+      f'{path} is no picture that can be read: {error}. Give a PNG of 8 bits.'
     ) from error
 
 

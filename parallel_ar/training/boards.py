@@ -9,7 +9,7 @@ parameters where `train.histograms` asks for them. A class with the methods of
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import jax
@@ -155,7 +155,7 @@ def show(
   boards: list[Board],
   step: int,
   picture: pathlib.Path,
-  params: Callable[[], Params] | None,
+  params: Params | None,
 ) -> None:
   """Gives the boards a sample grid, if there is one, and histograms.
 
@@ -163,8 +163,8 @@ def show(
     boards: the views.
     step: updates done.
     picture: a PNG, which need not exist.
-    params: gives the parameters, or None for no histograms; what lies on other
-      hosts is left out.
+    params: the parameters, or None for no histograms; what lies on other
+      hosts alone is left out.
   """
   if boards and picture.exists():
     from PIL import Image
@@ -175,9 +175,9 @@ def show(
       board.image('samples', image, step)
   if not boards or params is None:
     return
-  for path, leaf in jax.tree_util.tree_flatten_with_path(params())[0]:
+  for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
     name = jax.tree_util.keystr(path, simple=True, separator='/')
-    if getattr(leaf, 'is_fully_addressable', True):
+    if getattr(leaf, 'is_fully_addressable', True) or leaf.is_fully_replicated:
       for board in boards:
         board.histogram(f'params/{name}', np.asarray(leaf, np.float32), step)
 

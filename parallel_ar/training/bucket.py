@@ -80,9 +80,8 @@ def address(path: PathLike) -> pathlib.Path:
     )
   if importlib.util.find_spec('gcsfs') is None:
     raise ValueError(
-      f'{text}: buckets need gcsfs. Install parallel_ar[gcs] '
-      '(PARALLEL_AR_EXTRAS=gcs for run.sh), or name a directory of this '
-      'machine.'
+      f'{text}: buckets need gcsfs. Install parallel_ar[gcs] (run.sh has '
+      'it), or name a directory of this machine.'
     )
   _configure()
   return cast(pathlib.Path, epath.Path(text))
@@ -183,8 +182,10 @@ def is_file(path: pathlib.Path) -> bool:
   """Whether a file or an object is there.
 
   Raises:
-    OSError: the bucket does not say.
+    OSError: the disk or the bucket does not say.
   """
+  if not is_address(path):
+    return path.is_file()
   with _asking(path):
     return path.is_file()
 

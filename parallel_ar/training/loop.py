@@ -358,15 +358,16 @@ class _Run:
     """Draws a grid from the same noise every time, so that grids compare."""
     self._settle()
     with self._aside(), precision.scope(self.evaluation.precision):
+      params = self._eval_params()  # in all processes, though one shows them
       pictures.draw(
         self.models[0],
-        lambda *given: self.sampler(self._eval_params(), *given),
+        functools.partial(self.sampler, params),
         self.train_data,
         path := self.workdir / 'samples' / f'step_{at:08d}.png',
         seed=self.seed,
         count=self.config.sample_count,
       )
-      self.writer.show(at, path, self._eval_params)
+      self.writer.show(at, path, params)
 
   def _save(self, at: int) -> None:
     """Saves a state; the numbers of the step after it decide if it stays."""

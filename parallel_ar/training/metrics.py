@@ -15,7 +15,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 from parallel_ar.distributed import multihost
@@ -142,9 +142,7 @@ class MetricWriter:
         line += more
     return line + left
 
-  def show(
-    self, step: int, picture: pathlib.Path, params: Callable[[], Params]
-  ) -> None:
+  def show(self, step: int, picture: pathlib.Path, params: Params) -> None:
     """Gives the boards a sample grid, and histograms where they are wanted."""
     asked = params if self._histograms else None
     boards.show(self._boards, step, picture, asked)

@@ -46,6 +46,23 @@ def test_jpeg_is_read_too(photos):
   np.testing.assert_array_equal(folder.read(path / 'b.JPG', 'L'), grey)
 
 
+def test_photos_are_read_upright_and_whole(tmp_path):
+  x = np.zeros((8, 16, 3), np.uint8)
+  x[:, 8:] = 255
+  exif = Image.Exif()
+  exif[0x0112] = 6  # the camera was held aside
+  Image.fromarray(x).save(tmp_path / 'a.jpg', exif=exif)
+  upright = folder.read(tmp_path / 'a.jpg', 'RGB')
+  np.testing.assert_array_equal(upright, np.rot90(x, -1))
+  Image.new('CMYK', (8, 8), (0, 255, 255, 0)).save(tmp_path / 'b.jpg')
+  red = folder.read(tmp_path / 'b.jpg', 'RGB')
+  assert (abs(red - np.array([254.0, 0, 0])) <= 2).all()
+  Image.fromarray(np.full((3, 5), 300, np.uint16)).save(tmp_path / 'c.png')
+  for mode in ('L', 'RGB'):
+    with pytest.raises(ValueError, match='more than 8 bits.*PNG of 8 bits'):
+      folder.read(tmp_path / 'c.png', mode)
+
+
 def test_folders_are_splits(photos, tmp_path):
   for n, part in enumerate(('train', 'valid', 'test')):
     _write(tmp_path / 'own' / part / 'a.png', photos[1][n])

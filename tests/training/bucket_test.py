@@ -1,5 +1,6 @@
 """Runs in a bucket, against an emulator on loopback."""
 
+import errno
 import io
 import json
 import os
@@ -140,6 +141,12 @@ def test_a_bucket_that_is_not_there_is_named(pod):
     run_directory.local('gs://b/kept.jsonl')
 
 
+def test_a_disk_speaks_for_itself():
+  with pytest.raises(OSError, match='too long') as caught:
+    trained.read_config('a' * 300)
+  assert caught.value.errno == errno.ENAMETOOLONG  # and not of a bucket
+
+
 def test_addresses_that_cannot_be_are_refused(monkeypatch):
   for text, lesson in {
     's3://b/run': 'gs://BUCKET',
@@ -220,7 +227,8 @@ def test_killed_in_a_save_and_then_all_scripts(pod, tmp_path, monkeypatch):
   assert bucket.size(there / 'model.zip') > 1000
   packed, events = f'{there}/x.par', f'--events={there}/x.npy'
   _script('compress', here, '--count=5', '--batches=2', f'--file={packed}')
-  _script('compress', here, f'--decode={packed}', events)
+  for _ in range(2):  # the second time it is there, and is replaced
+    _script('compress', here, f'--decode={packed}', events)
   assert len(np.load(io.BytesIO(bucket.read(there / 'x.npy')))) == 5
 
 

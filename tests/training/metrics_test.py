@@ -178,7 +178,7 @@ class TestBoards:
     facts = {'config': '{"seed": 3}', 'model': 'made: 41 parameters'}
     writer = _writer(tmp_path, tensorboard=True, histograms=True, facts=facts)
     params = {'out': {'kernel': np.arange(6.0).reshape(2, 3)}}
-    writer.show(7, picture, lambda: params)
+    writer.show(7, picture, params)
     writer.close()
     (file,) = (tmp_path / 'tensorboard').iterdir()
     content = file.read_bytes()
