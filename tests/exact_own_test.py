@@ -41,7 +41,21 @@ def indices(p, x, c):
   return jnp.tile(_TABLE[best], (1, 2))[:, 3:9] @ _OUT
 
 
+def ends(p, x, c):
+  """Numbers far beyond what there is, a choice by a number, halves."""
+  h = _TABLE[before(x)] @ (_TABLE.T @ _TABLE)
+  far = lax.clamp(0.0, h, 1e9) + lax.clamp(-1.0, h, jnp.inf)
+  far = far + jnp.clip(h, -1e6, 1e6) + jnp.clip(h, 0, jnp.inf)
+  which = jnp.broadcast_to(before(x)[:, None] % 2, h.shape).astype(jnp.int32)
+  halves = lax.round(before(x) * 0.5)
+  return lax.select_n(which, far, h) @ _OUT * 0.1 + 0.3 * halves[:, None]
+
+
 FUNCTIONS = {
+  'where, of another temperature': attention(
+    lambda s: jnp.where(_SEEN, s, -jnp.inf) * 0.7 / 2
+  ),
+  'ends': ends,
   'where -1e9': attention(lambda s: jnp.where(_SEEN, s, -1e9)),
   'where -1e4': attention(lambda s: jnp.where(_SEEN, s, -1e4)),
   'plus -1e9': attention(lambda s: s + jnp.where(_SEEN, 0.0, -1e9)),
@@ -118,6 +132,28 @@ def test_what_is_refused_is_named(name, operation, why):
     par.exact(strangers(exact_functions.REFUSED[name]), {}, x)
 
 
+@pytest.mark.parametrize(
+  'masked',
+  [lambda s, h: s * h[:, :1], lambda s, h: jnp.sort(s, -1),
+   lambda s, h: s * np.linspace(0.5, 1, 5)[:, None].astype(np.float32),
+   lambda s, h: s / (1 + jnp.abs(h[:, :1]))],
+)  # fmt: skip
+def test_a_masked_score_is_not_multiplied(masked):
+  """With few bits as well, where it would come among the others."""
+
+  def function(p, x, c):
+    h = _TABLE[before(x)]
+    s = masked(jnp.where(_SEEN, h @ h.T, -jnp.inf), h)
+    return jax.nn.softmax(s, -1) @ h @ _OUT
+
+  model = par.from_function(
+    function, event=(5,), rank=order.raster(5), head=heads.categorical(3)
+  )
+  x = np.zeros((2, 5), int)
+  with pytest.raises(par.NotWhole, match='tests/exact_own_test.py.*masked'):
+    par.exact(model, {}, x, weight_bits=3, activation_bits=3)
+
+
 DEFINED = {
   'cumprod': lambda a: lax.cumprod(a, 0),
   'cumprod from the end': lambda a: lax.cumprod(a, 1, reverse=True),
@@ -138,6 +174,9 @@ DEFINED = {
   'clamp': lambda a: lax.clamp(-a[0], a[1], a[2] + 1),
   'one of three': lambda a: lax.select_n(
     jnp.argmax(a, 0).astype(jnp.int32), *a
+  ),
+  'one by a number': lambda a: lax.select_n(
+    jnp.argmax(a[:2], 0).astype(jnp.int32), *a[:2]
   ),
   'a slice': lambda a: lax.dynamic_slice(a, (jnp.argmax(a), 9, 1), (1, 2, 3)),
   'a write': lambda a: lax.dynamic_update_slice(

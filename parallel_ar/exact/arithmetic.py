@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from parallel_ar.exact.builder import MASKED, Grid, NotWhole
+from parallel_ar.exact.builder import MASKED, Grid, NotWhole, numbers
 from parallel_ar.exact.lowering import Lowering
 from parallel_ar.program.trace import Op
 
@@ -95,7 +95,7 @@ def _mul(l: Lowering, op: Op, values: list[Any]) -> Grid:
     a, b = b, a
   if isinstance(b, np.ndarray):
     return _times(l, op, l.grid(a), b)
-  a, b = l.grid(a), l.grid(b)
+  a, b = numbers(l.grid(a)), numbers(l.grid(b))
   if a.most * b.most > 2**30:
     a = l.builder.fit(a, 16, l.span(a))
     b = l.builder.fit(b, 16, l.span(b))
@@ -115,7 +115,7 @@ def _times(l: Lowering, op: Op, a: Grid, c: np.ndarray) -> Grid:
     return l.builder.op('mul', [a, b], (min(ends), max(ends)))
   c = c.astype(np.float64)
   first = float(c.reshape(-1)[0])
-  if (c == first).all() and a.masked is None and first != 0:
+  if (c == first).all() and (first > 0 if a.masked is not None else first):
     return _by(l, a, first)
   a = l.builder.fit(a, 17, l.span(a))
   b, q = l.weights(c, min(_FACTOR_BITS, 31 - int(a.most).bit_length()))

@@ -163,10 +163,7 @@ class Builder:
 
   def scale(self, g: Grid, times: int, shift: int, step: float) -> Grid:
     """(q times + half) >> shift, on the grid that this is of."""
-    if g.masked is not None:
-      raise NotWhole(
-        'a masked score is only compared, subtracted from, and exp'
-      )
+    g = numbers(g)
     if times == 1 and shift == 0:
       return dataclasses.replace(g, step=step)
     half = (1 << shift) >> 1
@@ -230,7 +227,7 @@ class Builder:
       span: what examples have shown, from which the shift is chosen.
     """
     most = 2 ** (bits - 1) - 1
-    if g.most <= most and g.masked is None:
+    if numbers(g).most <= most:
       return g
     reach = g.most * g.step
     if span is not None:
@@ -250,6 +247,16 @@ class Builder:
       while max(g.most * g.step for g in grids) / step > 2**24:
         step *= 2
     return [self.to_step(g, step) for g in grids]
+
+
+def numbers(g: Grid) -> Grid:
+  """It, where none of its entries is a masked score."""
+  if g.masked is not None:
+    raise NotWhole(
+      'a masked score is only compared, subtracted from, multiplied with one '
+      'number above 0, and exp'
+    )
+  return g
 
 
 def quantized(c: np.ndarray, bits: int) -> tuple[np.ndarray, float]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from parallel_ar.decode.facts import HUGE
 from parallel_ar.exact.arithmetic import pair
-from parallel_ar.exact.builder import MASKED, Grid, NotWhole
+from parallel_ar.exact.builder import MASKED, MOST, Grid, NotWhole
 from parallel_ar.exact.lowering import Lowering
 from parallel_ar.program.trace import Op
 
@@ -15,8 +15,11 @@ from parallel_ar.program.trace import Op
 def _extremum(l: Lowering, op: Op, values: list[Any]) -> Grid:
   for n in (0, 1):
     c = values[n]
-    if isinstance(c, np.ndarray) and op.name == 'max' and (c <= -HUGE).all():
-      return l.grid(values[1 - n])  # the maximum of a softmax from -inf on
+    if isinstance(c, np.ndarray):  # beyond all entries, as an end of a softmax
+      g = l.grid(values[1 - n])
+      least = -HUGE if g.masked is not None else max(g.span[0], -HUGE)
+      if (c <= least if op.name == 'max' else c >= g.span[1]).all():
+        return g
   a, b = pair(l, values, 2**30)
   if a.masked is not None or b.masked is not None:
     raise NotWhole('a masked score meets another array')
@@ -28,9 +31,8 @@ def _extremum(l: Lowering, op: Op, values: list[Any]) -> Grid:
 def _clamp(l: Lowering, op: Op, values: list[Any]) -> Grid:
   low, g, high = values  # numbers; others are defined by max and min
   g = l.grid(g)
-  return l.builder.clip(
-    g, round(float(low) / g.step), round(float(high) / g.step)
-  )
+  ends = (min(max(c.item() / g.step, -MOST), MOST) for c in (low, high))
+  return l.builder.clip(g, *map(round, ends))
 
 
 def _compare(l: Lowering, op: Op, values: list[Any]) -> Grid:

@@ -246,8 +246,8 @@ def _clamp(op: Op) -> Function | None:
 
 
 def _choose(op: Op) -> Function | None:
-  """One of many, as choices of two."""
-  if len(op.inputs) <= 3:
+  """One of many, or by a number, as choices of two."""
+  if op.inputs[0].dtype == bool:
     return None
 
   def function(which: Any, first: Any, *cases: Any) -> Any:

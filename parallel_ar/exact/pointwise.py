@@ -163,6 +163,8 @@ def _function(op: Op) -> Callable | None:
     return _converted(op.params['new_dtype'])
   if _of_numbers(op):
     return _WHOLE[op.name]
+  if op.name == 'round' and not op.params['rounding_method'].value:
+    return lambda x: np.trunc(x + np.copysign(0.5, x))  # away from 0
   return FUNCTIONS.get(op.name)
 
 
