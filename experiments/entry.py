@@ -153,7 +153,7 @@ def mesh(text: str | None, config: ConfigDict) -> Mesh:
 def parse(argv: list[str]) -> list[str]:
   """Parses the flags of a script; a mistake ends the process."""
   try:
-    rest = flags.FLAGS(argv)
+    rest = flags.FLAGS(options.with_files(flags.FLAGS, argv))
     options.settle(flags.FLAGS, argv)
     return rest
   except _PARSING as error:

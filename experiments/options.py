@@ -106,15 +106,34 @@ def define_config(
 
   Args:
     name: of the flag.
-    default: path of a file.
+    default: path of a file, see `with_files`.
     text: its help.
     values: where it is defined.
   """
+  text += f' {default} without it.' * (default is not None)
   holder = config_flags.DEFINE_config_file(name, None, text, values)
-  values[name].parser = _ConfigParser(name)
-  if default is not None:
-    flags.set_default(holder, default)
+  values[name].parser = _ConfigParser(name, default)
   return holder
+
+
+def with_files(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+  """The words, and the config files that are the default of a flag not given.
+
+  As words, since a file is checked with the fields that stand beside it: at
+  its definition it would meet those of the file that is given.
+
+  Args:
+    values: flags that are not parsed yet.
+    argv: the program and its words.
+  """
+  given = {w.lstrip('-').partition('=')[0] for w in argv[1:] if w[:1] == '-'}
+  parsers = {name: values[name].parser for name in set(values) - given}
+  files = [
+    f'--{name}={parser.default}'
+    for name, parser in parsers.items()
+    if isinstance(parser, _ConfigParser) and parser.default is not None
+  ]
+  return [*argv[:1], *files, *argv[1:]]
 
 
 def settle(values: flags.FlagValues, argv: Sequence[str]) -> None:
@@ -252,8 +271,8 @@ class _NameParser(flags.ArgumentParser):
 class _ConfigParser(flags.ArgumentParser):
   """Path of a config file -> ConfigDict that also has the fields left out."""
 
-  def __init__(self, name: str):
-    self.name = name
+  def __init__(self, name: str, default: str | None):
+    self.name, self.default = name, default
     self._unset: list[tuple[str, str, Any]] = []
 
   def parse(self, argument: str) -> ConfigDict:

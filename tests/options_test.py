@@ -79,6 +79,17 @@ class TestConfig:
     assert said == ''
     return found[0]
 
+  def test_fields_are_those_of_the_file_that_is_taken(self):
+    found = []
+    keep = lambda v: found.append(v['config'].value.model)
+    own = ['--config=configs/digits_made.py', '--config.model.hidden=(8,)']
+    assert parse('tables/loop_speed', own, keep) == ''
+    assert parse('tables/loop_speed', [], keep) == ''
+    assert [m.name for m in found] == ['made', 'transformer']
+    assert found[0].hidden == (8,)
+    said = parse('tables/loop_speed', ['--config.model.hidden=(8,)'], keep)
+    assert "config.model has no field 'hidden'" in said
+
   def test_any_argument_of_a_factory_is_a_flag(self):
     config = self.read(
       '--config.model.remat=full',

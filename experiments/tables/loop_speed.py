@@ -59,14 +59,16 @@ def main() -> None:
   """Runs the script."""
   started = time.monotonic()
   config = configuration.to_json(entry.require(_CONFIG))
-  path = config_flags.get_config_filename(flags.FLAGS['config'])
+  flag = flags.FLAGS['config']
+  fields = config_flags.get_override_values(flag)
+  given = config_flags.get_config_filename(flag), fields, _STEPS.value
   rate = 'steps_per_second'
   programs: dict[str, Callable[[], _Values]] = {
-    'here': lambda: train(_HERE, path, _STEPS.value)
+    'here': lambda: train(_HERE, *given)
   }
   if _OTHER.value:
     there = pathlib.Path(_OTHER.value).resolve()
-    programs['other'] = lambda: train(there, path, _STEPS.value)
+    programs['other'] = lambda: train(there, *given)
   roof = make_roof(configuration.from_json(config), _STEPS.value)
   programs['roof'] = lambda: {rate: [roof()]}
   rounds: dict[str, list[_Values]] = {name: [] for name in programs}
@@ -99,12 +101,15 @@ def main() -> None:
   report.save(_OUT.value, numbers, config, started, speeds=each)
 
 
-def train(checkout: pathlib.Path, path: str, steps: int) -> _Values:
+def train(
+  checkout: pathlib.Path, path: str, given: dict[str, Any], steps: int
+) -> _Values:
   """Numbers of the records of a run from a checkout, by name.
 
   Args:
     checkout: where its modules lie.
     path: of its config file, from there.
+    given: fields of the config that have other values.
     steps: of the run.
 
   Raises:
@@ -113,11 +118,12 @@ def train(checkout: pathlib.Path, path: str, steps: int) -> _Values:
   words = {'steps': steps, 'eval_every': 0, 'checkpoint_every': 0}
   words |= {'keep_best': False, 'patience': 0, 'tensorboard': False}
   words['log_every'] = steps // 8
-  fields = [f'--config.train.{name}={value}' for name, value in words.items()]
+  fields = given | {f'train.{name}': value for name, value in words.items()}
   env = os.environ | {'PYTHONPATH': str(checkout)}
   with tempfile.TemporaryDirectory() as folder:
     command = [sys.executable, '-m', 'experiments.train', f'--config={path}']
-    command += [f'--workdir={folder}/run', *fields]
+    command += [f'--workdir={folder}/run']
+    command += [f'--config.{name}={value}' for name, value in fields.items()]
     done = subprocess.run(
       command, cwd=checkout, env=env, capture_output=True, text=True
     )
