@@ -92,7 +92,9 @@ def no_float_sum(found: Exact, text: str) -> int:
   products = [p for p in found.report.products if p.carrier in floats]
   parts = any(p.carrier == 'parts' for p in found.report.products)
   loose = [p for p in products if p.partial >= FLOAT]
-  if loose or sums < len(products) or (sums > len(products) and not parts):
+  # Fewer stand there where nobody reads a product.
+  unseen = products and not sums
+  if loose or unseen or (sums > len(products) and not parts):
     raise LawBroken(
       f'Law 8: {program.name} has {sums} sums of floats, {len(products)} that '
       f'are proved, and {len(loose)} that reach {FLOAT}.'
