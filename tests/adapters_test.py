@@ -13,6 +13,7 @@ from jax.sharding import AxisType
 
 import parallel_ar as par
 from parallel_ar.analysis import causality, static
+from parallel_ar.exact import reference
 
 LENGTH, VALUES, WIDTH = 5, 3, 8
 HEAD = par.heads.categorical(VALUES)
@@ -421,3 +422,14 @@ def test_a_scan_that_carries_a_key_of_haiku_and_draws_nothing():
   assert static.check(par.from_haiku(network, **fields)).proved
   with pytest.raises(ValueError, match='depend on a random key'):
     par.from_haiku(lambda tokens: network(tokens, 0.5), **fields)
+
+
+@pytest.mark.parametrize('made', FRAMEWORKS)
+def test_a_network_in_whole_numbers(made):
+  model = made()
+  x = np.random.default_rng(0).integers(0, VALUES, (8, LENGTH))
+  found = par.exact(model, model.init(jax.random.key(0)), x)
+  dist = jax.jit(jax.vmap(found.model.conditionals, (None, 0, None)))
+  got = np.asarray(dist(found.params, x[:2], None))
+  want = [reference.run(found.report.program, row) for row in x[:2]]
+  assert (got == want).all()
