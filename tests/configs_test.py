@@ -6,6 +6,7 @@ takes two steps on them, and is evaluated.
 
 import importlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -92,6 +93,7 @@ def test_a_config_is_ready_for_its_data(name, data_dir, tmp_path, monkeypatch):
   else:
     configuration.validate(config)
     model = models.build(config.model)[0]
+    assert jax.eval_shape(model.init, jax.random.key(0))
     train, _ = datasets.load_for_training(config, data_dir)
     for data in train, datasets.load_split(config, 'test', data_dir):
       assert len(data)

@@ -57,6 +57,19 @@ def scores(w, x):
   return w * x[None] + jnp.where(LOWER, 0.0, -1e9)
 
 
+def scaled_in_a_loop(w, x):
+  turn = lambda c: (c[0] + 1, c[1] * 0.1)
+  _, a = lax.while_loop(lambda c: c[0] < 2 * w, turn, (0.0, scores(w, x)))
+  return jnp.exp(a) @ x
+
+
+def a_zero_in_a_loop(w, x):
+  """The turn after sees its sign."""
+  turn = lambda c: (c[0] + 1, signed(x), jnp.clip(1.0 / c[1], -1, 1))
+  start = 0.0, jnp.zeros(LENGTH), jnp.ones(LENGTH)
+  return lax.while_loop(lambda c: c[0] < w, turn, start)[2]
+
+
 def by_hidden_state(w, x):
   hidden = jax.new_ref(jnp.zeros(LENGTH))
   hidden[...] = x[::-1]
@@ -92,6 +105,8 @@ UNSOUND = {
   'a mask that is scaled down': lambda w, x: jnp.exp(
     scores(5e6 * w, x) * 1e-3 * w * 1e-3 * 1e-3
   ).sum(1),
+  'a mask that turns scale down': scaled_in_a_loop,
+  'a zero that a turn leaves': a_zero_in_a_loop,
   'up and down': lambda w, x: (
     jnp.exp(((w * 1e3 * x[None] + 1e9) - 1e9) / 1e3).sum(1) + jnp.zeros(LENGTH)
   ),

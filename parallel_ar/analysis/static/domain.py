@@ -230,7 +230,7 @@ def _any_item(v: Value) -> Value:
     fields['hi'] = along(np.maximum, v.bounds[1])
     if v.real:
       fields['maybe'] = along(np.logical_or, v.is_maybe_low)
-  fields['derived'] = v.derived
+  fields |= {'derived': v.derived, 'selects': v.selects}
   return Value(v.shape[1:], v.dtype, reads=reads, **fields)
 
 
@@ -244,6 +244,8 @@ def _wider(before: Value, after: Value) -> tuple[Value, bool]:
   pairs = zip(before.bounds, joined.bounds, strict=True)
   if not all(_alike(a, b) for a, b in pairs):
     joined = dataclasses.replace(joined, lo=None, hi=None)
+  if joined.scale < before.scale < 1:  # a mask that each turn makes smaller
+    joined = dataclasses.replace(joined, low=None, capped=None)
   return joined, _equal(before, joined)
 
 
@@ -259,7 +261,7 @@ def _equal(a: Value, b: Value) -> bool:
     (x is None) == (y is None) and (x is None or np.array_equal(x, y))
   )
   bounds = all(_alike(x, y) for x, y in zip(a.bounds, b.bounds, strict=True))
+  names = 'reads known low maybe faint capped derived scale selects'.split()
   return bounds and all(
-    same(getattr(a, name), getattr(b, name))
-    for name in ('reads', 'known', 'low', 'maybe', 'faint')
+    same(getattr(a, name), getattr(b, name)) for name in names
   )

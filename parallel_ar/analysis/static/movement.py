@@ -268,6 +268,8 @@ def select_n(eqn: Any, operands: list[Value]) -> list[Value]:
         hi=either.hi,
         low=either.low,
         maybe=either.maybe,
+        capped=either.capped,
+        scale=either.scale,
       )
     ]
   if not uniform.some(which_known):
