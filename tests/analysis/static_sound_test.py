@@ -164,12 +164,30 @@ def two_masks(w, x):
   return jax.nn.softmax((w * jnp.outer(x, x) + padding + causal) / 8, -1) @ x
 
 
+def flash(w, x):
+  """Attention key by key, with a running maximum."""
+
+  def turn(carry, j):
+    most, total, y = carry
+    now = jnp.maximum(most, s[:, j])
+    kept, new = jnp.exp(most - now), jnp.exp(s[:, j] - now)
+    return (now, total * kept + new, y * kept + new * x[j]), None
+
+  mask = jnp.where(LOWER | np.eye(LENGTH, dtype=bool), 0.0, -1e9)
+  s = w * jnp.outer(x, x) + mask
+  zeros = jnp.zeros(LENGTH)
+  start = jnp.full(LENGTH, -jnp.inf), zeros, zeros
+  _, total, y = lax.scan(turn, start, jnp.arange(LENGTH))[0]
+  return y / total
+
+
 HONEST = {
   'sum before': lambda w, x: 1.0 * sum_before(x.astype(int)),
   'sorted already': lambda w, x: jnp.pad(
     jnp.sort(lax.cummax(w * x))[:-1], (1, 0)
   ),
   'two masks': lambda w, x: two_masks(w, jnp.pad(x[:-1], (1, 0))),
+  'key by key': lambda w, x: flash(w, jnp.pad(x[:-1], (1, 0))),
   'no softmax': lambda w, x: jax.nn.relu(scores(w, x)) @ x,
   'packed signals': lambda w, x: jnp.fft.ifft(
     jnp.fft.fft(lax.complex(x, 2 * x), 8) * jnp.fft.fft(w * np.eye(4)[1], 8)

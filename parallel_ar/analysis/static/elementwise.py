@@ -114,6 +114,8 @@ def rule(eqn: Any, operands: list[Value]) -> list[Value]:
   zero, faint, doubt = _zeros(eqn, operands)
   known, numbers = _numbers(eqn, operands, shape, zero)
   reads = sets.union([v.reads for v in operands], shape)
+  if name == 'max':
+    reads = masks.larger(operands, shape)
   if reads is not None:
     if name in (*COMPARISONS, *_OTHER_TESTS) and not _varies(operands):
       reads = sets.weaken(reads)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from parallel_ar.analysis.static import sets
 from parallel_ar.analysis.static.value import HUGE, Value
 from parallel_ar.program import uniform
 
@@ -74,6 +75,15 @@ def scores(
     capped = under[first] & (least >= 0)
   perhaps = perhaps & ~((lo > -HUGE) & (hi < HUGE))
   return given(result), given(perhaps | result), given(capped), scale
+
+
+def larger(operands: list[Value], shape: tuple[int, ...]) -> sets.Sets:
+  """What the larger of two reads: no masked score beside one that is not."""
+  each = []
+  for v, other in (operands, operands[::-1]):
+    hidden = uniform.thin(v.is_low) & ~uniform.thin(other.is_maybe_low)
+    each.append(sets.without(sets.union([v.reads], shape), hidden))
+  return sets.union(each, shape)
 
 
 def given(a: Any) -> np.ndarray | None:
