@@ -241,9 +241,8 @@ class _Run:
   def _finish_save(self, at: int) -> None:
     """Ends the save of the last state, whose loss one step more gives."""
     if self.checkpoints.held() == at:
-      batch = self.pace.batch(at)
-      *_, seen, _ = self.train_step(self.packed, self.seen, batch)
-      self._check(jax.device_get(seen))
+      done = self.train_step(self.packed, self.seen, self.pace.batch(at))
+      self._check(jax.device_get(done[1]))
     self.checkpoints.wait()
 
   def summary(self, stopped: str) -> Summary:
