@@ -8,7 +8,8 @@ import pytest
 import parallel_ar as par
 from parallel_ar import doors, keys, models
 from parallel_ar.training import rules, step
-from tests import conformance_test, toys
+from tests import toys
+from tests.conformance import cases
 
 
 class TestCheckEvents:
@@ -298,7 +299,7 @@ TABLES |= {'read', 'row', 'state', 'write'}
 
 def test_weight_decay_by_what_a_parameter_is():
   """Every family: biases and scales are free, whatever axes they have."""
-  for name, make in conformance_test.CASES.items():
+  for name, make in cases.CASES.items():
     params = jax.eval_shape(make().init, jax.random.key(0))
     marks = rules.decayed(params)
     for path, mark in jax.tree_util.tree_leaves_with_path(marks):

@@ -20,7 +20,7 @@ from parallel_ar.exact import (
 )
 from parallel_ar.testing import exact_laws
 from parallel_ar.testing.case import LawBroken
-from tests import conformance_test
+from tests.conformance import cases
 from tests.exact_test import whole
 
 
@@ -158,7 +158,7 @@ def test_carriers_of_another_platform_give_the_same_integers(platform):
   'name',
   [
     pytest.param(name, marks=[pytest.mark.slow] * (name != 'gated_label'))
-    for name in conformance_test.CASES
+    for name in cases.CASES
     if 'deer' not in name
   ],
 )

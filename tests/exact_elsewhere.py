@@ -20,7 +20,7 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
 from parallel_ar.exact import carriers, load, of_program  # noqa: E402
-from tests import conformance_test  # noqa: E402
+from tests.conformance import cases  # noqa: E402
 
 
 def main():
@@ -36,7 +36,7 @@ def main():
 
 
 def different(file):
-  like = conformance_test.CASES[file.stem]()
+  like = cases.CASES[file.stem]()
   platform = HOW if HOW in ('gpu', 'tpu') else None
   found = of_program(load(file), like, platform)
   with np.load(file.with_suffix('.integers')) as arrays:

@@ -13,7 +13,7 @@ import parallel_ar as par
 from parallel_ar.exact import of_program, reference
 from parallel_ar.testing import exact_laws
 from parallel_ar.testing.case import make_case
-from tests import conformance_test
+from tests.conformance import cases
 from tests.exact_test import ROOT, numpy_pass, whole
 
 # What stops the families that cannot be made whole yet.
@@ -21,7 +21,7 @@ NOT_WHOLE = {
   'gru_deer': 'while (layers/deer.py:',
   'gru_quasi_deer': 'while (layers/deer.py:',
 }
-WHOLE = [name for name in conformance_test.CASES if name not in NOT_WHOLE]
+WHOLE = [name for name in cases.CASES if name not in NOT_WHOLE]
 
 
 @pytest.fixture(scope='module')
@@ -78,7 +78,7 @@ GOLDEN = ROOT / 'tests/golden/whole_1'
 def test_programs_and_files_of_this_version_are_read_for_ever(name):
   """With every Python, JAX and compiler that runs it: nothing may change."""
   program = reference.load(GOLDEN / f'{name}.npz')
-  found = of_program(program, conformance_test.CASES[name]())
+  found = of_program(program, cases.CASES[name]())
   with np.load(GOLDEN / f'{name}.integers.npz') as arrays:
     x, label, table = (arrays[n] for n in ('x', 'label', 'table'))
   assert (numpy_pass(found, x, label) == table).all()
@@ -110,11 +110,11 @@ FAST = (
   'name',
   [
     pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST))
-    for name in conformance_test.CASES
+    for name in cases.CASES
   ],
 )
 def test_law_8(name):
-  case = make_case(conformance_test.CASES[name](), name=name)
+  case = make_case(cases.CASES[name](), name=name)
   line = exact_laws.portable(case)
   print(f'{name}: {line}')
   assert line.startswith('not whole') == (name in NOT_WHOLE)

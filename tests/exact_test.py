@@ -19,7 +19,7 @@ from parallel_ar.exact import of_program, reference
 from parallel_ar.heads.discretized_logistic import from_outputs
 from parallel_ar.samplers import path
 from parallel_ar.testing.case import make_case
-from tests import conformance_test
+from tests.conformance import cases
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -27,7 +27,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 @functools.cache
 def whole(name='made_blocks_vector'):
   """(case, its model in whole numbers), of 16 examples."""
-  case = make_case(conformance_test.CASES[name](), name=name, batch=16)
+  case = make_case(cases.CASES[name](), name=name, batch=16)
   return case, par.exact(case.model, case.params, case.x, case.context)
 
 
