@@ -193,6 +193,38 @@ def pixelcnn_reads(event):
   return wedge | (here & before)
 
 
+def _rows(conditionals, event, slots):
+  """The blocks of a path that knows the event so far, and runs the pass."""
+  size, width = len(slots), event[1]
+
+  def by_slots(params, shared, row):
+    x, context, start = shared
+    x = jax.lax.dynamic_update_slice(x, row.astype(x.dtype), (start,))
+    whole = jnp.zeros(size, x.dtype).at[slots].set(x).reshape(event)
+    dist = conditionals(params, whole, context).reshape(size, -1)
+    return jax.lax.dynamic_slice_in_dim(dist[slots], start, len(row))
+
+  def begin(params, cache, b, previous):
+    x, context = cache
+    at = jnp.where(b > 0, (b - 1) * width, size)
+    x = x.at[at + jnp.arange(width)].set(previous, mode='drop')
+    return (x, context), (x, context, b * width)
+
+  def extend(params, shared, inner, j, previous):
+    at = jnp.where(j > 0, j - 1, len(inner))
+    inner = inner.at[at].set(previous, mode='drop')
+    return by_slots(params, shared, inner)[j], inner
+
+  return Blocks(
+    size=width,
+    init=lambda params, context: (jnp.zeros(size, jnp.int32), context),
+    begin=begin,
+    conditionals=by_slots,
+    start=lambda params, shared: jnp.zeros(width, jnp.int32),
+    extend=extend,
+  )
+
+
 def everything(event=(2, 3), num_values=3):
   """A record with every function that a record can have, of a random order.
 
@@ -219,32 +251,7 @@ def everything(event=(2, 3), num_values=3):
     known = jnp.zeros(size, bool).at[slots].set(jnp.arange(size) < count)
     return logits(params, x, context, known[None].repeat(size, 0))
 
-  def by_slots(params, shared, row):
-    x, context, start = shared
-    x = jax.lax.dynamic_update_slice(x, row.astype(x.dtype), (start,))
-    whole = jnp.zeros(size, x.dtype).at[slots].set(x).reshape(event)
-    dist = conditionals(params, whole, context).reshape(size, num_values)
-    return jax.lax.dynamic_slice_in_dim(dist[slots], start, len(row))
-
-  def begin(params, cache, b, previous):
-    x, context = cache
-    at = jnp.where(b > 0, (b - 1) * event[1], size)
-    x = x.at[at + jnp.arange(event[1])].set(previous, mode='drop')
-    return (x, context), (x, context, b * event[1])
-
-  def extend(params, shared, inner, j, previous):
-    at = jnp.where(j > 0, j - 1, len(inner))
-    inner = inner.at[at].set(previous, mode='drop')
-    return by_slots(params, shared, inner)[j], inner
-
-  blocks = Blocks(
-    size=event[1],
-    init=lambda params, context: (jnp.zeros(size, jnp.int32), context),
-    begin=begin,
-    conditionals=by_slots,
-    start=lambda params, shared: jnp.zeros(event[1], jnp.int32),
-    extend=extend,
-  )
+  blocks = _rows(conditionals, event, slots)
   value = jax.ShapeDtypeStruct((), jnp.int32)
   decode = from_blocks(blocks, value, size)._replace(
     resize=lambda cache, length: cache,

@@ -1,5 +1,7 @@
 """Cells of the UCI sets, the chorales and characters."""
 
+import functools
+
 from configs.cells.cell import (
   Cell,
   Fields,
@@ -10,10 +12,11 @@ from configs.cells.cell import (
 )
 
 _FAST = optimizer('adam', 0.1, 'cosine')
+_FVSBN = optimizer('adam', 0.02, 'cosine')
 _MADE = model('made', order='random', direct=True)
 # Kernels as the authors have them.
-_PAPER = {'model.kernel_init': 'cropped'}
-_NADE = model('nade', hidden=500)
+_PAPER: Fields = {'model.kernel_init': 'cropped', 'model.hidden': (500,)}
+_NADE = model('nade', hidden=500) | optimizer('adam', 2e-3, 'cosine')
 
 
 def _uci(
@@ -23,74 +26,57 @@ def _uci(
   eps: float,
   sampled_eps: float,
   orders: bool = False,
-  fvsbn: Fields | None = None,
+  fvsbn: Fields = _FVSBN,
 ) -> dict[str, Cell]:
   """The cells of a binary set of so many dimensions and steps an epoch."""
   own = {'data.name': source, 'model.event': (dims,)}
   steps = 200 * epoch
-  adadelta = optimizer('adadelta', 1.0, 'constant', eps=eps)
-  made = {'model.hidden': (500,), 'model.activation': 'softplus'}
+  adadelta = functools.partial(optimizer, 'adadelta', 1.0, 'constant')
+  made = _PAPER | adadelta(eps=eps) | {'model.activation': 'softplus'}
+  sampled = _PAPER | adadelta(eps=sampled_eps) | {'model.num_masks': 100}
+  sampled |= {'model.random_orders': orders, 'model.mask_sampling': True}
 
-  def cell(row: str, published: str, minutes: float, *parts: Fields) -> Cell:
-    fields = own.copy()
-    for part in parts:
-      fields |= part
-    return Cell(row, published, minutes, fields)
+  def cell(row: str, published: str, minutes: float, fields: Fields) -> Cell:
+    return Cell(row, published, minutes, own | fields)
 
   return {
     'independent': cell(
       'Independent Bernoulli',
       '',
       0.3,
-      independent(dims),
-      _FAST,
-      schedule(100, 1000, 10),
+      independent(dims) | _FAST | schedule(100, 1000, 10),
     ),
     'fvsbn': cell(
       'FVSBN',
       'FVSBN',
       0.5,
-      model('made', hidden=()),
-      fvsbn or optimizer('adam', 0.02, 'cosine'),
-      schedule(100, 2 * steps, 80),
+      model('made', hidden=()) | fvsbn | schedule(100, 2 * steps, 80),
     ),
     'nade': cell(
       'NADE [500], raster order',
       'NADE (fixed order)',
       2,
-      _NADE,
-      optimizer('adam', 2e-3, 'cosine'),
-      schedule(100, steps, 40),
+      _NADE | schedule(100, steps, 40),
     ),
     'eonade': cell(
       'EoNADE [500], 16 orders',
       'EoNADE 1hl (16 ord.)',
       4,
-      _NADE,
-      {'model.num_orders': 16},
-      optimizer('adam', 2e-3, 'cosine'),
-      schedule(100, steps, 20),
+      _NADE | {'model.num_orders': 16} | schedule(100, steps, 20),
     ),
     'made': cell(
       'MADE [500], 1 mask',
       'MADE',
       1,
-      _MADE,
-      _PAPER,
-      made,
-      adadelta,
-      schedule(100, 8 * steps, 160, patience=16),
+      _MADE | made | schedule(100, 8 * steps, 160, patience=16),
     ),
     'made_sampled': cell(
       f'MADE [500], masks{" and orders" * orders} drawn anew, 100 at test',
       'MADE mask sampling',
       5,
-      model('made', direct=True) if orders else _MADE,
-      _PAPER,
-      {'model.hidden': (500,), 'model.num_masks': 100},
-      {'model.random_orders': orders, 'model.mask_sampling': True},
-      optimizer('adadelta', 1.0, 'constant', eps=sampled_eps),
-      schedule(100, 3 * steps // 2, 20),
+      (model('made', direct=True) if orders else _MADE)
+      | sampled
+      | schedule(100, 3 * steps // 2, 20),
     ),
   }
 

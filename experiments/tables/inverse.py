@@ -37,11 +37,7 @@ def main() -> None:
   hidden = (_HIDDEN.value,)
   layers = models.maf(event=event, layers=_LAYERS.value, hidden=hidden)
   draw, entropy = field(side)
-  keys = jax.random.split(jax.random.key(0), len(layers))
-  params = tuple(
-    jax.jit(layer.init)(k) for layer, k in zip(layers, keys, strict=True)
-  )
-  params, nats = fit(layers, params, draw)
+  params, nats = fit(layers, draw)
   u = jax.random.normal(jax.random.key(2), (_BATCH.value, *event))
 
   def invert(one_rank: bool):
@@ -111,8 +107,12 @@ def field(side: int):
   return draw, float(entropy)
 
 
-def fit(layers, params, draw):
+def fit(layers, draw):
   """Maximum likelihood by Adam; the nats are of fresh samples."""
+  keys = jax.random.split(jax.random.key(0), len(layers))
+  params = tuple(
+    jax.jit(layer.init)(k) for layer, k in zip(layers, keys, strict=True)
+  )
   schedule = optax.cosine_decay_schedule(1e-3, max(_STEPS.value, 1))
   # The layers' scales multiply: without clipping a step can blow them up.
   clip = optax.clip_by_global_norm(1.0)

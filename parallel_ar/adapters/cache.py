@@ -68,6 +68,14 @@ class _Rows(NamedTuple):
   offset: int
   fill: Any  # what stands in rows that no step has written
 
+  def cleared(self, rows: Array, k: Array) -> Array:
+    """The array as it is before step k."""
+    unwritten = jnp.arange(rows.shape[self.axis]) >= self.offset + k
+    shape = [1] * rows.ndim
+    shape[self.axis] = unwritten.size
+    fill = jnp.asarray(self.fill, rows.dtype)
+    return jnp.where(unwritten.reshape(shape), fill, rows)
+
 
 def decode_from_cache(
   model: AutoregressiveModel,
@@ -145,11 +153,7 @@ def decode_from_cache(
     live = list(kept.live)
     for n, kind in enumerate(kinds):
       if isinstance(kind, _Rows):
-        rows = jnp.arange(live[n].shape[kind.axis]) >= kind.offset + k
-        shape = [1] * live[n].ndim
-        shape[kind.axis] = rows.size
-        fill = jnp.asarray(kind.fill, live[n].dtype)
-        live[n] = jnp.where(rows.reshape(shape), fill, live[n])
+        live[n] = kind.cleared(live[n], k)
     return kept._replace(live=live)
 
   return Decode(init, extend, rewind)

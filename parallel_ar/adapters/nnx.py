@@ -1,7 +1,7 @@
 """NNX modules as records."""
 
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import jax
 
@@ -60,41 +60,22 @@ def from_nnx(
   """
   from flax import nnx
 
-  graph: Any
-  states: list[Any]
-  parts: Callable[[PRNGKey], Any]
-  if isinstance(module, nnx.Module):
-    graph, *states = nnx.split(module, nnx.Param, ...)
-    # Variables belong to the trace that made them, so each call has its own.
-    parts = lambda key: jax.tree.map(lambda a: a, states)
-  else:
-    parts = lambda key: _states(
-      nnx.split(module(nnx.Rngs(key)), nnx.Param, ...)
-    )
-    of = lambda: module(nnx.Rngs(0))
-    graph, *states = nnx.split(nnx.eval_shape(of), nnx.Param, ...)
-  name = _check(nnx.merge(graph, *states))
-  # XLA makes no weights where only the rest is asked for.
-  fixed = jax.jit(lambda: nnx.to_pure_dict(parts(jax.random.key(0))[1]))()
+  new = _maker(module)
+  parts = _split(lambda: new(0), nnx.Param)
+  name = _check(parts.shapes())
 
   def init(key: PRNGKey, tokens: Array, context: Context) -> Params:
-    return nnx.to_pure_dict(parts(key)[0])
-
-  def bound(params: Params) -> Any:
-    own = jax.tree.map(lambda a: a, states)
-    for state, values in zip(own, (params, fixed), strict=True):
-      nnx.replace_by_pure_dict(state, values)
-    return nnx.merge(graph, *own)
+    return nnx.to_pure_dict(nnx.state(new(key), nnx.Param))
 
   run = call or (lambda m, *args: call_with(m.__call__, *args))
 
   def apply(params: Params, tokens: Array, context: Context) -> Any:
-    made = bound(params)
+    made = parts.bound(params)
     made.eval()
     return run(made, tokens, context)
 
   def noisy(params: Params, tokens: Array, context: Context, key: PRNGKey):
-    made = bound(params)
+    made = parts.bound(params)
     made.train()
     _reseed(made, key)
     return (train or run)(made, tokens, context)
@@ -173,41 +154,28 @@ def nnx_cache(
         node.decode = True
         node.init_cache((*lead, node.in_features))
 
-  if isinstance(module, nnx.Module):
-    graph, *states = nnx.split(module)
-    # Variables belong to the trace that made them, so each call has its own.
-    of = lambda: nnx.merge(graph, *jax.tree.map(lambda a: a, states))
-  else:
-    of = lambda: module(nnx.Rngs(0))
+  new = _maker(module)
 
   def made() -> Any:
-    it = of()
+    it = new(0)
     it.eval()
     (prepare or attention)(it)
     return it
 
-  kinds = nnx.Param, nnx.Cache, ...
-  fixed: Any
-  graph_of, *shapes = nnx.split(nnx.eval_shape(made), *kinds)
-  # XLA makes no weights where only the rest is asked for.
-  last = lambda: nnx.to_pure_dict(_states(nnx.split(made(), *kinds))[-1])
-  fixed = jax.jit(last)()
-  if not jax.tree.leaves(shapes[1]):
+  parts = _split(made, nnx.Param, nnx.Cache)
+  if not jax.tree.leaves(parts.states[1]):
     raise ValueError(
-      f'{type(nnx.merge(graph_of, *shapes)).__name__} holds no nnx.Cache after '
-      '`prepare`. Give prepare= a function that makes it.'
+      f'{type(parts.shapes()).__name__} holds no nnx.Cache after `prepare`. '
+      'Give prepare= a function that makes it.'
     )
 
   def init(params: Params, context: Context) -> Any:
-    cache = nnx.to_pure_dict(_states(nnx.split(made(), *kinds))[1])
+    cache = nnx.to_pure_dict(nnx.state(made(), nnx.Cache))
     return cache, one_more(context) if batched else context
 
   def step(params: Params, cache: Any, token: Array, position: Array) -> Any:
     cache, context = cache
-    own = jax.tree.map(lambda a: a, shapes)
-    for state, values in zip(own, (params, cache, fixed), strict=True):
-      nnx.replace_by_pure_dict(state, values)
-    it = nnx.merge(graph_of, *own)
+    it = parts.bound(params, cache)
     tokens = token[None, None] if batched else token[None]
     if call:
       outputs = call(it, tokens, context, position)
@@ -219,6 +187,51 @@ def nnx_cache(
   return Cache(init, step)
 
 
-def _states(parts: Any) -> Any:
-  """The states of a module that was split, without its graph."""
-  return parts[1:]
+def _maker(module: Any) -> Callable[[Any], Any]:
+  """How a module is made of a key or a seed; one that is there, of itself."""
+  from flax import nnx
+
+  if not isinstance(module, nnx.Module):
+    return lambda key: module(nnx.Rngs(key))
+  graph, *states = nnx.split(module)
+  # Variables belong to the trace that made them, so each call has its own.
+  return lambda key: nnx.merge(graph, *jax.tree.map(lambda a: a, states))
+
+
+class _Split(NamedTuple):
+  """A module of which some kinds of variables come with each call.
+
+  Attributes:
+    graph: what it is made of.
+    states: shapes of its variables, kind after kind, and of the rest.
+    rest: values of the rest, which are constant.
+  """
+
+  graph: Any
+  states: list[Any]
+  rest: Any
+
+  def shapes(self) -> Any:
+    """The module with shapes for arrays."""
+    from flax import nnx
+
+    return nnx.merge(self.graph, *self.states)
+
+  def bound(self, *given: Any) -> Any:
+    """The module with these values, a dict for each kind."""
+    from flax import nnx
+
+    own = jax.tree.map(lambda a: a, self.states)
+    for state, values in zip(own, (*given, self.rest), strict=True):
+      nnx.replace_by_pure_dict(state, values)
+    return nnx.merge(self.graph, *own)
+
+
+def _split(made: Callable[[], Any], *kinds: Any) -> _Split:
+  """Splits what `made` makes into kinds of variables and a constant rest."""
+  from flax import nnx
+
+  graph, *states = nnx.split(nnx.eval_shape(made), *kinds, ...)
+  rest = lambda: nnx.to_pure_dict(nnx.split(made(), *kinds, ...)[-1])
+  # XLA makes no weights where only the rest is asked for.
+  return _Split(graph, states, jax.jit(rest)())

@@ -66,6 +66,11 @@ def context_spec(
   return None
 
 
+def blank(spec: Any) -> Context:
+  """A context of zeros, from which parameters are made; None for None."""
+  return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), spec)
+
+
 class AddContext(nn.Module):
   """y + W h for a context h: a label (as a one-hot h) or a real vector.
 

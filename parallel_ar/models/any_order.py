@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parallel_ar import heads, order
-from parallel_ar.model import AutoregressiveModel, Head
+from parallel_ar import order
+from parallel_ar.model import AutoregressiveModel
 from parallel_ar.types import Array, PRNGKey
 
 
@@ -32,11 +32,6 @@ def first_of_group(rank: np.ndarray) -> np.ndarray:
   """The first slot of each slot's group, int32[D]: slots below it are known."""
   ranks = np.sort(rank.reshape(-1))
   return np.searchsorted(ranks, ranks).astype(np.int32)
-
-
-def head_of(num_values: int) -> Head:
-  """Bernoulli for two values, else categorical."""
-  return heads.bernoulli() if num_values == 2 else heads.categorical(num_values)
 
 
 def ensemble(

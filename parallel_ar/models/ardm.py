@@ -30,6 +30,8 @@ from flax import linen as nn
 
 from parallel_ar import model, order
 from parallel_ar.decode import Decode, Groups, from_groups
+from parallel_ar.head import Head
+from parallel_ar.heads import discrete
 from parallel_ar.layers import block, embedding
 from parallel_ar.models import any_order
 from parallel_ar.types import Array, ArrayLike, Context, Dist, Params, PRNGKey
@@ -144,8 +146,10 @@ def ardm(
       f'{(features, layers, heads, chunk)}.'
     )
   rank = order.check(order.raster(event) if rank is None else rank, event)
-  head, outputs = any_order.head_of(num_values), max(num_values, 2)
-  outputs = 1 if outputs == 2 else outputs
+  head = discrete.of_values(num_values)
+  outputs = discrete.num_logits(num_values)
+  context = embedding.context_spec(num_classes, context_size)
+  shape = jax.ShapeDtypeStruct(tuple(event), jnp.int32)
   shared = {'num_classes': num_classes, 'dtype': dtype}
   sizes = num_values, outputs, features, layers
   module: nn.Module = (
@@ -159,10 +163,27 @@ def ardm(
     return logits[:, 0] if outputs == 1 else logits
 
   def init(key: PRNGKey) -> Params:
-    spec = embedding.context_spec(num_classes, context_size)
-    c = None if spec is None else jnp.zeros(spec.shape, spec.dtype)
     zeros = jnp.zeros(rank.size, jnp.int32)
+    c = embedding.blank(context)
     return module.init(key, zeros, zeros > 0, c)['params']
+
+  given = _given(evaluate)
+  return model.AutoregressiveModel(
+    event=shape,
+    rank=rank,
+    head=head,
+    init=jax.jit(init),
+    conditionals=_conditionals(evaluate, rank, chunk),
+    context=context,
+    decode=_decode(evaluate, shape, rank),
+    objective=_objective(given, head),
+    conditionals_given=given,
+    name='ardm' if network == 'attention' else 'deep_nade',
+  )
+
+
+def _given(evaluate: Any) -> Any:
+  """What a position is, given those of the first `count` slots."""
 
   def given(
     params: Params, x: Array, c: Context, slots_D: Array, count: Array
@@ -170,6 +191,12 @@ def ardm(
     x_D, known = x.reshape(-1), any_order.known_by(slots_D, count)
     dist = evaluate(params, x_D, known, c)
     return dist.reshape(*x.shape, *dist.shape[1:])
+
+  return given
+
+
+def _objective(given: Any, head: Head) -> Any:
+  """The bound over all orders, by one order and one of its steps."""
 
   def objective(params: Params, x: Array, c: Context, key: PRNGKey) -> Array:
     to_order, to_step = jax.random.split(key)
@@ -180,19 +207,7 @@ def ardm(
     known = any_order.known_by(slots, t)
     return -jnp.where(known, 0, terms_D).sum() * (x.size / (x.size - t))
 
-  shape = jax.ShapeDtypeStruct(tuple(event), jnp.int32)
-  return model.AutoregressiveModel(
-    event=shape,
-    rank=rank,
-    head=head,
-    init=jax.jit(init),
-    conditionals=_conditionals(evaluate, rank, chunk),
-    context=embedding.context_spec(num_classes, context_size),
-    decode=_decode(evaluate, shape, rank),
-    objective=objective,
-    conditionals_given=given,
-    name='ardm' if network == 'attention' else 'deep_nade',
-  )
+  return objective
 
 
 def _conditionals(evaluate: Any, rank: np.ndarray, chunk: int) -> Any:

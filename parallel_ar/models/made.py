@@ -21,8 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from parallel_ar import heads, model, order
+from parallel_ar import model, order
 from parallel_ar.adapters import linen
+from parallel_ar.heads import discrete
 from parallel_ar.layers import dense, embedding
 from parallel_ar.models import made_decode
 from parallel_ar.types import Array, ArrayLike, Context, Params, PRNGKey
@@ -169,9 +170,7 @@ def made(
     module,
     event=tuple(event),
     rank=rank,
-    head=heads.bernoulli()
-    if num_values == 2
-    else heads.categorical(num_values),
+    head=discrete.of_values(num_values),
     context=embedding.context_spec(num_classes, context_size),
     decode=made_decode.decode(module),
     features=_features(module) if hidden else None,

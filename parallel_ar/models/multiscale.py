@@ -26,8 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from parallel_ar import heads, model, order
+from parallel_ar import model, order
 from parallel_ar.decode import Groups, from_groups
+from parallel_ar.heads import discrete
 from parallel_ar.layers import embedding
 from parallel_ar.layers import remat as remat_policies
 from parallel_ar.types import Array, ArrayLike, Context
@@ -82,7 +83,7 @@ class Multiscale(nn.Module):
       scale: which of the grids it is.
       context: label, vector, image on the grid, or None.
     """
-    outputs = 1 if self.num_values == 2 else self.num_values
+    outputs = discrete.num_logits(self.num_values)
     seen = embedding.encode(x, self.num_values, self.inputs)
     wide = seen.shape[-1] // x.shape[-1]
     mask = known.astype(jnp.float32)
@@ -234,7 +235,7 @@ def multiscale(
 
   def init(key: Array) -> Any:
     x = jnp.zeros(event, jnp.int32)
-    c = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), context)
+    c = embedding.blank(context)
     return module.init(key, x, jnp.zeros(event, bool), 0, c)['params']
 
   conditionals, groups = _groups(module, rank)
@@ -242,9 +243,7 @@ def multiscale(
   return model.AutoregressiveModel(
     event=shape,
     rank=np.asarray(rank),
-    head=heads.bernoulli()
-    if num_values == 2
-    else heads.categorical(num_values),
+    head=discrete.of_values(num_values),
     init=jax.jit(init),
     conditionals=conditionals,
     context=context,

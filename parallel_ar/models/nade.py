@@ -23,8 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from parallel_ar import heads, model, order
+from parallel_ar import model, order
 from parallel_ar.adapters import linen
+from parallel_ar.heads import discrete
 from parallel_ar.layers import embedding
 from parallel_ar.types import Array, ArrayLike, Context
 
@@ -42,7 +43,7 @@ class NADE(nn.Module):
     """One pass: logits float[E] for V = 2, else float[E, V]."""
     slots = np.asarray(self.slots)
     num = slots.size
-    outputs = 1 if self.num_values == 2 else self.num_values
+    outputs = discrete.num_logits(self.num_values)
     normal = nn.initializers.normal(1 / np.sqrt(num))
     shape = num, self.num_values - 1, self.hidden
     read = self.param('read', normal, shape, jnp.float32)
@@ -106,9 +107,7 @@ def nade(
     module,
     event=tuple(event),
     rank=rank,
-    head=heads.bernoulli()
-    if num_values == 2
-    else heads.categorical(num_values),
+    head=discrete.of_values(num_values),
     context=embedding.context_spec(num_classes, context_size),
     name='nade',
   )

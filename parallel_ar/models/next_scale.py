@@ -32,8 +32,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from parallel_ar import heads, model, order
+from parallel_ar import model, order
 from parallel_ar.adapters import linen
+from parallel_ar.heads import discrete
 from parallel_ar.layers import embedding
 from parallel_ar.layers import remat as remat_policies
 from parallel_ar.models.transformer_block import Block
@@ -79,7 +80,7 @@ class NextScale(nn.Module):
         name=f'block_{l}',
       )(y_LN, jnp.arange(slots.size), None)
     y_LN = nn.LayerNorm(dtype=self.dtype, name='norm')(y_LN)
-    outputs = 1 if self.num_values == 2 else self.num_values
+    outputs = discrete.num_logits(self.num_values)
     last = nn.Dense(channels * outputs, dtype=self.dtype, name='logits')
     # Slot k is pixel slots[k]: send the logits back to their places.
     logits = last(y_LN)[np.argsort(slots)].astype(jnp.float32)
@@ -202,11 +203,7 @@ def next_scale(
     module,
     event=tuple(event),
     rank=rank,
-    head=_head(num_values),
+    head=discrete.of_values(num_values),
     context=embedding.context_spec(num_classes, context_size),
     name='next_scale',
   )
-
-
-def _head(num_values: int) -> model.Head:
-  return heads.bernoulli() if num_values == 2 else heads.categorical(num_values)

@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from parallel_ar import heads, model, order
+from parallel_ar import model, order
 from parallel_ar.adapters import linen
+from parallel_ar.heads import discrete
 from parallel_ar.layers import conv, dense, embedding, remat
 from parallel_ar.types import Array, Context
 
@@ -99,7 +100,7 @@ def to_logits(
   channels, head_features, num_values, num_classes and dtype.
   """
   groups, dtype = module.channels, module.dtype
-  outputs = 1 if module.num_values == 2 else module.num_values
+  outputs = discrete.num_logits(module.num_values)
   degree = dense.channel_degrees(y.shape[-1], groups)
   hidden = dense.channel_degrees(module.head_features, groups)
   last = dense.channel_degrees(event_channels * outputs, groups)
@@ -132,9 +133,7 @@ def image_model(
     module,
     event=tuple(event),
     rank=rank,
-    head=heads.bernoulli()
-    if num_values == 2
-    else heads.categorical(num_values),
+    head=discrete.of_values(num_values),
     context=embedding.context_spec(
       num_classes, context_size, (*event[:2], context_channels)
     ),

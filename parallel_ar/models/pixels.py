@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from parallel_ar import heads, model, order
 from parallel_ar.adapters import linen
 from parallel_ar.decode import Decode
+from parallel_ar.heads import discrete
 from parallel_ar.heads.discretized_logistic import from_outputs
 from parallel_ar.heads.discretized_logistic import num_outputs as of_mixtures
 from parallel_ar.layers import embedding, gated
@@ -30,7 +31,7 @@ def num_outputs(channels: int, num_values: int, num_mixtures: int) -> int:
   """Features that `to_dist` takes."""
   if num_mixtures:
     return of_mixtures(channels, num_mixtures)
-  return 1 if num_values == 2 else num_values
+  return discrete.num_logits(num_values)
 
 
 def to_dist(
@@ -60,11 +61,9 @@ def record(
   the objective is -log p(x) with units left out; with `module.weight_norm`
   parameters can be initialized from data.
   """
-  head = heads.bernoulli()
+  head = discrete.of_values(num_values)
   if num_mixtures:
     head = heads.discretized_logistic(num_values, event[-1], num_mixtures)
-  elif num_values > 2:
-    head = heads.categorical(num_values)
 
   def objective(params: Params, x: Array, c: Context, key: PRNGKey) -> Array:
     rngs = {'dropout': key}

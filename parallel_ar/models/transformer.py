@@ -293,32 +293,7 @@ def transformer(
       pattern in a scan.
   """
   rank = order.check(order.raster(event) if rank is None else rank, event)
-  group = order.group_size(rank)
-  if group is None:
-    raise ValueError(
-      'A Transformer shifts its inputs by one group, so all groups of the rank '
-      f'must have one size; got sizes {np.bincount(rank.reshape(-1))[:8]}. Use '
-      'a total order, order.blocks with a size that divides the event, or MADE.'
-    )
-  if positions not in ('rotary', 'learned'):
-    raise ValueError(
-      f"positions must be 'rotary' or 'learned'; got {positions!r}."
-    )
-  unknown = set(pattern) - set(get_args(attention.Pattern))
-  remat_policies.remat(Block, remat)  # refuses an unknown policy
-  kernels.check(attention_kernel)
-  if scan_layers and pattern and layers % len(pattern):
-    raise ValueError(
-      f'scan_layers repeats the pattern {tuple(pattern)}, so layers must be a '
-      f'multiple of {len(pattern)}; got {layers}.'
-    )
-  tied_groups = group > 1 and set(pattern) != {'full'}
-  if unknown or not pattern or window < 1 or tied_groups:
-    raise ValueError(
-      "pattern holds 'full', 'local' or 'strided' for the blocks in turn, with "
-      f'a window of at least 1; got {tuple(pattern)} and window={window}. Tied '
-      f'groups (here of {group}) take full attention only.'
-    )
+  group = _group_size(rank)
   module = Transformer(
     slots=order.slots(rank),
     group=group,
@@ -341,6 +316,7 @@ def transformer(
     norm_epsilon=norm_epsilon,
     attention_scale=attention_scale,
   )
+  _check(module)
   return linen.from_linen(
     module,
     event=tuple(event),
@@ -350,3 +326,48 @@ def transformer(
     decode=_decode(module) if group == 1 else None,
     name='transformer',
   )
+
+
+def _group_size(rank: np.ndarray) -> int:
+  """The size of all groups.
+
+  Raises:
+    ValueError: they have several.
+  """
+  group = order.group_size(rank)
+  if group is None:
+    raise ValueError(
+      'A Transformer shifts its inputs by one group, so all groups of the rank '
+      f'must have one size; got sizes {np.bincount(rank.reshape(-1))[:8]}. Use '
+      'a total order, order.blocks with a size that divides the event, or MADE.'
+    )
+  return group
+
+
+def _check(module: Transformer) -> None:
+  """Refuses what the blocks cannot be.
+
+  Raises:
+    ValueError: an unknown option, or a pattern that does not fit the layers of
+      a scan, its window or tied groups.
+  """
+  if module.positions not in get_args(Positions):
+    raise ValueError(
+      f"positions must be 'rotary' or 'learned'; got {module.positions!r}."
+    )
+  remat_policies.remat(Block, module.remat)  # refuses an unknown policy
+  kernels.check(module.kernel)
+  pattern, group = module.pattern, module.group
+  if module.scan_layers and pattern and module.layers % len(pattern):
+    raise ValueError(
+      f'scan_layers repeats the pattern {pattern}, so layers must be a '
+      f'multiple of {len(pattern)}; got {module.layers}.'
+    )
+  unknown = set(pattern) - set(get_args(attention.Pattern))
+  tied_groups = group > 1 and set(pattern) != {'full'}
+  if unknown or not pattern or module.window < 1 or tied_groups:
+    raise ValueError(
+      "pattern holds 'full', 'local' or 'strided' for the blocks in turn, with "
+      f'a window of at least 1; got {pattern} and window={module.window}. Tied '
+      f'groups (here of {group}) take full attention only.'
+    )

@@ -205,8 +205,7 @@ def transformer_xl(
   context = embedding.context_spec(num_classes, context_size)
 
   def init(key: Any) -> Params:
-    c = None if context is None else jnp.zeros(context.shape, context.dtype)
-    previous = jnp.zeros(rank.size, jnp.int32)
+    previous, c = jnp.zeros(rank.size, jnp.int32), embedding.blank(context)
     return module.init(key, previous, 0, c, None, 0)['params']
 
   empty = lambda rows: jnp.zeros(

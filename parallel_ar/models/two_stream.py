@@ -25,6 +25,7 @@ References:
   understanding. NeurIPS 2019, section 2.3.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from parallel_ar import model, order
+from parallel_ar.heads import discrete
 from parallel_ar.layers import block, embedding
 from parallel_ar.models import any_order
 from parallel_ar.types import Array, ArrayLike, Context, Params, PRNGKey
@@ -141,22 +143,12 @@ def two_stream(
     )
   rank = order.check(order.raster(event) if rank is None else rank, event)
   slots, reach = order.slots(rank), any_order.first_of_group(rank)
-  head, outputs = any_order.head_of(num_values), max(num_values, 2)
-  outputs = 1 if outputs == 2 else outputs
+  head = discrete.of_values(num_values)
+  outputs = discrete.num_logits(num_values)
   module = TwoStream(
     num_values, outputs, features, layers, heads, num_classes, dtype
   )
-
-  def conditionals(
-    params: Params, x: Array, context: Context, slots_D: Array, reach_D: Array
-  ) -> Array:
-    """By position, in one pass under any order."""
-    previous = jnp.roll(x.reshape(-1)[slots_D], 1)  # slot 0 reads none
-    given = previous, slots_D, reach_D, context
-    logits: Any = module.apply({'params': params}, *given)
-    logits = logits[:, 0] if outputs == 1 else logits
-    logits = jnp.zeros_like(logits).at[slots_D].set(logits)
-    return logits.reshape(*x.shape, *logits.shape[1:])
+  conditionals = functools.partial(_conditionals, module)
 
   def objective(params: Params, x: Array, c: Context, key: PRNGKey) -> Array:
     drawn = any_order.draw_slots(key, x.size)
@@ -173,8 +165,7 @@ def two_stream(
   order_data = jnp.asarray(slots), jnp.asarray(reach)
 
   def init(key: PRNGKey) -> Params:
-    c = None if context is None else jnp.zeros(context.shape, context.dtype)
-    previous = jnp.zeros(rank.size, jnp.int32)
+    previous, c = jnp.zeros(rank.size, jnp.int32), embedding.blank(context)
     return module.init(key, previous, *order_data, c)['params']
 
   return model.AutoregressiveModel(
@@ -188,3 +179,20 @@ def two_stream(
     conditionals_given=given,
     name='two_stream',
   )
+
+
+def _conditionals(
+  module: TwoStream,
+  params: Params,
+  x: Array,
+  context: Context,
+  slots_D: Array,
+  reach_D: Array,
+) -> Array:
+  """By position, in one pass under any order."""
+  previous = jnp.roll(x.reshape(-1)[slots_D], 1)  # slot 0 reads none
+  given = previous, slots_D, reach_D, context
+  logits: Any = module.apply({'params': params}, *given)
+  logits = logits[:, 0] if module.outputs == 1 else logits
+  logits = jnp.zeros_like(logits).at[slots_D].set(logits)
+  return logits.reshape(*x.shape, *logits.shape[1:])

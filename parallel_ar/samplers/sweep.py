@@ -376,13 +376,19 @@ def solve(
       evaluations=jnp.zeros((), jnp.int32),
     ),
   )
+  return _sample(model, end, start)
+
+
+def _sample(model: AutoregressiveModel, end: _State, start: Array) -> Sample:
+  """What the sweeps from `start` ended with, and what they cost."""
+  axes = tuple(range(1, model.rank.ndim + 1))
   count = functools.partial(jnp.sum, axis=axes, dtype=jnp.int32)
-  over_values = lambda a: a.reshape(*known.shape, -1).any(-1)
+  repaired = (end.x != start).reshape(*end.changed.shape, -1).any(-1)
   sample = draft(model, end.x, end.log_prob, changed=count(end.changed))
   info = sample.info._replace(
     passes=end.passes,
     evaluations=end.evaluations,
     accepted=end.accepted,
-    repaired=count(over_values(end.x != start)),
+    repaired=count(repaired),
   )
   return sample._replace(info=info)

@@ -235,42 +235,27 @@ def select_n(eqn: Any, operands: list[Value]) -> list[Value]:
     # Contexts are valid: what they and parameters alone choose is no nan.
     options = [v for v in options if not _is_nan(v)] or options
   either = values.join(aval, options)
-  reads = sets.union([which.reads, either.reads], aval.shape)
+  sizes = {
+    name: getattr(either, name)
+    for name in ('lo', 'hi', 'low', 'maybe', 'capped', 'scale')
+  }
+  zero = any(uniform.some(v.is_zero) for v in cases)
   either = values.of_aval(
     aval,
-    reads=reads,
+    reads=sets.union([which.reads, either.reads], aval.shape),
     known=either.known,
     value=either.value,
-    lo=either.lo,
-    hi=either.hi,
-    low=either.low,
-    maybe=either.maybe,
     faint=either.faint,
     doubt=either.doubt,
-    capped=either.capped,
-    scale=either.scale,
-    selects=either.selects
-    or (
-      which.reads is not None and any(uniform.some(v.is_zero) for v in cases)
-    ),
+    selects=either.selects or (which.reads is not None and zero),
+    **sizes,
   )
   if all(v.numeric for v in operands):
     number = choose(*(v.value for v in cases))
     at = choose(*(v.is_known for v in cases))
     known = which_known & at | either.is_known
     return [
-      values.of_aval(
-        aval,
-        known=known,
-        value=number,
-        sampled=True,
-        lo=either.lo,
-        hi=either.hi,
-        low=either.low,
-        maybe=either.maybe,
-        capped=either.capped,
-        scale=either.scale,
-      )
+      values.of_aval(aval, known=known, value=number, sampled=True, **sizes)
     ]
   if not uniform.some(which_known):
     return [either]

@@ -14,6 +14,7 @@ from parallel_ar.program import uniform
 
 _NOT_FINITE = 'a factor of zero meets a number that may be infinite or nan'
 _SELECTED = 'the data select what is summed'
+_Combine = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def dot_general(eqn: Any, operands: list[Value]) -> list[Value]:
@@ -106,29 +107,9 @@ def convolve(eqn: Any, operands: list[Value]) -> list[Value]:
     return uniform.thin(a)
 
   def combine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    # [*space, G, I, N] and [*taps, G, O, I]
     a, b = laid_out(a, left_spec, 1), laid_out(b, right_spec, 0)
-    rank, out = len(steps), None
-    space = a.ndim - 3 - rank
-    lead = b.ndim - 3 - rank
-    for tap in itertools.product(*(range(len(step)) for step in steps)):
-      at = tuple(0 if b.shape[lead + n] == 1 else t for n, t in enumerate(tap))
-      kernel = b[(slice(None),) * lead + at]
-      if not kernel.any():
-        continue
-      part = a
-      for n, t in enumerate(tap):
-        part = taken(part, space + n, steps[n][t])
-      extra = (1,) * rank
-      kernel = kernel.reshape(*kernel.shape[:-3], *extra, *kernel.shape[-3:])
-      found = sets.product(kernel, part)  # [*space, G, O, N]
-      out = found if out is None else out | found
-    if out is None:
-      lead_shape = a.shape[:space] or b.shape[:lead]
-      out = np.zeros(
-        (*lead_shape, *(1,) * (rank + 3)), (a if space else b).dtype
-      )
-    ahead = out.ndim - rank - 3
+    out = _over_taps(a, b, steps)
+    ahead = out.ndim - len(steps) - 3
     size = [aval.shape[n] for n in out_spec]
     out = uniform.wide(
       out,
@@ -143,6 +124,36 @@ def convolve(eqn: Any, operands: list[Value]) -> list[Value]:
 
 
 Tap = tuple[np.ndarray, np.ndarray]
+
+
+def _over_taps(
+  a: np.ndarray, b: np.ndarray, steps: list[list[Tap]]
+) -> np.ndarray:
+  """Whether any tap has both: [*lead, *space, G, O, N].
+
+  Args:
+    a: [*lead, *space, G, I, N], of the left factor.
+    b: [*lead, *taps, G, O, I], of the kernel.
+    steps: the taps of each axis of space.
+  """
+  rank, out = len(steps), None
+  space, lead = a.ndim - 3 - rank, b.ndim - 3 - rank
+  for tap in itertools.product(*(range(len(step)) for step in steps)):
+    at = tuple(0 if b.shape[lead + n] == 1 else t for n, t in enumerate(tap))
+    kernel = b[(slice(None),) * lead + at]
+    if not kernel.any():
+      continue
+    part = a
+    for n, t in enumerate(tap):
+      part = taken(part, space + n, steps[n][t])
+    ones = (1,) * rank
+    kernel = kernel.reshape(*kernel.shape[:-3], *ones, *kernel.shape[-3:])
+    found = sets.product(kernel, part)
+    out = found if out is None else out | found
+  if out is None:
+    ahead = a.shape[:space] or b.shape[:lead]
+    out = np.zeros((*ahead, *(1,) * (rank + 3)), (a if space else b).dtype)
+  return out
 
 
 def taps(
@@ -177,7 +188,7 @@ def taken(a: np.ndarray, axis: int, tap: Tap) -> np.ndarray:
 def _product(
   eqn: Any,
   operands: list[Value],
-  combine: Callable[[np.ndarray, np.ndarray], np.ndarray],
+  combine: _Combine,
 ) -> Value:
   """A sum of products: what it reads, where it is zero, and its bounds.
 
@@ -194,29 +205,7 @@ def _product(
   """
   left, right = operands
   aval = eqn.outvars[0].aval
-  reads, doubt = None, values.doubt_of(operands)
-  for v, other in ((left, right), (right, left)):
-    if v.reads is None:
-      continue
-    shape = *v.reads.shape[:2], *aval.shape
-    pair = lambda a, b, v=v: (a, b) if v is left else (b, a)
-    put = lambda a, b, to=shape, of=pair: uniform.wide(combine(*of(a, b)), to)
-    found: Any = put(v.reads, _surely(other))
-    if other.selects and other.reads is not None:
-      found = sets.weaken(found)
-      doubt = doubt or Doubt(_SELECTED, eqn)
-    for read, mask, why in (
-      (v.reads, other.is_faint, None),
-      (None if v.finite else v.reads, other.is_zero, _NOT_FINITE),
-    ):
-      if read is not None and uniform.some(mask):
-        if why:
-          read = sets.without(read, v.is_finite)
-        more = sets.weaken(put(read, mask))
-        if why and doubt is None and (more & ~found).any():
-          doubt = Doubt(why, eqn)
-        found = sets.union([found, more], aval.shape)
-    reads = sets.union([reads, found], aval.shape)
+  reads, doubt = _product_reads(eqn, operands, combine)
   value, known = None, None
   if all(v.numeric for v in operands):
     value = eqn.primitive.bind(*(v.value for v in operands), **eqn.params)
@@ -243,6 +232,38 @@ def _product(
     doubt=doubt,
     maybe=maybe,
   )
+
+
+def _product_reads(
+  eqn: Any, operands: list[Value], combine: _Combine
+) -> tuple[np.ndarray | None, Doubt | None]:
+  """What a sum of products reads, and what stays in doubt; see `_product`."""
+  left, right = operands
+  aval = eqn.outvars[0].aval
+  reads, doubt = None, values.doubt_of(operands)
+  for v, other in ((left, right), (right, left)):
+    if v.reads is None:
+      continue
+    shape = *v.reads.shape[:2], *aval.shape
+    pair = lambda a, b, v=v: (a, b) if v is left else (b, a)
+    put = lambda a, b, to=shape, of=pair: uniform.wide(combine(*of(a, b)), to)
+    found: Any = put(v.reads, _surely(other))
+    if other.selects and other.reads is not None:
+      found = sets.weaken(found)
+      doubt = doubt or Doubt(_SELECTED, eqn)
+    for read, mask, why in (
+      (v.reads, other.is_faint, None),
+      (None if v.finite else v.reads, other.is_zero, _NOT_FINITE),
+    ):
+      if read is not None and uniform.some(mask):
+        if why:
+          read = sets.without(read, v.is_finite)
+        more = sets.weaken(put(read, mask))
+        if why and doubt is None and (more & ~found).any():
+          doubt = Doubt(why, eqn)
+        found = sets.union([found, more], aval.shape)
+    reads = sets.union([reads, found], aval.shape)
+  return reads, doubt
 
 
 def _surely(v: Value) -> np.ndarray:
