@@ -179,3 +179,26 @@ def test_a_long_model_of_many_features_is_audited_by_bits(monkeypatch):
   reads = np.broadcast_to(np.uint64(3), (2, 1, 300, 64))
   both = products._matched(reads, tap[0], 1)
   assert [a.shape[-1] for a in both] == [1, 1]
+
+
+@pytest.mark.parametrize('back', [False, True])
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.int32])
+def test_a_running_sum_less_its_terms_says_why_it_leaks(dtype, back):
+  """Floats round x_i into the sum; integers give it back."""
+  order_of = np.arange(LENGTH)[::-1] if back else np.arange(LENGTH)
+
+  def conditionals(params, x, context):
+    terms = (7 * x).astype(dtype)
+    return (jax.lax.cumsum(terms, reverse=back) - terms).astype(jnp.float32)
+
+  found = static.check(
+    model.from_function(
+      conditionals,
+      event=(LENGTH,),
+      rank=order_of,
+      head=heads.bernoulli(),
+    )
+  )
+  assert found.proved == (dtype == jnp.int32)
+  said = 'keeps a trace of that term' in found.describe()
+  assert said == (dtype == jnp.float32)

@@ -31,6 +31,7 @@ class Place:
     vague: whether it may read the input, but not firmly.
     meets: whether the input meets others that the output may read here.
     why: the input is read only if this is so; empty where it is read firmly.
+    cancels: whether it is a running sum less its last term, the input.
   """
 
   operation: str
@@ -41,6 +42,7 @@ class Place:
   vague: bool
   meets: bool = False
   why: str = ''
+  cancels: bool = False
 
   def __str__(self) -> str:
     text = f'{self.operation} ({self.where}, in {self.function})'
@@ -227,6 +229,8 @@ def _place(
     vague=vague,
     meets=meets,
     why=_why([v, *step.operands]) if vague else '',
+    cancels=step.eqn.primitive.name == 'sub'
+    and step.operands[0].sums(step.operands[1]),
   )
 
 

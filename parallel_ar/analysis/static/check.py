@@ -20,8 +20,9 @@ Pair = tuple[int, int]  # (output, input), positions in row-major order
 ASSUMED = (
   'Assumed: inputs, parameters and what is computed of parameters alone are '
   'finite; sums and products of them do not overflow; scores that no mask '
-  'touches lie between -1e8 and 1e8; and what a Fourier transform leaves below '
-  '1e-5 of its largest coefficient is rounding.'
+  'touches lie between -1e8 and 1e8, and what is added to masked scores after '
+  'they are multiplied by c < 1 between -1e8 c and 1e8 c; and what a Fourier '
+  'transform leaves below 1e-5 of its largest coefficient is rounding.'
 )
 
 
@@ -99,7 +100,13 @@ class Static:
       text.append(
         f'{verdict}: for example, {i} reads {j}, by {finding.suspect}.'
       )
-      if finding.leak and finding.suspect.joined == 0:
+      if any(place.cancels for place in finding.path):
+        text.append(
+          'A running sum less its last term keeps a trace of that term: the two '
+          'cancel up to rounding only. Shift the terms by one and then sum, or '
+          'sum integers.'
+        )
+      elif finding.leak and finding.suspect.joined == 0:
         text.append(
           'Nothing else joins it there, so the inputs may lack a shift, or a '
           'mask is not strict.'

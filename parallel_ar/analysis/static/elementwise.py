@@ -265,11 +265,9 @@ def _relations(eqn: Any, operands: list[Value]) -> dict[str, Any]:
 def _sum_before(eqn: Any, operands: list[Value]) -> Value | None:
   """A running sum of integers less what it ended with: the sum before."""
   left, right = operands
-  if left.run is None or values.kind(left.dtype) not in 'iu':
+  if not left.sums(right) or values.kind(left.dtype) not in 'iu':
     return None
-  name, summed, axis, back = left.run
-  if name != 'cumsum' or summed is not right:
-    return None
+  _, _, axis, back = left.run
   ends: list[Any] = [slice(None)] * len(left.shape)
   ends[axis] = slice(1, None) if back else slice(None, -1)
   shape = tuple(1 if n == axis else m for n, m in enumerate(left.shape))

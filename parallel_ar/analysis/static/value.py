@@ -231,6 +231,10 @@ class Value:
     )
     return uniform.over(np.logical_or, capped, self.bounds[1] < HUGE)
 
+  def sums(self, terms: 'Value') -> bool:
+    """Whether it is the running sum of these."""
+    return bool(self.run) and self.run[0] == 'cumsum' and self.run[1] is terms
+
   @property
   def is_faint(self) -> np.ndarray:
     """bool[shape]."""
