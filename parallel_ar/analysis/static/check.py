@@ -102,7 +102,7 @@ class Static:
       )
       if any(place.cancels for place in finding.path):
         text.append(
-          'A running sum less its last term keeps a trace of that term: the two '
+          'A running sum less its last term keeps a trace of that term: they '
           'cancel up to rounding only. Shift the terms by one and then sum, or '
           'sum integers.'
         )
