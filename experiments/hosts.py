@@ -98,8 +98,10 @@ def alone() -> bool:
       file=sys.stderr,
     )
     return False
-  if place is not None:
-    multihost.forget()  # what this process starts is no part of a job
+  if place is not None or _DISTRIBUTED.value == 'off':
+    # What this process starts, here or beside, is no part of a job.
+    multihost.forget()
+    flags.FLAGS['distributed'].value = 'off'
   check_platform()
   return True
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import pathlib
+import re
 import sys
 from unittest import mock
 
@@ -236,6 +237,21 @@ def test_every_number_has_a_bound_and_every_output_is_tried(script, tmp_path):
             flag.parse(path)
 
   assert parse(script, [], look) == ''
+
+
+def test_every_script_has_one_way_to_be_many_processes():
+  """Each computes its part, or process 0 does it all, see `hosts`."""
+  parts = []
+  for script in SCRIPTS:
+    text = (ROOT / 'experiments' / f'{script}.py').read_text()
+    body, _, last = text.partition("\nif __name__ == '__main__':\n")
+    connects = 'connects=True' in last
+    assert re.fullmatch(r'  entry\.run\(main(, [a-z]+=\w+)*\)\n', last), script
+    assert ('hosts.connect()' in body) == connects, script
+    assert connects or 'multihost' not in body, script
+    parts += [script] * connects
+  # Those that `distributed/two_processes_test.py` compares with one process.
+  assert parts == ['evaluate', 'export_params', 'sample', 'train']
 
 
 def test_a_file_that_is_missing_or_a_folder_is_told_plainly(tmp_path):

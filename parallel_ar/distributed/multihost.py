@@ -10,6 +10,7 @@ all can read, whether to save now) goes through the key-value store of JAX's
 coordinator: a few bytes between hosts, no work for the devices.
 """
 
+import hashlib
 import itertools
 import os
 import socket
@@ -36,7 +37,11 @@ _TELLING = (
   'SLURM_PROCID',
   'TPU_WORKER_HOSTNAMES',
 )
+MODE = 'PARALLEL_AR_DISTRIBUTED'  # the mode where 'auto' is asked for
 AGREE_SECONDS = 300.0  # for the slowest of the hosts to come to a question
+
+# What tells one step of Slurm, and one start of it, from all others.
+_STEP = ('SLURM_JOB_ID', 'SLURM_STEP_ID', 'SLURM_RESTART_COUNT')
 
 _hosts: dict[int, str] = {}
 _counts: dict[str, itertools.count] = defaultdict(itertools.count)
@@ -76,8 +81,9 @@ def initialize(
   more than one task, more than one name in TPU_WORKER_HOSTNAMES (GKE), or, on a
   machine with TPU chips, a metadata server that knows of more workers. 'on'
   asks all that JAX knows (TPU, Slurm, Kubernetes, Open MPI); 'off' is one
-  process. What the arguments leave open is taken from JAX_COORDINATOR_ADDRESS,
-  JAX_NUM_PROCESSES and JAX_PROCESS_ID, then from the cluster.
+  process. PARALLEL_AR_DISTRIBUTED, where it is set, stands for 'auto'. What the
+  arguments leave open is taken from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES
+  and JAX_PROCESS_ID, then from the cluster.
 
   Args:
     mode: 'auto', 'on' or 'off'.
@@ -139,17 +145,31 @@ def find(
 
   Arguments and errors are those of `initialize`.
   """
+  if mode == 'auto':
+    mode = os.environ.get(MODE, mode)
   if mode not in MODES:
     raise ValueError(f'--distributed={mode}: expected one of {MODES}.')
-  if mode == 'off' or (mode == 'auto' and not _several(coordinator)):
+  if mode == 'off':
+    return None
+  num_processes = _given(num_processes, 'JAX_NUM_PROCESSES')
+  process_id = _given(process_id, 'JAX_PROCESS_ID')
+  if mode == 'auto' and not _several(coordinator):
+    if max(num_processes or 1, 1 + (process_id or 0)) > 1:
+      raise ValueError(
+        f'--num_processes={num_processes} and --process_id={process_id} tell '
+        'of other processes, but nothing says where process 0 is. Give '
+        '--coordinator=HOST:PORT on every host; --distributed=on asks a '
+        'cluster for it.'
+      )
     return None
   return locate(coordinator, num_processes, process_id, timeout)
 
 
 def forget() -> None:
-  """Takes out of the environment what tells of other processes."""
+  """Makes this process, and those that it will start, no part of a job."""
   for name in _TELLING:
     os.environ.pop(name, None)
+  os.environ[MODE] = 'off'  # a TPU VM tells of others otherwise
 
 
 def locate(
@@ -164,11 +184,9 @@ def locate(
     ValueError: nothing says it.
   """
   env = os.environ
-  coordinator = coordinator or env.get('JAX_COORDINATOR_ADDRESS')
-  if num_processes is None and 'JAX_NUM_PROCESSES' in env:
-    num_processes = int(env['JAX_NUM_PROCESSES'])
-  if process_id is None and 'JAX_PROCESS_ID' in env:
-    process_id = int(env['JAX_PROCESS_ID'])
+  given = coordinator = coordinator or env.get('JAX_COORDINATOR_ADDRESS')
+  num_processes = _given(num_processes, 'JAX_NUM_PROCESSES')
+  process_id = _given(process_id, 'JAX_PROCESS_ID')
   devices = None
   if coordinator is None or num_processes is None or process_id is None:
     detect = clusters.ClusterEnv.auto_detect_unset_distributed_params
@@ -182,7 +200,11 @@ def locate(
       '--coordinator=HOST:PORT, --num_processes and --process_id on every '
       'host, or --distributed=off for one process.'
     )
-  if ':' not in coordinator or not 0 <= process_id < num_processes:
+  host, _, port = coordinator.rpartition(':')
+  if given is None and 'JAX_COORDINATOR_PORT' not in env and _STEP[0] in env:
+    coordinator = f'{host}:{_port_of_step()}'
+  named = host and port.isdecimal() and 0 < int(port) < 1 << 16
+  if not named or not 0 <= process_id < num_processes:
     raise ValueError(
       f'--coordinator={coordinator}, --num_processes={num_processes}, '
       f'--process_id={process_id}: expected host:port and an id in '
@@ -190,6 +212,32 @@ def locate(
     )
   ids = None if devices is None else tuple(devices)
   return Place(coordinator, num_processes, process_id, ids)
+
+
+def _given(number: int | None, name: str) -> int | None:
+  """A number of the arguments, or else of the environment.
+
+  Raises:
+    ValueError: it is none.
+  """
+  text = os.environ.get(name)
+  if number is not None or text is None:
+    return number
+  try:
+    return int(text)
+  except ValueError as error:
+    raise ValueError(f'{name}={text!r}: expected a whole number.') from error
+
+
+def _port_of_step() -> int:
+  """A port of the coordinator that other steps of a node will not have.
+
+  JAX takes the job's number alone, so that two steps of one job, or a job that
+  is queued again because its port was taken, would meet.
+  """
+  text = '.'.join(os.environ.get(name, '') for name in _STEP)
+  digest = hashlib.sha256(text.encode()).digest()
+  return 61440 + int.from_bytes(digest[:2]) % 4095
 
 
 def is_first() -> bool:
@@ -332,7 +380,10 @@ def _several(coordinator: str | None) -> bool:
   workers = env.get('TPU_WORKER_HOSTNAMES', '')
   return (
     bool(coordinator or env.get('JAX_COORDINATOR_ADDRESS'))
-    or ('SLURM_PROCID' in env and int(env.get('SLURM_NTASKS', '1')) > 1)
+    # A batch script has a SLURM_PROCID too, and no step.
+    or (
+      'SLURM_PROCID' in env and (_given(None, 'SLURM_STEP_NUM_TASKS') or 1) > 1
+    )
     or workers.count(',') > 0
     or _is_tpu_pod()
   )

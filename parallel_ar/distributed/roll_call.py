@@ -79,7 +79,8 @@ def roll_call(
 def _token() -> str:
   """A digest of what only the processes of this job know."""
   env = os.environ
-  slurm = [env.get(f'SLURM_{name}', '') for name in ('JOB_ID', 'RESTART_COUNT')]
+  names = ('JOB_ID', 'STEP_ID', 'RESTART_COUNT')
+  slurm = [env.get(f'SLURM_{name}', '') for name in names]
   secret = env.get('PARALLEL_AR_JOB_TOKEN') or '/'.join(slurm)
   return hashlib.sha256(f'parallel_ar roll call {secret}'.encode()).hexdigest()
 

@@ -187,7 +187,10 @@ def is_file(path: pathlib.Path) -> bool:
   if not is_address(path):
     return path.is_file()
   with _asking(path):
-    return path.is_file()
+    try:  # fsspec's own `isfile` says no to whatever error there is
+      return bool(_files().info(str(path))['type'] == 'file')
+    except FileNotFoundError:
+      return False
 
 
 def size(path: pathlib.Path) -> int:

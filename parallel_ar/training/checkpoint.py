@@ -162,6 +162,7 @@ class Checkpoints:
     Raises:
       OtherRunError: the newest checkpoint is of another model or optimizer.
       CheckpointError: there are checkpoints, and none can be read.
+      RollCallError: names a host that sees other checkpoints than process 0.
     """
     items = _items(template)
 
@@ -170,13 +171,7 @@ class Checkpoints:
       self._refuse(step, meta, items)
       return self._read(step, items, meta), meta['extra']
 
-    steps = self.steps()
-    multihost.require_same(
-      'the checkpoints it sees',
-      f'steps {steps} in {self.directory}',
-      'The working directory must lie on a file system that all hosts share, '
-      'under the same path.',
-    )
+    steps = self._store.steps_of_all()
     if not steps:
       return None
     step, (trees, extra), broken = self._newest(read, steps)

@@ -8,6 +8,11 @@ A save writes the objects, opens them again, waits for the release and then
 writes the marker, one whole object; a removal takes the marker first. What has
 no marker is a draft, which the next start removes. So a kill at any moment
 leaves the newest released step whole, as on a disk.
+
+Markers are asked for by their names and not by a listing, by which a step would
+be taken for a draft where something between lists late, as a cache does. Orbax
+itself lists what it has just written: Google shows it at once, and where it is
+not shown a save fails and says so.
 """
 
 import asyncio
@@ -44,7 +49,10 @@ class BucketStore(checkpoint_store.Store):
   """As `Store`, of addresses."""
 
   _kind = _Draft
-  _look = 'look whether the bucket answers and may be written'
+  _look = (
+    'look whether the bucket answers, may be written, and lists at once what '
+    'was written, without a cache between'
+  )
 
   def steps(self) -> list[int]:
     """Steps with their marker, oldest first."""
@@ -57,7 +65,7 @@ class BucketStore(checkpoint_store.Store):
     return bucket.names(self.directory)
 
   def _is_there(self, step: int) -> bool:
-    return MARKER in bucket.names(self.path(step))
+    return bucket.is_file(self.path(step) / MARKER)
 
   def _drafts(self) -> list[pathlib.Path]:
     there = set(self.steps())

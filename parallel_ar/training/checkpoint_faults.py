@@ -17,7 +17,7 @@ import jax
 
 from parallel_ar.distributed import multihost
 from parallel_ar.training import bucket, disk
-from parallel_ar.training.checkpoint_meta import OtherRunError
+from parallel_ar.training.checkpoint_meta import BrokenCheckpoint, OtherRunError
 
 # Seconds before the next try where the disk does not answer.
 WAITS = (0.1, 0.5, 2.0)
@@ -36,6 +36,7 @@ _OF_THE_DISK = re.compile(
   r'(UNKNOWN|PERMISSION_DENIED|ABORTED|RESOURCE_EXHAUSTED|UNAVAILABLE'
   r'|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAUTHENTICATED): '
 )
+_STATUS = re.compile('[A-Z]+(_[A-Z]+)*: ')  # these and all others
 _VERDICTS = ('good', 'refused', 'damaged', 'unread')  # from best to worst
 
 
@@ -90,6 +91,24 @@ def attempt(
         return verdict, found, problem
       time.sleep(waits.pop(0))
     last = verdict
+
+
+def of_storage(error: BaseException | None, place: pathlib.Path) -> bool:
+  """Whether a disk, a network or a bucket raised an error, and no bug.
+
+  Args:
+    error: of a save.
+    place: what was written lies there; orbax names it in its `ValueError`s.
+  """
+  while error is not None:
+    if isinstance(error, OSError | BrokenCheckpoint) or bucket.of_client(error):
+      return True
+    words = str(error)
+    said = _STATUS.match(words) or str(place) in words
+    if isinstance(error, ValueError) and said:
+      return True
+    error = error.__cause__
+  return False
 
 
 def reason(error: Exception | None) -> str:

@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import orbax.checkpoint as ocp
 from etils import epath
@@ -38,6 +38,8 @@ from parallel_ar.training.checkpoint_meta import BrokenCheckpoint, Json
 
 Publish = Callable[[pathlib.Path], None]
 
+# Seconds until hosts look again: NFS keeps the names in a directory for 60.
+LAGS = (1.0, 4.0, 15.0, 45.0)
 _PATIENCE = 86400  # seconds: a held save waits for the next step of the run
 
 
@@ -109,6 +111,25 @@ class Store:
     """Steps that are there, oldest first."""
     return sorted(int(name) for name in self._names() if name.isdecimal())
 
+  def steps_of_all(self) -> list[int]:
+    """As `steps`, once all processes see the same: disks of networks lag.
+
+    Raises:
+      RollCallError: they do not; it names one that differs from process 0.
+    """
+    for wait in LAGS:
+      steps = self.steps()
+      if len(set(multihost.gather('steps', str(steps)))) == 1:
+        return steps
+      time.sleep(wait)
+    multihost.require_same(
+      'the checkpoints it sees',
+      f'steps {(steps := self.steps())} in {self.directory}',
+      'The working directory must lie on a file system that all hosts share, '
+      'under the same path.',
+    )
+    return steps
+
   def path(self, step: int) -> pathlib.Path:
     """Where a step lies."""
     return self.directory / str(step)
@@ -144,8 +165,8 @@ class Store:
     try:
       draft = self._begin(save.step)
       self._orbax.save(draft, args=ocp.args.Composite(**args), force=True)
-    except Exception as error:  # of orbax, a disk or a bucket's client
-      raise self._lost(error) from error
+    except Exception as error:
+      self._lose(error)
 
   def held(self) -> int | None:
     """The step that waits for `release`, if there is one."""
@@ -170,12 +191,12 @@ class Store:
     assert save.decided.is_set(), 'a held save ends with release'
     try:
       self._orbax.wait_until_finished()
-    except Exception as error:  # of orbax, a disk or a bucket's client
-      raise self._lost(error) from error
+    except Exception as error:
+      self._lose(error)
     if not save.wanted:
       self._save = None
     elif save.error is not None or not self._is_there(save.step):
-      raise self._lost(save.error) from save.error
+      self._lose(save.error)
 
   def close(self) -> None:
     """Ends the threads. A step that is still held is dropped."""
@@ -255,7 +276,7 @@ class Store:
         self._remove(draft)
         return
       self._release(draft, save.step)
-    except Exception as error:  # whatever it is, the step is not there
+    except Exception as error:  # whatever it is: `_lose` tells it apart
       save.error = error
       return
     steps = self.steps()
@@ -290,19 +311,26 @@ class Store:
   def _drafts(self) -> list[pathlib.Path]:
     return [self.directory / n for n in self._names() if _is_draft(n)]
 
-  def _lost(self, error: Exception | None) -> LostSave:
-    """Ends a save that failed; the steps before it are as they were."""
+  def _lose(self, error: Exception | None) -> NoReturn:
+    """Ends a save that failed; the steps before it are as they were.
+
+    Raises:
+      LostSave: the disk or the bucket did not take the step.
+      Exception: anything else that went wrong, which is a bug, as it is.
+    """
     save, self._save = self._save, None
     assert save is not None
     save.wanted = False
     save.decided.set()
     if multihost.is_first():
       self._clear(save.step)
+    if error and not checkpoint_faults.of_storage(error, self.directory):
+      raise error
     reason = f' ({checkpoint_faults.reason(error)})' if error else ''
-    return LostSave(
+    raise LostSave(
       f'The checkpoint of step {save.step} did not reach {self.directory}'
       f'{reason}: {self._look}'
-    )
+    ) from error
 
 
 def prove(draft: pathlib.Path, meta: Json) -> None:
@@ -318,7 +346,7 @@ def prove(draft: pathlib.Path, meta: Json) -> None:
   for name, layout in meta['layout'].items():
     try:
       tree = handler.metadata(literal(draft / name)).tree
-    except Exception as error:  # of many kinds, and all say the same
+    except (OSError, ValueError, KeyError) as error:  # all say the same
       why = checkpoint_faults.reason(error)
       raise BrokenCheckpoint(f'{name} cannot be opened: {why}') from error
     found = sorted(checkpoint_meta.layout(tree).values())

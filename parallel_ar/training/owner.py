@@ -213,10 +213,12 @@ class _OfBucket(Owner):
     return []
 
   def _claim(self, late: bool) -> bool:
-    if bucket.create(self._path, self._line()):
+    made = bucket.create(self._path, self._line())
+    there = None if made else _read(self._path)
+    # It is there and its own where the answer to the request was lost.
+    if made or _token(there) == self._record['token']:
       self._held = True
       return True
-    there = _read(self._path)
     if there is None and not late:
       return False
     self._held = self._take_over(there, locked=False)

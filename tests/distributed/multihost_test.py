@@ -98,6 +98,23 @@ def test_a_tpu_pod_is_found_where_there_are_chips(monkeypatch):
     multihost.find('auto')
 
 
+@pytest.mark.parametrize(
+  'told',
+  [{'num_processes': 2}, {'process_id': 1}, {'JAX_NUM_PROCESSES': '2'}],
+)
+def test_half_of_a_job_is_refused(monkeypatch, told):
+  """Else each process would do, and write, all of it."""
+  for name in [name for name in told if name.isupper()]:
+    monkeypatch.setenv(name, told.pop(name))
+  with pytest.raises(ValueError, match='nothing says where process 0 is'):
+    multihost.find('auto', **told)
+  assert multihost.find('off', **told) is None
+  assert multihost.find('auto', num_processes=1, process_id=0) is None
+  monkeypatch.setenv('JAX_PROCESS_ID', 'one')
+  with pytest.raises(ValueError, match='JAX_PROCESS_ID=.*whole number'):
+    multihost.find('auto')
+
+
 def test_what_one_process_does_is_done_by_the_first(monkeypatch, capsys):
   from experiments import hosts
 
@@ -105,13 +122,19 @@ def test_what_one_process_does_is_done_by_the_first(monkeypatch, capsys):
     with flagsaver.flagsaver(
       coordinator='a:1', num_processes=3, process_id=process
     ):
-      return hosts.alone()
+      first = hosts.alone()
+      # What it starts in this process is in no job either, nor its children.
+      assert (hosts._DISTRIBUTED.value == 'off') == first
+      return first
 
   monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', 'a:1')
+  monkeypatch.setenv(multihost.MODE, 'auto')
   assert not alone(2)
   assert 'process 2 of 3: process 0 does this alone' in capsys.readouterr().err
   assert alone(0) and 'JAX_COORDINATOR_ADDRESS' not in os.environ
-  assert hosts.alone()  # and where there is no job
+  assert multihost.find('auto', coordinator='a:1') is None
+  with flagsaver.flagsaver():
+    assert hosts.alone()  # and where there is no job
 
 
 def test_answers_do_not_stay_with_the_coordinator(monkeypatch):

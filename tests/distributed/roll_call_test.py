@@ -230,7 +230,7 @@ class TestPlace:
     'environment',
     [
       {'JAX_COORDINATOR_ADDRESS': 'a:1'},
-      {'SLURM_PROCID': '0', 'SLURM_NTASKS': '2'},
+      {'SLURM_PROCID': '0', 'SLURM_STEP_NUM_TASKS': '2'},
       {'TPU_WORKER_HOSTNAMES': 'a,b'},
     ],
   )
@@ -241,7 +241,7 @@ class TestPlace:
 
   @pytest.mark.parametrize(
     'environment',
-    [{'SLURM_NTASKS': '4'}, {'TPU_WORKER_HOSTNAMES': 'a'}],
+    [{'SLURM_PROCID': '0', 'SLURM_NTASKS': '4'}, {'TPU_WORKER_HOSTNAMES': 'a'}],
   )
   def test_and_what_is_none(self, monkeypatch, environment):
     for name, value in environment.items():
@@ -267,6 +267,12 @@ class TestPlace:
       monkeypatch.setenv(name, value)
     place = multihost.locate(None, None, None, 1)
     assert place.coordinator.startswith('n03:')
+    # Another step, or another start where a port was taken, has another one.
+    ports = {place.coordinator}
+    for name in ('SLURM_STEP_ID', 'SLURM_RESTART_COUNT'):
+      monkeypatch.setenv(name, '1')
+      ports.add(multihost.locate(None, None, None, 1).coordinator)
+    assert len(ports) == 3
     assert (place.num_processes, place.process_id) == (3, 2)
 
   def test_on_without_a_cluster_teaches(self, monkeypatch):
@@ -280,5 +286,6 @@ class TestPlace:
       multihost.initialize('on')
     with pytest.raises(ValueError, match='--distributed=yes'):
       multihost.initialize('yes')
-    with pytest.raises(ValueError, match=r'0\.\.1'):
-      multihost.locate('a:1', 2, 2, 1)
+    for address, process in (('a:1', 2), ('a:b', 1), ('a:70000', 1), (':1', 1)):
+      with pytest.raises(ValueError, match=r'0\.\.1'):
+        multihost.locate(address, 2, process, 1)

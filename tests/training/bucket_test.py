@@ -1,11 +1,13 @@
 """Runs in a bucket, against an emulator on loopback."""
 
+import collections
 import errno
 import io
 import json
 import os
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -85,6 +87,7 @@ def test_a_run_in_a_bucket_is_the_run_on_a_disk(pod, tmp_path, monkeypatch):
   assert not pod.names('runs/made/owner.lock')
   assert any('/events' in n for n in pod.names('runs/made/tensorboard'))
   assert trained.load(there).step == 4
+  _check_a_listing_that_lags(pod, there, monkeypatch)
   _check_what_the_network_refuses(pod, there, monkeypatch)
 
 
@@ -104,6 +107,73 @@ def test_a_directory_has_one_writer(pod):
     held.check()
     assert b'of the dead' not in bucket.read(there / owner.NAME)
   assert not pod.names('owned')
+
+
+def test_an_answer_that_is_lost_was_given(pod, monkeypatch):
+  """The object is made, and the client, which asks again, hears of one."""
+  lose, real = ['owner.lock'], emulator._Handler._put
+
+  def put(self, name, content):
+    if lose and name.endswith(lose[0]):
+      lose.pop()
+      pod.objects[name] = next(pod.generations), content
+      self._say({'error': {'code': 503, 'message': 'planted'}}, 503)
+    else:
+      real(self, name, content)
+
+  monkeypatch.setattr(emulator._Handler, '_put', put)
+  with owner.take(_place('lost')) as held:
+    held.check()
+  assert not lose and not pod.names('lost')
+
+
+def test_bursts_and_reads_that_break_off_are_tried_again(pod, monkeypatch):
+  async def at_once(seconds):
+    pass
+
+  quick = types.SimpleNamespace(sleep=at_once)
+  monkeypatch.setattr('gcsfs.retry.asyncio', quick)
+  asked = collections.Counter()
+
+  def burst(method, name):
+    asked[method, name] += 1
+    return (429, 503, None)[min(asked[method, name], 3) - 1]
+
+  monkeypatch.setattr(pod, 'fail', burst)
+  there = _place('burst/a')
+  assert bucket.create(there, b'old') and not bucket.create(there, b'new')
+  bucket.write(there, b'0123456789')
+  assert bucket.names(there.parent) == ['a'] and bucket.is_file(there)
+  assert set(asked.values()) >= {3, 4} and min(asked.values()) >= 3
+
+  real, cuts = emulator._Handler._say, [4, 4]
+
+  def say(self, content, *args, **headers):
+    if content == b'0123456789' and cuts:
+      size, headers = cuts.pop(), headers | {'Content_Length': len(content)}
+      content, self.close_connection = content[:size], True
+    real(self, content, *args, **headers)
+
+  monkeypatch.setattr(emulator._Handler, '_say', say)
+  assert bucket.read(there) == b'0123456789' and not cuts
+  # What is not told is no absence.
+  monkeypatch.setattr(pod, 'fail', lambda method, name: 503)
+  with pytest.raises(OSError, match='try it again later'):
+    bucket.is_file(there)
+
+
+def _check_a_listing_that_lags(pod, there, monkeypatch):
+  """A step whose marker is not listed yet is no draft, to be removed."""
+  names = pod.names('runs/made')
+  late = lambda prefix='', real=pod.names: [
+    name for name in real(prefix) if not name.endswith('commit_success.txt')
+  ]
+  with monkeypatch.context() as patch:
+    patch.setattr(pod, 'names', late)
+    store = checkpoint.Checkpoints(there / 'checkpoints', {})
+    assert store.steps() == [2, 4]
+    store.close()
+  assert pod.names('runs/made') == names
 
 
 def _check_what_the_network_refuses(pod, there, monkeypatch):

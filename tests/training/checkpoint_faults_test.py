@@ -206,6 +206,46 @@ def test_a_save_that_cannot_be_opened_again_is_an_error(tmp_path, monkeypatch):
   assert _listing(tmp_path / 'c') == ['1']
 
 
+@pytest.mark.parametrize('where', ['_begin', '_sync'])  # at once, in a thread
+def test_a_bug_in_a_save_is_no_full_disk(tmp_path, monkeypatch, where):
+  store = checkpoint.Checkpoints(tmp_path / 'c', CONFIG)
+  store.save(1, _state(1), EXTRA)
+  store.wait()
+  for error, told in (
+    (TypeError('a bug'), TypeError),
+    (ValueError('another'), ValueError),
+    (OSError(errno.ENOSPC, 'No space left'), checkpoint.CheckpointError),
+    (ValueError('UNKNOWN: Error writing'), checkpoint.CheckpointError),
+  ):
+
+    def fail(self, *_, error=error):
+      raise error
+
+    with monkeypatch.context() as patch, pytest.raises(told) as caught:
+      patch.setattr(checkpoint_store.Store, where, fail)
+      store.save(2, _state(2), EXTRA)
+      store.wait()
+    assert caught.type is told and str(error) in str(caught.value)
+    assert _listing(tmp_path / 'c') == ['1']
+  store.close()
+
+
+def test_hosts_that_see_a_disk_late_are_waited_for(saved, monkeypatch):
+  store = checkpoint.Checkpoints(saved, CONFIG)
+  answers = [['[1]', '[1, 2]'], ['[1, 2]'] * 2]
+  monkeypatch.setattr(checkpoint_store, 'LAGS', (0.0, 0.0))
+  gather = lambda name, text: answers.pop(0)
+  monkeypatch.setattr(checkpoint_store.multihost, 'gather', gather)
+  assert store._store.steps_of_all() == [1, 2] and not answers
+  answers = [['[1]', '[1, 2]']] * 2
+  refused = []
+  same = lambda *words: refused.append(words)
+  monkeypatch.setattr(checkpoint_store.multihost, 'require_same', same)
+  store._store.steps_of_all()
+  assert 'steps [1, 2] in' in refused[0][1] and not answers
+  store.close()
+
+
 def test_read_back_is_of_that_step_alone(saved):
   store = checkpoint.Checkpoints(saved, CONFIG, keep=3)
   _assert_same(store.read_back(2, _state()), _state(2))

@@ -130,7 +130,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     self.send_response(status)
     for key, value in headers.items():
       self.send_header(key.replace('_', '-'), str(value))
-    self.send_header('Content-Length', str(len(content)))
+    if 'Content_Length' not in headers:  # of an answer that breaks off
+      self.send_header('Content-Length', str(len(content)))
     self.end_headers()
     if self.command != 'HEAD':
       self.wfile.write(content)
