@@ -18,10 +18,11 @@ import numpy as np
 from absl import flags
 
 from experiments import entry, options
+from experiments.tables import report
 from parallel_ar import describe, samplers, transform
 from parallel_ar.model import AutoregressiveModel, position_noise
 from parallel_ar.samplers import forecasters
-from parallel_ar.training import configuration, results, trained
+from parallel_ar.training import configuration, trained
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the fine run.')
 _COARSE = flags.DEFINE_string('coarse', None, 'Directory of the coarse run.')
@@ -78,21 +79,16 @@ def main() -> None:
   print(describe(small))
   for name, (value, unit) in numbers.items():
     print(f'{name}: {value:.4g} {unit if unit != "1" else ""}'.rstrip())
-  if _OUT.value:
-    results.save(
-      _OUT.value,
-      results.result_json(
-        numbers,
-        config=configuration.to_json(fine.config),
-        seed=_SEED.value,
-        wall_seconds=time.monotonic() - started,
-        details={
-          'model': describe(model),
-          'coarse': describe(small),
-          'count': _COUNT.value,
-        },
-      ),
-    )
+  report.save(
+    _OUT.value,
+    numbers,
+    configuration.to_json(fine.config),
+    started,
+    seed=_SEED.value,
+    model=describe(model),
+    coarse=describe(small),
+    count=_COUNT.value,
+  )
 
 
 def shared_noise(

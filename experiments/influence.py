@@ -14,9 +14,10 @@ import numpy as np
 from absl import flags
 
 from experiments import entry, options
+from experiments.tables import report
 from parallel_ar import describe, samplers
 from parallel_ar.analysis import influence
-from parallel_ar.training import configuration, results, trained
+from parallel_ar.training import configuration, trained
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _EVENTS = flags.DEFINE_integer(
@@ -59,28 +60,23 @@ def main() -> None:
     f'\nPasses: mean {found.passes:.1f}; less than half a position is wrong '
     f'after {np.flatnonzero(found.measured < 0.5)[0]} passes, predicted {says}.'
   )
-  if _OUT.value:
-    numbers = {
+  report.save(
+    _OUT.value,
+    {
       'row sum mean': (float(rows.mean()), '1'),
       'row sum max': (float(rows.max()), '1'),
       'column sum mean': (float(columns.mean()), '1'),
       'column sum max': (float(columns.max()), '1'),
       'passes mean': (found.passes, 'passes'),
-    }
-    curves = {
-      'measured': found.measured.tolist(),
-      'predicted': found.predicted.tolist(),
-    }
-    results.save(
-      _OUT.value,
-      results.result_json(
-        numbers,
-        config=configuration.to_json(run.config),
-        seed=_SEED.value,
-        wall_seconds=time.monotonic() - started,
-        details={'model': describe(model), 'params': run.params_name, **curves},
-      ),
-    )
+    },
+    configuration.to_json(run.config),
+    started,
+    seed=_SEED.value,
+    model=describe(model),
+    params=run.params_name,
+    measured=found.measured.tolist(),
+    predicted=found.predicted.tolist(),
+  )
 
 
 if __name__ == '__main__':

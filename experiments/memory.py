@@ -19,18 +19,13 @@ own model, at its own event unless --lengths are given (events of one axis).
 """
 
 import math
-import multiprocessing
-import pathlib
-import resource
-import sys
 import time
 from collections.abc import Mapping
-from multiprocessing.connection import Connection
 from typing import Any
 
 from absl import flags
 
-from experiments import entry, options, plots
+from experiments import alone, entry, options, plots
 from experiments.limits import ways as ways_lib
 from experiments.tables import report
 from parallel_ar import describe
@@ -183,40 +178,16 @@ def peaks(
   """Prints the peak resident memory of every way's gradient."""
   slots = math.prod(section['event'])
   for name, way in ways_lib.ways(section, batch, 'gradient').items():
-    context = multiprocessing.get_context('spawn')
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_alone, args=(section, batch, way, theirs))
-    process.start()
-    theirs.close()
-    try:
-      peak = ours.recv()
-    except EOFError as error:
-      process.join()
-      raise RuntimeError(
-        f'The process of {network}, {name} ended with code {process.exitcode} '
-        'before it had measured; -9 means that memory ran out.'
-      ) from error
-    process.join()
+    what = f'{network}, {name}'
+    peak = alone.run(what, _peak, section, batch, way)
     print(f'| {network} | {slots} | {name} | {peak / 1e6:.0f} |', flush=True)
     numbers[f'{network}, {slots} slots, {name}: peak'] = peak, 'bytes'
 
 
-def _alone(
-  section: ways_lib.Section, batch: int, way: ways_lib.Way, pipe: Connection
-) -> None:
+def _peak(section: ways_lib.Section, batch: int, way: ways_lib.Way) -> int:
   run, _ = ways_lib.program(section, batch, 'gradient', way)
   run()
-  pipe.send(_peak())
-
-
-def _peak() -> int:
-  """Peak resident bytes of this process."""
-  status = pathlib.Path('/proc/self/status')
-  if status.exists():  # getrusage would tell of the parent too
-    (line,) = [s for s in status.read_text().splitlines() if 'VmHWM' in s]
-    return 1024 * int(line.split()[1])
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  return peak * (1 if sys.platform == 'darwin' else 1024)
+  return alone.peak()
 
 
 def draw(

@@ -318,6 +318,13 @@ def group_size(rank: ArrayLike) -> int | None:
   return int(counts[0]) if (counts == counts[0]).all() else None
 
 
+def place(rank: np.ndarray, i: int) -> str:
+  """Position i in words, for messages: 'position (0, 1) (rank 3)'."""
+  index = tuple(int(n) for n in np.unravel_index(i, rank.shape))
+  where = i if len(index) == 1 else index
+  return f'position {where} (rank {int(rank.reshape(-1)[i])})'
+
+
 def _excerpt(values: np.ndarray, most: int = 6) -> str:
   shown = ', '.join(str(v) for v in values[:most])
   return f'[{shown}{", ..." if values.size > most else ""}]'

@@ -2,16 +2,15 @@
 
 import functools
 import math
-import multiprocessing
 import os
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments import alone
 from parallel_ar import models
 from parallel_ar.analysis import collectives, timing
 from parallel_ar.distributed import mesh as mesh_lib
@@ -63,35 +62,21 @@ def measure(
   Raises:
     RuntimeError: the process ended early.
   """
-  context = multiprocessing.get_context('spawn')
-  ours, theirs = context.Pipe(duplex=False)
   before = os.environ.get('NPROC')
   os.environ['NPROC'] = '32'  # read before JAX: see docs/scaling.md
-  process = context.Process(
-    target=_child,
-    args=(configuration.to_json(config), wanted, devices, rounds, theirs),
-  )
-  process.start()
-  if before is None:
-    del os.environ['NPROC']
-  else:
-    os.environ['NPROC'] = before
-  theirs.close()
   try:
-    found = ours.recv()
-  except EOFError as error:
-    process.join()
-    raise RuntimeError(
-      f'The process with {devices} virtual devices ended with code '
-      f'{process.exitcode} before it had measured; its own message is above.'
-    ) from error
-  process.join()
-  return found
+    args = configuration.to_json(config), wanted, devices, rounds
+    return alone.run(f'{devices} virtual devices', _measured, *args)
+  finally:
+    if before is None:
+      del os.environ['NPROC']
+    else:
+      os.environ['NPROC'] = before
 
 
-def _child(
-  config: Any, wanted: Any, devices: int, rounds: int, pipe: Connection
-) -> None:
+def _measured(
+  config: Any, wanted: Any, devices: int, rounds: int
+) -> list[Measured]:
   jax.config.update('jax_platforms', 'cpu')
   jax.config.update('jax_num_cpu_devices', devices)
   made = [_step(configuration.from_json(config), *one) for one in wanted]
@@ -113,7 +98,7 @@ def _child(
         sum(t.sent for t in traffic),
       )
     )
-  pipe.send(found)
+  return found
 
 
 def _step(

@@ -16,10 +16,11 @@ import jax.numpy as jnp
 from absl import flags
 
 from experiments import entry, options
+from experiments.tables import report
 from parallel_ar import describe, heads, samplers, transform
 from parallel_ar.analysis import coupling
 from parallel_ar.model import AutoregressiveModel, position_noise
-from parallel_ar.training import configuration, results, trained
+from parallel_ar.training import configuration, trained
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _COUNT = flags.DEFINE_integer(
@@ -63,17 +64,15 @@ def main() -> None:
       for name, value in got._asdict().items():
         unit = 'symbols' if name == 'apart' else '1'
         numbers[f'{kind}, {done} passes: {name}'] = value, unit
-  if _OUT.value:
-    results.save(
-      _OUT.value,
-      results.result_json(
-        numbers,
-        config=configuration.to_json(run.config),
-        seed=_SEED.value,
-        wall_seconds=time.monotonic() - started,
-        details={'model': describe(model), 'params': run.params_name},
-      ),
-    )
+  report.save(
+    _OUT.value,
+    numbers,
+    configuration.to_json(run.config),
+    started,
+    seed=_SEED.value,
+    model=describe(model),
+    params=run.params_name,
+  )
 
 
 def couplings(model: AutoregressiveModel) -> dict[str, AutoregressiveModel]:

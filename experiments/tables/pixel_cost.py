@@ -16,9 +16,9 @@ import jax
 from absl import flags
 
 from experiments import entry, options
+from experiments.tables import report
 from parallel_ar import likelihood, models, samplers
 from parallel_ar.analysis import timing
-from parallel_ar.training import results
 
 _SIZES = options.define_numbers('sizes', [14, 28, 56], 'Heights and widths.')
 _BATCH = flags.DEFINE_integer('batch', 1, 'Images at once.', lower_bound=1)
@@ -64,20 +64,7 @@ def main() -> None:
     )
     numbers[f'{size}: decode'] = (1e6 * decode.median, 'us a pixel')
     numbers[f'{size}: pass'] = (1e3 * whole.median, 'ms')
-  if _OUT.value:
-    results.save(
-      _OUT.value,
-      results.result_json(
-        numbers,
-        config=network,
-        seed=0,
-        wall_seconds=time.monotonic() - started,
-        details={
-          'batch': _BATCH.value,
-          'seconds': {n: t.tolist() for n, t in rounds.seconds.items()},
-        },
-      ),
-    )
+  report.save(_OUT.value, numbers, network, started, rounds, batch=_BATCH.value)
 
 
 if __name__ == '__main__':

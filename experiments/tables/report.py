@@ -28,10 +28,12 @@ def save(
   config: dict[str, Any],
   started: float,
   rounds: timing.Rounds | None = None,
+  *,
+  seed: int = 0,
   **details: Any,
 ) -> None:
   """Writes a table's numbers to `path`, if there is one."""
-  if path is None:
+  if not path:
     return
   if rounds is not None:
     seconds = {name: t.tolist() for name, t in rounds.seconds.items()}
@@ -41,7 +43,7 @@ def save(
     results.result_json(
       numbers,
       config=config,
-      seed=0,
+      seed=seed,
       wall_seconds=time.monotonic() - started,
       details=details,
     ),

@@ -18,10 +18,11 @@ import numpy as np
 from absl import flags
 
 from experiments import entry, options
+from experiments.tables import report
 from parallel_ar import describe, samplers
 from parallel_ar.analysis import timing
 from parallel_ar.samplers.speculative import expected_speedup, expected_tokens
-from parallel_ar.training import configuration, results, trained
+from parallel_ar.training import configuration, trained
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.')
 _DRAFT = flags.DEFINE_string('draft', None, "Directory of the draft's run.")
@@ -71,22 +72,17 @@ def main() -> None:
   for name, g in windows.items():
     drawn = [jax.device_get(draws[name](k)) for k in keys]
     numbers |= _row(name, g, model.num_positions, drawn, want, rounds, cost)
-  if _OUT.value:
-    results.save(
-      _OUT.value,
-      results.result_json(
-        numbers,
-        config=configuration.to_json(run.config),
-        seed=_SEED.value,
-        wall_seconds=time.monotonic() - started,
-        details={
-          'model': describe(model),
-          'draft': describe(draft),
-          'batch': _BATCH.value,
-          'count': _COUNT.value,
-        },
-      ),
-    )
+  report.save(
+    _OUT.value,
+    numbers,
+    configuration.to_json(run.config),
+    started,
+    seed=_SEED.value,
+    model=describe(model),
+    draft=describe(draft),
+    batch=_BATCH.value,
+    count=_COUNT.value,
+  )
 
 
 def _samplers(

@@ -3,24 +3,19 @@
   ./run.sh tables/train_memory --config=configs/long_transformer.py
 
 Trains the config for a few steps in a process of its own for every policy of
-`layers.remat`, and prints the peak resident memory of that process (getrusage;
-Python and the compiler are in it) and the seconds of the last step. Nothing is
-evaluated.
+`layers.remat`, and prints the peak resident memory of that process (Python and
+the compiler are in it) and the seconds of the last step. Nothing is evaluated.
 """
 
 import json
-import multiprocessing
 import pathlib
-import resource
-import sys
 import tempfile
 import time
-from multiprocessing.connection import Connection
 from typing import Any
 
 from absl import flags
 
-from experiments import entry, options
+from experiments import alone, entry, options
 from experiments.tables import report
 from parallel_ar import describe, models
 from parallel_ar.layers import remat
@@ -53,7 +48,9 @@ def main() -> None:
     config = {**base, 'model': {**base['model'], 'remat': policy}}
     steps = {'steps': _STEPS.value, 'eval_every': 0, 'keep_best': False}
     config['train'] = {**base['train'], **steps, 'log_every': 1, 'patience': 0}
-    peak, seconds, loss = in_a_process(config, _DATA_DIR.value)
+    peak, seconds, loss = alone.run(
+      f'remat {policy}', _train, config, _DATA_DIR.value
+    )
     print(f'| {policy} | {peak / 1e9:.2f} | {seconds:.1f} | {loss:.1f} |')
     numbers[f'remat {policy}: peak'] = peak, 'bytes'
     numbers[f'remat {policy}: step'] = seconds, 's'
@@ -62,32 +59,8 @@ def main() -> None:
   report.save(_OUT.value, numbers, base, started, model=describe(model))
 
 
-def in_a_process(
-  config: dict[str, Any], data_dir: str | None
-) -> tuple[int, float, float]:
-  """Trains; peak resident bytes, seconds of the last step, and its loss.
-
-  Raises:
-    RuntimeError: the process ended early, for example for want of memory.
-  """
-  context = multiprocessing.get_context('spawn')
-  ours, theirs = context.Pipe(duplex=False)
-  process = context.Process(target=_train, args=(config, data_dir, theirs))
-  process.start()
-  theirs.close()
-  try:
-    found = ours.recv()
-  except EOFError as error:
-    process.join()
-    raise RuntimeError(
-      f'The training process ended with code {process.exitcode} before it had '
-      'measured: its own message stands above; -9 means that memory ran out.'
-    ) from error
-  process.join()
-  return found
-
-
-def _train(config: Any, data_dir: str | None, pipe: Connection) -> None:
+def _train(config: Any, data_dir: str | None) -> tuple[int, float, float]:
+  """Trains; peak resident bytes, seconds of the last step, and its loss."""
   with tempfile.TemporaryDirectory() as workdir:
     loop.train(
       configuration.from_json(config),
@@ -97,9 +70,7 @@ def _train(config: Any, data_dir: str | None, pipe: Connection) -> None:
     )
     lines = (pathlib.Path(workdir) / 'metrics.jsonl').read_text().splitlines()
   last = json.loads(lines[-1])
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  peak *= 1 if sys.platform == 'darwin' else 1024
-  pipe.send((peak, 1 / last['steps_per_second'], last['loss_nats']))
+  return alone.peak(), 1 / last['steps_per_second'], last['loss_nats']
 
 
 if __name__ == '__main__':

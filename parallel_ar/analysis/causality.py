@@ -17,7 +17,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from parallel_ar import doors
+from parallel_ar import doors, order
 from parallel_ar.analysis import perturb
 from parallel_ar.model import AutoregressiveModel, position_noise
 from parallel_ar.types import ArrayLike, Context, Params, PRNGKey
@@ -134,9 +134,7 @@ class Audit:
     return predecessors(self.rank)
 
   def _place(self, i: int) -> str:
-    index = tuple(int(n) for n in np.unravel_index(i, self.rank.shape))
-    where = i if len(index) == 1 else index
-    return f'position {where} (rank {int(self.rank.reshape(-1)[i])})'
+    return order.place(self.rank, i)
 
   def _pair(self, i: int, j: int) -> str:
     return f'{self._place(i)} reads {self._place(j)}'

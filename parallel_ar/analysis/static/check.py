@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from parallel_ar import order
 from parallel_ar.analysis.static import blame, domain, sets
 from parallel_ar.analysis.static import value as values
 from parallel_ar.analysis.static.sets import FIRM, MAY
@@ -96,7 +97,7 @@ class Static:
         if finding.leak
         else f'Cannot decide {count} forbidden pairs'
       )
-      i, j = (self._place(n) for n in finding.pair)
+      i, j = (order.place(self.rank, n) for n in finding.pair)
       text.append(
         f'{verdict}: for example, {i} reads {j}, by {finding.suspect}.'
       )
@@ -126,11 +127,6 @@ class Static:
     """
     if self.leaks:
       raise ValueError(self.describe())
-
-  def _place(self, i: int) -> str:
-    index = tuple(int(n) for n in np.unravel_index(i, self.rank.shape))
-    where = i if len(index) == 1 else index
-    return f'position {where} (rank {int(self.rank.reshape(-1)[i])})'
 
 
 def check(model: AutoregressiveModel, *, chunk: int = 511) -> Static:
@@ -252,9 +248,9 @@ class _Program:
     """
     rank = self.model.rank.reshape(-1)
     pairs = np.argwhere(matrix)
-    order = np.lexsort((rank[pairs[:, 1]], rank[pairs[:, 0]]))
-    found = self._way(pairs[order[0]], forbidden, leak)
-    later = [k for k in order if rank[pairs[k, 0]] > rank.min()]
+    lowest = np.lexsort((rank[pairs[:, 1]], rank[pairs[:, 0]]))
+    found = self._way(pairs[lowest[0]], forbidden, leak)
+    later = [k for k in lowest if rank[pairs[k, 0]] > rank.min()]
     plain = not found.suspect.joined and not found.suspect.vague
     if later and plain and found.suspect.operation in ('add', 'add_any', 'sub'):
       other = self._way(pairs[later[0]], forbidden, leak)
