@@ -90,11 +90,6 @@ def sweep(
   """Prints every mesh of the virtual devices."""
   planner = plan.Planner(config, _devices())
   choices = planner.rank(chip)
-  if not choices:
-    raise ValueError(
-      f'No mesh of {_devices()} devices divides a batch of '
-      f'{planner.batch}. Change --devices or config.train.batch_size.'
-    )
   wanted = [(choice.sizes, planner.batch) for choice in choices]
   found = meshes.measure(
     config, wanted, _devices(), 15 if _FULL.value else _ROUNDS.value

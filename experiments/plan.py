@@ -50,6 +50,7 @@ _UTILIZATION = flags.DEFINE_float(
   0.4,
   'Share of the peak FLOP/s that the model reaches.',
   lower_bound=1e-6,
+  upper_bound=1,
 )
 _TOP = flags.DEFINE_integer('top', 12, 'Meshes to print.', lower_bound=1)
 _CHECK = flags.DEFINE_bool(
@@ -67,14 +68,16 @@ def main() -> None:
   started = time.monotonic()
   config = entry.require(_CONFIG)
   configuration.validate(config)
-  if _DEVICES.value < 1 or not 0 < _UTILIZATION.value <= 1:
-    raise ValueError(
-      f'--devices={_DEVICES.value} must be at least 1 and --utilization='
-      f'{_UTILIZATION.value} in (0, 1].'
-    )
   jax.config.update('jax_platforms', 'cpu')
   count, chips, kind = _DEVICES.value, None, _HARDWARE.value
   if _TOPOLOGY.value:
+    if flags.FLAGS['devices'].present or flags.FLAGS['hardware'].present:
+      raise ValueError(
+        '--topology names the chips and how many there are: leave out '
+        '--devices and --hardware.'
+      )
+    # XLA:TPU's programs are of no use to the next process.
+    jax.config.update('jax_enable_compilation_cache', False)
     chips = topology.devices(_TOPOLOGY.value, _SLICES.value)
     count, kind = len(chips), _TOPOLOGY.value.partition(':')[0]
   else:
@@ -86,15 +89,8 @@ def main() -> None:
       f'--devices={count} are no {_SLICES.value} equal slices: it counts those '
       'of all slices together.'
     )
-  group = min(chip.group, count // _SLICES.value)
-  chip = chip._replace(group=group)
   planner = plan.Planner(config, count, chips)
-  choices = planner.rank(chip, _UTILIZATION.value)
-  if not choices:
-    raise ValueError(
-      f'No mesh of {count} devices divides a batch of '
-      f'{planner.batch}. Change --devices or config.train.batch_size.'
-    )
+  choices = planner.rank(chip, _UTILIZATION.value, _SLICES.value)
   print(describe(models.build(config.model)[0]))
   print(f'{planner.batch} examples on {count} x {chip.name}')
   numbers = _print(planner, choices[: _TOP.value])
@@ -115,6 +111,7 @@ def main() -> None:
     started,
     devices=count,
     topology=_TOPOLOGY.value,
+    slices=_SLICES.value,
     hardware=chip._asdict(),
     utilization=_UTILIZATION.value,
   )

@@ -23,7 +23,7 @@ from PIL import Image
 
 from configs import digits_gated_pixelcnn
 from experiments import entry
-from parallel_ar import describe, likelihood, samplers
+from parallel_ar import describe, likelihood, precision, samplers
 from parallel_ar.analysis import timing
 from parallel_ar.data import dataset
 from parallel_ar.model import AutoregressiveModel
@@ -86,10 +86,11 @@ def main() -> None:
   evaluation = evaluate.evaluate(
     run.models, run.params, test, config.evaluate.batch_size
   )
-  gap, ratio = _one_pass_and_oracle(model, run.params, test)
+  with precision.scope(config.evaluate.precision):
+    gap, ratio = _one_pass_and_oracle(model, run.params, test)
 
-  _say(f'{_SAMPLES.value} samples of the same keys from two samplers')
-  agreement = _compare_samplers(model, run.params)
+    _say(f'{_SAMPLES.value} samples of the same keys from two samplers')
+    agreement = _compare_samplers(model, run.params)
   pictures.save_grid(
     agreement.x[:64], workdir / 'samples.png', num_values=test.num_values
   )
@@ -116,7 +117,10 @@ def main() -> None:
     config=config.to_dict(),
     seed=config.seed,
     wall_seconds=time.monotonic() - started,
-    details={'standard_error_nats': evaluation.standard_error},
+    details={
+      'standard_error_nats': evaluation.standard_error,
+      'precision': evaluation.precision,
+    },
   )
   results.save(workdir / 'result.json', record)
   print(report)

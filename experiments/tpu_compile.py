@@ -29,14 +29,16 @@ from absl import flags
 
 from experiments import entry, fitting, options
 from experiments.tables import report
-from parallel_ar import models
+from parallel_ar import models, precision, target
 from parallel_ar.analysis import programs
 from parallel_ar.distributed import hardware, topology
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.training import configuration, results
 
 _CONFIGS = flags.DEFINE_list(
-  'configs', ['all'], 'Names of files in configs/, or all of them.'
+  'configs',
+  ['all'],
+  'Names of files in configs/, or all of them, or paths of .py files.',
 )
 _TOPOLOGY = flags.DEFINE_string(
   'topology', 'v5e:2x4', 'Kind of TPU and sides of its torus.'
@@ -154,7 +156,7 @@ def _elements(name: str) -> float:
 
 
 def _config(name: str) -> Any:
-  return fitting.read(f'configs/{name}.py')
+  return fitting.read(name if name.endswith('.py') else f'configs/{name}.py')
 
 
 def _takes_dtype(name: str) -> bool:
@@ -167,7 +169,7 @@ def ask(
   """Compiles one program; what XLA refuses is told and not raised.
 
   Args:
-    config: name of a file in configs/.
+    config: name of a file in configs/, or path of another.
     program: one of `programs.KINDS`.
     dtype: of the network, where it takes one.
     topology: kind of TPU and sides of its torus.
@@ -181,7 +183,7 @@ def ask(
   if _takes_dtype(config):
     fields.model.dtype = dtype
   configuration.validate(fields)
-  chips = _chips(topology)
+  chip, chips = hardware.find(topology.partition(':')[0]), _chips(topology)
   sizes = mesh_lib.fill(mesh_lib.parse(mesh.replace(':', ',')), len(chips))
   parts = sizes['data'] * sizes['fsdp']
   local = -(-fields.train.batch_size // fields.train.accumulate // parts)
@@ -194,13 +196,16 @@ def ask(
     found = made.compile(program, sizes, local, chips)
   except (jax.errors.JaxRuntimeError, NotImplementedError, ValueError) as error:
     return {'refused': f'{type(error).__name__}: {str(error)[:400]}'}
+  level = made.level(program)
+  with target.on('tpu'):
+    products = precision.products(level)
   # XLA counts what a loop does once; what is traced says how often it runs.
   trips = max(1.0, work / max(found.flops, 1.0))
-  chip = hardware.find(topology.partition(':')[0])
   compute = work / chip.flops
   moved = trips * found.traffic / chip.bandwidth
   return {
     'examples_a_chip': local,
+    'precision': f'{level}: {products}',
     'arguments': found.arguments,
     'temporary': found.temporary,
     'fits': found.memory <= chip.memory,

@@ -3,8 +3,6 @@
 There is none here, so the platform is pretended and the trace is read.
 """
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +11,9 @@ import pytest
 import parallel_ar as par
 from parallel_ar import coding, export, precision, target
 from parallel_ar.coding import environment, lanes, stream
-from parallel_ar.training import configuration, evaluate, results
+from parallel_ar.program import equations
+from parallel_ar.training import configuration, evaluate, results, step
+from tests import conformance_test
 
 
 @pytest.fixture
@@ -33,19 +33,60 @@ def params(model):
 
 
 def _levels(function, *args):
-  """The precision of every product of a trace."""
-  text = str(jax.make_jaxpr(function)(*args))
-  return set(re.findall(r'precision=(?:\(Precision\.\w+, )?(\w[\w.]*)', text))
+  """The precision of every product of a trace, at whatever depth."""
+  names = {
+    None if eqn.params['precision'] is None else str(eqn.params['precision'][0])
+    for eqn in _equations(jax.make_jaxpr(function)(*args).jaxpr)
+    if eqn.primitive.name in _PRODUCTS
+  }
+  assert names, 'a network without a product'
+  return names
 
 
+def _equations(jaxpr):
+  for eqn in jaxpr.eqns:
+    yield eqn
+    for value in jax.tree.leaves(list(eqn.params.values())):
+      inner = equations.opened(value)
+      if hasattr(inner, 'eqns'):
+        yield from _equations(inner)
+
+
+_PRODUCTS = 'dot_general', 'conv_general_dilated', 'ragged_dot_general'
 X = np.array([[0, 1, 2, 0, 1], [2, 2, 0, 1, 0]], np.int32)
 
 
 def test_evaluation_is_at_the_highest_level(on_a_tpu, model, params):
   log_prob = evaluate.make_log_prob([model])
-  assert _levels(log_prob, params, X, None) == {'Precision.HIGHEST'}
+  assert _levels(log_prob, params, X, None) == {'HIGHEST'}
   fast = evaluate.make_log_prob([model], 'default')
-  assert _levels(fast, params, X, None) == set()
+  assert _levels(fast, params, X, None) == {None}
+
+
+@pytest.mark.parametrize('name', [*conformance_test.ONE_EACH, 'splash'])
+def test_no_product_of_a_family_escapes(on_a_tpu, name):
+  if name == 'splash':  # the kernel of a TPU
+    model = par.models.transformer(
+      event=(256,),
+      num_values=5,
+      features=64,
+      heads=2,
+      layers=1,
+      attention_kernel='auto',
+    )
+  else:
+    model = conformance_test.make_model(name)
+  batch = jax.tree.map(
+    lambda s: jax.ShapeDtypeStruct((2, *s.shape), s.dtype),
+    {'x': model.event, 'context': model.context},
+  )
+  params = jax.eval_shape(model.init, jax.random.key(0))
+  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
+  update = jax.grad(step.make_loss([model]))
+  draw = lambda p, keys, context: par.cached(model)(p, keys, context).x
+  with precision.scope('highest'):
+    assert _levels(update, params, batch, 0) == {'HIGHEST'}
+    assert _levels(draw, params, keys, batch['context']) == {'HIGHEST'}
 
 
 def test_coding_is_too_whatever_is_in_force(
@@ -58,15 +99,15 @@ def test_coding_is_too_whatever_is_in_force(
   tables = lambda p: table(model, how, p, x, None, given)
   for program in (solve, tables):
     with jax.default_matmul_precision('bfloat16'):
-      assert _levels(program, params) == {'Precision.HIGHEST'}
+      assert _levels(program, params) == {'HIGHEST'}
 
 
 def test_a_derived_path_is_at_the_level_of_its_pass(on_a_tpu, model, params):
   path = par.derive_decode(model)
   first = lambda p: path.extend(p, path.init(p, None), 0, jnp.zeros(1, int))
-  assert _levels(first, params) == set()  # derived before, run inside
+  assert _levels(first, params) == {None}  # derived before, run inside
   with precision.scope('highest'):
-    assert _levels(first, params) == {'Precision.HIGHEST'}
+    assert _levels(first, params) == {'HIGHEST'}
   with jax.default_matmul_precision('BF16_BF16_F32'):
     jax.eval_shape(first, params)
 
@@ -90,7 +131,7 @@ def test_an_exported_program_asks_for_float32_wherever_it_runs(model, params):
 def test_the_loop_and_its_validation_have_their_own(
   on_a_tpu, monkeypatch, tmp_path
 ):
-  from parallel_ar.training import loop, step
+  from parallel_ar.training import loop
 
   seen = {}
   make_loss, make_log_prob = step.make_loss, evaluate.make_log_prob
@@ -125,7 +166,7 @@ def test_the_loop_and_its_validation_have_their_own(
 
 def test_nothing_is_set_for_a_cpu(model, params):
   log_prob = evaluate.make_log_prob([model])
-  assert _levels(log_prob, params, X, None) == set()
+  assert _levels(log_prob, params, X, None) == {None}
   assert precision.products('highest') == precision.products('high')
   assert results.hardware()['float32_products'] == 'float32'
 

@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from parallel_ar.analysis import collectives, programs
+from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.distributed import sharding
 from parallel_ar.distributed.hardware import Hardware
 from parallel_ar.partition import AXES
@@ -174,16 +175,27 @@ class Planner:
       sent,
     )
 
-  def rank(self, hardware: Hardware, utilization: float = 0.4) -> list[Choice]:
+  def rank(
+    self, hardware: Hardware, utilization: float = 0.4, slices: int = 1
+  ) -> list[Choice]:
     """All meshes, the fastest that fits first.
 
     Args:
       hardware: of every device.
       utilization: share of the peak that matrix products reach.
+      slices: equal parts of the devices with the slower network between, or
+        more where a group of the hardware is smaller; they divide `devices`.
 
     Returns:
       Choices; those that do not fit the memory come last.
+
+    Raises:
+      ValueError: no mesh of all devices divides the batch.
     """
+    least = -(-self.devices // hardware.group)
+    groups = next(
+      n for n in _divisors(self.devices) if n >= least and n % slices == 0
+    )
     found = []
     for sizes in self.meshes():
       cost = self.predict(sizes)
@@ -193,10 +205,18 @@ class Planner:
       )
       wait = sum(
         size / (hardware.link if inside else hardware.network)
-        for size, inside in _links(cost.sent, sizes, hardware.group)
+        for size, inside in _links(cost.sent, sizes, groups)
       )
       fits = cost.memory <= _ROOM * hardware.memory
       found.append(Choice(sizes, cost, compute, wait, fits))
+    if not found:
+      near = self.devices * max(1, round(self.batch / self.devices))
+      raise ValueError(
+        f'No mesh of {self.devices} devices suits a batch of {self.batch}: '
+        'data * fsdp must divide it, and tensor and sequence, which some '
+        'families take, the heads and slots. Change the devices, or '
+        f'config.train.batch_size to {near * self._config.train.accumulate}.'
+      )
     return sorted(found, key=lambda c: (not c.fits, c.seconds))
 
   def compiled(self, sizes: dict[str, int]) -> programs.Compiled:
@@ -248,14 +268,13 @@ class Planner:
 
 
 def _links(
-  sent: dict[str, float], sizes: dict[str, int], group: int
+  sent: dict[str, float], sizes: dict[str, int], groups: int
 ) -> Iterator[tuple[float, bool]]:
-  """(bytes, whether they stay within a group), the inner axes in the group."""
-  inside = 1
-  for axis in reversed(AXES):
-    inside *= sizes[axis]
+  """(bytes, whether they stay within a group): see `distributed.mesh`."""
+  outer = mesh_lib.over_slices(tuple(sizes.values()), groups)
+  for axis, parts in zip(sizes, outer, strict=True):
     if axis in sent:
-      yield sent[axis], inside <= group
+      yield sent[axis], parts == 1
 
 
 def _divisors(count: int) -> list[int]:

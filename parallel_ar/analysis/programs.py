@@ -176,6 +176,15 @@ class Programs:
       return Program(run, args, options)
     raise ValueError(f'--programs={kind}: expected some of {", ".join(KINDS)}.')
 
+  def level(self, kind: str) -> str:
+    """The level of `precision` that a program is compiled at.
+
+    Args:
+      kind: one of KINDS.
+    """
+    levels = {'train': self.config.train.precision, 'codec': 'highest'}
+    return str(levels.get(kind, self.config.evaluate.precision))
+
   def compile(
     self,
     kind: str,
@@ -196,10 +205,9 @@ class Programs:
     """
     mesh = mesh_lib.make(sizes, devices)
     made = self.program(kind, mesh, local * mesh_lib.batch_parts(mesh))
-    section = self.config.train if kind == 'train' else self.config.evaluate
     platform = mesh.devices.flat[0].platform
     with jax.set_mesh(mesh), target.on(platform):
-      with precision.scope(section.precision):
+      with precision.scope(self.level(kind)):
         jitted = jax.jit(made.function, **made.options)
         return _read(jitted.lower(*made.arguments).compile())
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from parallel_ar import likelihood
+from parallel_ar import likelihood, precision
 from parallel_ar.coding import container, quantize, rans
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.types import ArrayLike, Context, Params
@@ -90,10 +90,11 @@ def _bits(
   context: Context,
   batch: int,
 ) -> float:
-  """-log2 of the probability of all events."""
+  """-log2 of the probability of all events, at the codec's precision."""
   one = jax.jit(functools.partial(likelihood.log_prob, model))
   total = 0.0
-  for part in container.batches(np.asarray(x), context, batch):
-    found = np.asarray(one(params, part.x, part.context), np.float64)
-    total -= found[part.used].sum() / np.log(2)
+  with precision.scope('highest'):
+    for part in container.batches(np.asarray(x), context, batch):
+      found = np.asarray(one(params, part.x, part.context), np.float64)
+      total -= found[part.used].sum() / np.log(2)
   return float(total)

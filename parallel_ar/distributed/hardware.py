@@ -14,6 +14,7 @@ A peak is what no program reaches; `plan` takes a utilization beside it.
 """
 
 import json
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -87,7 +88,7 @@ def find(name: str) -> Hardware:
     The Hardware.
 
   Raises:
-    ValueError: neither, or a file with other fields.
+    ValueError: neither, or a file with other fields or values.
   """
   if name in TABLE:
     return TABLE[name]
@@ -101,11 +102,24 @@ def find(name: str) -> Hardware:
 
 def load(path: str | os.PathLike[str]) -> Hardware:
   """Hardware of a JSON file; see `find`."""
-  fields = json.loads(pathlib.Path(path).read_text())
   try:
-    return Hardware(**fields)
-  except TypeError as error:
+    fields = json.loads(pathlib.Path(path).read_text())
+  except ValueError as error:
+    raise ValueError(f'{path} is no JSON: {error}') from error
+  if not isinstance(fields, dict) or set(fields) != set(Hardware._fields):
+    holds = ', '.join(fields) if isinstance(fields, dict) else 'something else'
     raise ValueError(
       f'{path} must hold exactly the fields {", ".join(Hardware._fields)}; it '
-      f'holds {", ".join(fields)}.'
-    ) from error
+      f'holds {holds}.'
+    )
+  for name, value in fields.items():
+    whole = name == 'group'
+    if name == 'name':
+      right, expected = isinstance(value, str), 'a text'
+    else:
+      right = type(value) in ((int,) if whole else (int, float))
+      right = right and 0 < value < math.inf
+      expected = f'a {"whole" if whole else "finite"} number above 0'
+    if not right:
+      raise ValueError(f'{path}: {name} = {value!r}, expected {expected}.')
+  return Hardware(**fields)

@@ -128,17 +128,30 @@ def arrange(shape: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
       f'equally many of each, and would take {min(counts)} of one and '
       f'{max(counts)} of another. Set a size in config.mesh to -1: all.'
     )
-  outer = []
-  left = len(slices)
-  for size in shape:
-    outer.append(math.gcd(size, left))
-    left //= outer[-1]
+  outer = over_slices(shape, len(slices))
   inner = [size // n for size, n in zip(shape, outer, strict=True)]
   parts = [_torus(inner, slices[i]) for i in sorted(slices)]
   grid = np.stack(parts).reshape(*outer, *inner)
   # Of each axis the slices, then the devices within one.
   grid = grid.transpose([a for i in range(len(shape)) for a in (i, i + 4)])
   return grid.reshape(shape)
+
+
+def over_slices(shape: Sequence[int], slices: int) -> list[int]:
+  """In how many slices the parts of each axis lie: `data` first.
+
+  Args:
+    shape: sizes of the four axes.
+    slices: how many there are; they divide the product of the sizes.
+
+  Returns:
+    int[4], divisors of the sizes whose product is `slices`.
+  """
+  outer = []
+  for size in shape:
+    outer.append(math.gcd(size, slices))
+    slices //= outer[-1]
+  return outer
 
 
 def _torus(shape: Sequence[int], devices: Sequence[Any]) -> np.ndarray:

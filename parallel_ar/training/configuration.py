@@ -127,7 +127,7 @@ def _evaluate() -> dict[str, Any]:
     'batch_size': 100,
     'split': 'test',  # of experiments.evaluate; training uses valid_split
     'params': 'auto',  # raw, ema, or auto: the average where one is kept
-    'precision': 'highest',  # of float32 products: likelihood, samples, codec
+    'precision': 'highest',  # of float32 products: likelihood and samples
   }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from configs import digits_made
+from parallel_ar import partition
 from parallel_ar.analysis import collectives, complexity, plan
 from parallel_ar.distributed import hardware
 from parallel_ar.distributed import mesh as mesh_lib
@@ -146,6 +147,30 @@ class TestPlanner:
     assert all(m['data'] * m['fsdp'] <= 4 for m in meshes)
 
 
+  def test_a_batch_that_no_mesh_divides_is_refused(self):
+    config = _config('made', 12, hidden=(8,))
+    config.train.accumulate = 2
+    with pytest.raises(ValueError, match=r'7 devices .* batch of 6.* to 14'):
+      plan.Planner(config, 7).rank(hardware.find('v5e'))
+
+  @pytest.mark.parametrize(
+    ('shape', 'slices', 'slow'),
+    [
+      ((4, 2, 2, 1), 2, {'data'}),
+      ((3, 1, 2, 1), 2, {'tensor'}),  # data does not divide them
+      ((2, 8, 1, 1), 4, {'data', 'fsdp'}),
+      ((4, 2, 2, 1), 1, set()),
+    ],
+  )
+  def test_what_goes_over_slices_is_what_the_mesh_puts_there(
+    self, shape, slices, slow
+  ):
+    sizes = dict(zip(partition.AXES, shape, strict=True))
+    sent = {axis: 1.0 * n for axis, n in sizes.items() if n > 1}
+    found = zip(sent, plan._links(sent, sizes, slices), strict=True)
+    assert {axis for axis, (_, inside) in found if not inside} == slow
+
+
 class TestHardware:
   def test_a_file_of_your_own(self, tmp_path):
     path = tmp_path / 'mine.json'
@@ -154,7 +179,20 @@ class TestHardware:
       hardware.find(str(path))
     with pytest.raises(ValueError, match='v5e, v5p'):
       hardware.find('v9')
-    path.write_text(json.dumps(hardware.find('h100')._asdict()))
+    h100 = hardware.find('h100')._asdict()
+    for wrong, lesson in (
+      ('[1]', 'must hold exactly the fields'),
+      ('{', 'is no JSON'),
+      (json.dumps(h100 | {'flops': 'fast'}), "flops = 'fast', expected a fin"),
+      (json.dumps(h100 | {'link': 0}), 'link = 0, expected a finite number'),
+      (json.dumps(h100 | {'memory': float('nan')}), 'memory = nan'),
+      (json.dumps(h100 | {'group': 0.5}), 'expected a whole number above 0'),
+      (json.dumps(h100 | {'name': 7}), 'name = 7, expected a text'),
+    ):
+      path.write_text(wrong)
+      with pytest.raises(ValueError, match=lesson):
+        hardware.find(str(path))
+    path.write_text(json.dumps(h100))
     assert hardware.find(str(path)) == hardware.find('h100')
 
 
