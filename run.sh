@@ -70,7 +70,8 @@ environment, and PARALLEL_AR_SETTINGS=off leaves all of it out.
 
 PARALLEL_AR_EXTRAS=tpu, cuda12 or cuda13 installs JAX's plugin for it too, and
 \`--platform=tpu\` or \`cuda\` ends a script where there is none. The CPU's
-settings are then left out. \`datasets\` and \`tfds\` install readers of data.
+settings are then left out. \`tpu-compile\` installs the compiler of TPUs alone,
+\`datasets\` and \`tfds\` readers of data, \`wandb\` that service's client.
 EOF
 }
 
@@ -182,9 +183,9 @@ check_extras() {
   local extra
   for extra in ${EXTRAS//,/ }; do
     case "$extra" in
-      tpu | cuda12 | cuda13 | datasets | tfds) ;;
+      tpu | cuda12 | cuda13 | tpu-compile | datasets | tfds | wandb) ;;
       *) die "PARALLEL_AR_EXTRAS=$EXTRAS: expected tpu, cuda12 or cuda13," \
-        "datasets, tfds." ;;
+        "tpu-compile, datasets, tfds, wandb; with commas between." ;;
     esac
   done
 }
@@ -305,7 +306,9 @@ on_cpu() {
   for word in "$@"; do
     case "$word" in --platform=*) wanted="${word#*=}" ;; esac
   done
-  if [[ -z $wanted && $EXTRAS == *@(tpu|cuda)* ]]; then wanted="$EXTRAS"; fi
+  if [[ -z $wanted && ,$EXTRAS, == *,@(tpu|cuda12|cuda13),* ]]; then
+    wanted="$EXTRAS"
+  fi
   [[ ${wanted:-cpu} == cpu* ]]
 }
 

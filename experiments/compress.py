@@ -31,7 +31,7 @@ from absl import flags
 
 from experiments import entry, options, packing
 from experiments.tables import report
-from parallel_ar import coding, describe
+from parallel_ar import coding, describe, precision
 from parallel_ar.analysis import timing
 from parallel_ar.coding import baselines
 from parallel_ar.data import dataset
@@ -137,7 +137,8 @@ def main() -> None:
     split=data.split,
     events=len(x),
     params=run.params_name,
-    precision=_PRECISION.value,
+    frequency_bits=_PRECISION.value,
+    precision=f'highest: {precision.products("highest")}',  # of float32
   )
 
 
@@ -171,7 +172,7 @@ def _both_ways(
 def _promised(
   run: trained.Trained, data: dataset.Dataset
 ) -> tuple[float, float]:
-  """Bits of the model, and those of its whole frequencies.
+  """Bits of the model, and those of its whole frequencies, as files have them.
 
   A file has the second. They are fewer where symbols come that the model gives
   less than 2^-r: none has less in a file.
@@ -179,8 +180,8 @@ def _promised(
   how, bits = run.config.evaluate, len(data) / np.log(2)
   coded = coding.quantized(run.model, _PRECISION.value)
   found = [
-    evaluate.evaluate(models, run.params, data, how.batch_size, level=level)
-    for models, level in ((run.models, how.precision), ([coded], 'highest'))
+    evaluate.evaluate(models, run.params, data, how.batch_size)
+    for models in (run.models, [coded])
   ]
   return found[0].nats * bits, found[1].nats * bits
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import parallel_ar as par
-from parallel_ar import coding, export, precision, target
+from parallel_ar import coding, export, likelihood, precision, target
 from parallel_ar.coding import environment, lanes, stream
+from parallel_ar.coding.account import _bits as account_bits
 from parallel_ar.program import equations
 from parallel_ar.training import configuration, evaluate, results, step
 from tests import conformance_test
@@ -100,6 +101,20 @@ def test_coding_is_too_whatever_is_in_force(
   for program in (solve, tables):
     with jax.default_matmul_precision('bfloat16'):
       assert _levels(program, params) == {'HIGHEST'}
+
+
+def test_so_are_the_bits_that_a_file_is_compared_with(
+  on_a_tpu, monkeypatch, model, params
+):
+  levels = []
+
+  def log_prob(model, params, x, context):
+    levels.append(jax.config.jax_default_matmul_precision)
+    return jnp.zeros(len(x))
+
+  monkeypatch.setattr(likelihood, 'log_prob', log_prob)
+  account_bits(model, params, X, None, 2)
+  assert levels == ['highest']
 
 
 def test_a_derived_path_is_at_the_level_of_its_pass(on_a_tpu, model, params):

@@ -396,6 +396,12 @@ class TestSettings:
     cpu = environment('--platform=cpu', **changes)
     assert '--xla_cpu' in cpu
 
+  def test_the_compiler_of_tpus_computes_on_a_cpu(self, repository):
+    extras = {'PARALLEL_AR_EXTRAS': 'tpu-compile,datasets'}
+    done = repository.run('hello', **extras)
+    assert done.returncode == 0, done.stderr
+    assert '--xla_cpu' in (repository.path / 'environment').read_text()
+
   def test_extras_are_installed_and_part_of_the_key(self, repository):
     repository.run('hello')
     done = repository.run('hello', PARALLEL_AR_EXTRAS='tpu')

@@ -96,7 +96,7 @@ class Records:
       )
     one = np.ndim(index) == 0
     asked = np.atleast_1d(np.asarray(index, np.int64))
-    wanted = np.asarray(self.numbers)[asked] if one else self._at(asked)
+    wanted = self._at(asked)
     found = self._read(wanted)
     if found.shape[1:] != self.event or found.dtype != self.dtype:
       raise ValueError(
@@ -145,10 +145,24 @@ def of(
 
 @dataclasses.dataclass(frozen=True)
 class MappedFile:
-  """Opens an array of a .npy file, or one of a .npz file."""
+  """Opens an array of a .npy file, or one of a .npz file.
+
+  A file that was put in the place of this one is refused where it is opened
+  anew; what is mapped already stays. One that is written to is not read on: of
+  a page that it lost the process would die.
+
+  Attributes:
+    path: of the file.
+    key: of the array in a .npz.
+    facts: of the file when this was made: its number, bytes and time.
+  """
 
   path: str
   key: str | None = None
+  facts: tuple[int, ...] = dataclasses.field(init=False)
+
+  def __post_init__(self) -> None:
+    object.__setattr__(self, 'facts', _facts(self.path))
 
   def array(self) -> np.ndarray:
     """The array [N, ...], mapped.
@@ -161,9 +175,32 @@ class MappedFile:
     return npz.map_member(self.path, self.key)
 
   def __call__(self) -> Callable[[np.ndarray], np.ndarray]:
-    """What reads rows of it."""
+    """What reads rows of it; it raises ValueError where the file changed."""
+    self._check(_facts(self.path))
     array = self.array()
-    return lambda rows: np.asarray(array[rows])
+
+    def read(rows: np.ndarray) -> np.ndarray:
+      now = _facts(self.path)
+      if now[:1] == self.facts[:1]:
+        self._check(now)
+      return np.asarray(array[rows])
+
+    return read
+
+  def _check(self, now: tuple[int, ...]) -> None:
+    if now != self.facts:
+      raise ValueError(
+        f'{self.path} was changed while it was in use. Start again with the '
+        'files as they are to be; write new data beside it, then rename.'
+      )
+
+
+def _facts(path: str) -> tuple[int, ...]:
+  try:
+    found = os.stat(path)
+  except FileNotFoundError:
+    return ()
+  return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 class Kept:

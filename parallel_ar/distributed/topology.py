@@ -46,7 +46,8 @@ def devices(topology: str, slices: int = 1) -> list[Any]:
   if importlib.util.find_spec('libtpu') is None:
     raise ModuleNotFoundError(
       'The compiler of TPUs is not here: install the extra tpu-compile '
-      "(pip install -e '.[tpu-compile]'). It needs no TPU."
+      "(PARALLEL_AR_EXTRAS=tpu-compile for run.sh; pip install -e '.[tpu-"
+      "compile]' elsewhere). It needs no TPU."
     )
   import libtpu
 

@@ -99,14 +99,15 @@ class WeightsAndBiases:
     """Begins a run, or goes on with that of the same directory.
 
     Raises:
-      ImportError: wandb is not installed.
+      ModuleNotFoundError: wandb is not installed.
     """
     try:
       import wandb
     except ImportError as error:
-      raise ImportError(
+      raise ModuleNotFoundError(
         f'config.train.wandb={project} needs wandb: pip install '
-        "'parallel_ar[wandb]', or leave the field empty."
+        "'parallel_ar[wandb]' (PARALLEL_AR_EXTRAS=wandb for run.sh), or leave "
+        'the field empty.'
       ) from error
     self._wandb = wandb
     self._run = wandb.init(

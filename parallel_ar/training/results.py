@@ -225,8 +225,10 @@ def hardware() -> dict[str, Any]:
   return {
     'cpu': _cpu_model(),
     'cores': cores,
+    'platform': devices[0].platform,
     'device_kind': devices[0].device_kind,
     'num_devices': len(devices),
+    'num_processes': jax.process_count(),
     'float32_products': precision.products('default'),
     'xla_flags': os.environ.get('XLA_FLAGS', ''),
   }

@@ -146,7 +146,6 @@ class TestPlanner:
     assert all(m['tensor'] <= 2 for m in meshes)
     assert all(m['data'] * m['fsdp'] <= 4 for m in meshes)
 
-
   def test_a_batch_that_no_mesh_divides_is_refused(self):
     config = _config('made', 12, hidden=(8,))
     config.train.accumulate = 2

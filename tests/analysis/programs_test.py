@@ -38,6 +38,17 @@ def test_each_is_compiled_for_a_mesh(made, kind):
   assert made.work(kind, 24) > made.work(kind, 8) > 0
 
 
+def test_each_is_compiled_at_the_precision_that_it_runs_at(config):
+  other = config.copy_and_resolve_references()
+  other.train.precision, other.evaluate.precision = 'high', 'default'
+  levels = {
+    kind: programs.Programs(other).level(kind) for kind in programs.KINDS
+  }
+  assert levels.pop('train') == 'high'
+  assert levels.pop('codec') == 'highest'  # whatever is asked for
+  assert set(levels.values()) == {'default'}
+
+
 def test_state_is_what_xla_takes_for_it(made):
   found = made.compile('train', SIZES, 3)
   results = 256  # the metrics and where they lie, at most

@@ -1,6 +1,7 @@
 """Sources over files on disk, read by the batch."""
 
 import dataclasses
+import os
 import pickle
 import subprocess
 import sys
@@ -144,6 +145,26 @@ def test_records_of_another_form_are_named(here):
   ):
     with pytest.raises(ValueError, match=lesson):
       load(content, **options)
+
+
+def test_a_file_that_changes_in_use_is_refused(here):
+  path, other = here / 'x-train.npy', here / 'new.npy'
+  data = _load(here, path='x-{split}.npy')
+  x, late = data.x, pickle.loads(pickle.dumps(data.x))
+  np.testing.assert_array_equal(x[np.arange(23)], X)
+  np.save(other, 6 - X)
+  os.replace(other, path)  # what is mapped is the old file, whole
+  np.testing.assert_array_equal(x[np.arange(23)], X)
+  with pytest.raises(ValueError, match=r'x-train\.npy was changed while'):
+    late[0]
+  path.unlink()
+  np.testing.assert_array_equal(x[5], X[5])
+  np.save(path, X)
+  x = _load(here, path='x-{split}.npy').x
+  np.testing.assert_array_equal(x[5], X[5])
+  np.save(path, X[:2])  # in its place: a page that is gone would be a SIGBUS
+  with pytest.raises(ValueError, match='was changed while'):
+    x[5]
 
 
 def test_a_stride_keeps_what_it_thins_only(here):

@@ -5,6 +5,7 @@ import pathlib
 import re
 import subprocess
 
+import jax
 import numpy as np
 
 from parallel_ar.training import configuration, evaluate, results
@@ -28,7 +29,9 @@ def test_record_names_everything(tmp_path, monkeypatch):
   hardware = record['hardware']
   assert hardware['cores'] >= 1
   assert hardware['cpu']
-  assert hardware['device_kind']
+  assert hardware['platform'] == hardware['device_kind'] == 'cpu'
+  assert hardware['num_devices'] == jax.device_count()
+  assert hardware['num_processes'] == 1
   results.save(tmp_path / 'r' / 'one.json', record)
   assert json.loads((tmp_path / 'r' / 'one.json').read_text()) == record
 
