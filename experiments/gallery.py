@@ -132,7 +132,8 @@ Written by `./run.sh gallery` ([its numbers](../results/gallery.json)). Every
 family on the same 8 x 8 digits of 17 grey levels, trained as its config says:
 likelihood of the 300 test images, one pass of 100 images on two CPU cores
 (median and quartiles, all in turn), and the passes of `fixed_point` for a
-sample. Depth is that of the slow loop.
+sample. Depth is that of the slow loop. The cache is one that the family brings,
+or is [derived](derived_cache.md) from the pass.
 No model was chosen by its test bits, and none was tuned beyond its config: a
 comparison of costs more than of families.
 
