@@ -14,8 +14,6 @@ from parallel_ar.types import Array, Context, Dist, Params
 # `SampleInfo.path` is a place in here.
 KINDS = ('none', 'own', 'derived', 'given', 'recomputed', 'whole')
 
-_SEGMENT = 64  # slots by which a cache grows
-
 # (state, dist of a slot, inputs of it) -> (state, its value, what is kept)
 Pick = Callable[[Any, Dist, Any], tuple[Any, Array, Any]]
 
@@ -87,6 +85,22 @@ def walk(
   return by(decode, pick, params, context, inputs, (zero, state))
 
 
+def rooms(num: int, least: int) -> list[int]:
+  """Lengths that a cache of `num` slots has, one after another.
+
+  Room for all slots from the start would make the first as dear as the last.
+  Each length is laid out as a program of its own, so there are at most 16: a
+  step then meets 6 % more slots than it must, in the mean, however many there
+  are.
+
+  Args:
+    num: slots in all.
+    least: slots by which the cache grows, at least.
+  """
+  segment = max(least, -(-num // 16))
+  return [*range(segment, num, segment), num]
+
+
 def _by_slots(
   decode: Decode,
   pick: Pick,
@@ -105,10 +119,8 @@ def _by_slots(
 
   num, parts = len(jax.tree.leaves(inputs)[0]), []
   carry = decode.init(params, context), first
-  # Room for all slots from the start would make the first as dear as the last.
-  segment = _SEGMENT if decode.resize else num
-  for start in range(0, num, segment):
-    end = min(start + segment, num)
+  start = 0
+  for end in rooms(num, 64) if decode.resize else [num]:
     if decode.resize:
       carry = decode.resize(carry[0], end), carry[1]
     part = jax.tree.map(lambda a, s=start, e=end: a[s:e], inputs)
@@ -116,6 +128,7 @@ def _by_slots(
       step, carry, (jnp.arange(start, end, dtype=jnp.int32), part)
     )
     parts.append(out)
+    start = end
   return carry[1][1], jax.tree.map(lambda *a: jnp.concatenate(a), *parts)
 
 

@@ -33,8 +33,6 @@ from parallel_ar.samplers.path import Path
 from parallel_ar.samplers.sweep import Sample
 from parallel_ar.types import Array, Context, Dist, Params, PRNGKey
 
-_SEGMENT = 128  # slots by which caches grow; each length is another program
-
 
 class Rule(NamedTuple):
   """How proposals are made and judged, for ONE example.
@@ -271,8 +269,7 @@ def _rooms(plan: _Plan) -> list[int]:
   num = plan.model.num_positions
   if plan.decode.resize is None and plan.draft_decode.resize is None:
     return [num]
-  grow = range(_SEGMENT, num, _SEGMENT)
-  return [room for room in grow if room >= plan.block] + [num]
+  return [n for n in path.rooms(num, 128) if n >= plan.block]
 
 
 def _resize(decode: Decode, cache: Any, room: int) -> Any:

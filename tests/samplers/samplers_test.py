@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from parallel_ar import heads, likelihood, model, order, samplers, transform
+from parallel_ar import (
+  heads,
+  likelihood,
+  model,
+  models,
+  order,
+  samplers,
+  transform,
+)
 from parallel_ar.decode import recompute_decode
 from parallel_ar.samplers import forecasters, path
 from parallel_ar.samplers.sweep import sweep
@@ -308,3 +316,20 @@ class TestErrors:
     four = samplers.forecasters.guess(lambda *_: jnp.zeros(4, jnp.int32))
     with pytest.raises(ValueError, match=r'shape \(4,\); expected \(3, 4\)'):
       samplers.fixed_point(case.model, four)(case.params, case.keys)
+
+
+def test_a_cache_of_any_length_is_a_program_of_bounded_size():
+  for num in (1, 63, 64, 65, 1_000, 1_025, 8_192, 100_003):
+    rooms = path.rooms(num, 64)
+    assert rooms[-1] == num and len(rooms) <= 16
+    assert (np.diff([0, *rooms]) > 0).all()
+  text = {}
+  for length in (1_024, 4_099):
+    long = models.transformer(
+      event=(length,), num_values=3, features=4, layers=1, heads=1
+    )
+    params = jax.eval_shape(long.init, jax.random.key(0))
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
+    draw = samplers.cached(long, verify=False)
+    text[length] = len(str(jax.make_jaxpr(draw)(params, keys)))
+  assert text[4_099] < 1.1 * text[1_024]
