@@ -42,8 +42,8 @@ _HARDWARE = flags.DEFINE_string(
 _TOPOLOGY = flags.DEFINE_string(
   'topology',
   None,
-  'Compile by XLA:TPU for these chips, such as v5e:2x4, in place of --devices '
-  'and --hardware.',
+  'Compile by XLA:TPU for these chips, such as v5e:2x4, in place of --devices; '
+  'their peaks are those of --hardware, if that is given.',
 )
 _UTILIZATION = flags.DEFINE_float(
   'utilization',
@@ -71,15 +71,16 @@ def main() -> None:
   jax.config.update('jax_platforms', 'cpu')
   count, chips, kind = _DEVICES.value, None, _HARDWARE.value
   if _TOPOLOGY.value:
-    if flags.FLAGS['devices'].present or flags.FLAGS['hardware'].present:
+    if flags.FLAGS['devices'].present:
       raise ValueError(
-        '--topology names the chips and how many there are: leave out '
-        '--devices and --hardware.'
+        '--topology tells how many chips there are: leave out --devices.'
       )
     # XLA:TPU's programs are of no use to the next process.
     jax.config.update('jax_enable_compilation_cache', False)
     chips = topology.devices(_TOPOLOGY.value, _SLICES.value)
-    count, kind = len(chips), _TOPOLOGY.value.partition(':')[0]
+    count = len(chips)
+    if not flags.FLAGS['hardware'].present:
+      kind = _TOPOLOGY.value.partition(':')[0]
   else:
     needed = max(count if _CHECK.value else 1, 4)
     jax.config.update('jax_num_cpu_devices', needed)

@@ -192,7 +192,7 @@ def ask(
   begin = time.monotonic()
   try:
     made = programs.Programs(fields)
-    work = made.work(program, local * parts) / len(chips)
+    work = made.work(program, local * parts) / math.prod(sizes.values())
     found = made.compile(program, sizes, local, chips)
   except (jax.errors.JaxRuntimeError, NotImplementedError, ValueError) as error:
     return {'refused': f'{type(error).__name__}: {str(error)[:400]}'}

@@ -202,8 +202,12 @@ class Programs:
 
     Returns:
       What XLA says of it.
+
+    Raises:
+      ValueError: a mesh that the family cannot use.
     """
     mesh = mesh_lib.make(sizes, devices)
+    sharding.check(self.family, mesh)
     made = self.program(kind, mesh, local * mesh_lib.batch_parts(mesh))
     platform = mesh.devices.flat[0].platform
     with jax.set_mesh(mesh), target.on(platform):

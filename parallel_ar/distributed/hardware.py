@@ -90,13 +90,13 @@ def find(name: str) -> Hardware:
   Raises:
     ValueError: neither, or a file with other fields or values.
   """
-  if name in TABLE:
-    return TABLE[name]
+  if name.lower() in TABLE:
+    return TABLE[name.lower()]
   if name.endswith('.json'):
     return load(name)
   raise ValueError(
-    f'--hardware={name} is unknown. Choose one of {", ".join(TABLE)}, or name '
-    f'a JSON file with the fields {", ".join(Hardware._fields)}.'
+    f'The hardware {name!r} is not in the table, which has {", ".join(TABLE)}. '
+    f'A JSON file ({", ".join(Hardware._fields)}) can tell of other hardware.'
   )
 
 

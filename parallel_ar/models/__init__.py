@@ -283,14 +283,18 @@ def _check(field: str, value: Any, annotation: Any) -> None:
 
 def _dtype(value: Any) -> Any:
   """The dtype that a network computes in."""
+  known = ['bfloat16', 'float16', 'float32']
+  # Without it JAX computes in float32, with a warning.
+  if jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+    known.append('float64')
   try:
     dtype = jnp.dtype(value)
   except TypeError:
     dtype = None
-  if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+  if dtype is None or dtype.name not in known:
     raise ValueError(
-      f'config.model.dtype = {value!r}: expected bfloat16, float16, float32 or '
-      'float64.'
+      f'config.model.dtype = {value!r}: expected bfloat16, float16 or float32, '
+      'or with JAX_ENABLE_X64=1 float64.'
     )
   return dtype
 

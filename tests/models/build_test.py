@@ -23,6 +23,12 @@ def test_masks_become_an_ensemble():
   np.testing.assert_array_equal(members[2].rank, order.random(4, 2))
 
 
+@pytest.mark.parametrize('dtype', ['bf16', 'int8', 'float8_e4m3fn', 'float64'])
+def test_a_dtype_that_is_not_computed_in_is_refused(dtype):
+  with pytest.raises(ValueError, match='expected bfloat16, float16 or float32'):
+    models.build({**MADE, 'dtype': dtype})
+
+
 @pytest.mark.parametrize(
   ('fields', 'rank'),
   [
