@@ -90,6 +90,7 @@ def _evaluate() -> None:
   run = trained.load(
     entry.require(_WORKDIR), which=_PARAMS.value, step=_STEP.value
   )
+  print(multihost.devices())
   print(describe(run.models[0]))
   splits = (_SPLIT.value or run.config.evaluate.split).split(',')
   source = run.config.data.name

@@ -132,6 +132,7 @@ def _sample(workdir: pathlib.Path) -> None:
   model = run.models[0]
   if _TEMPERATURE.value != 1.0:
     model = transform.with_temperature(model, _TEMPERATURE.value)
+  print(multihost.devices())
   print(describe(model))
   print(f'parameters: {run.params_name}')
   told = _told(run)
