@@ -24,7 +24,7 @@ import numpy as np
 from parallel_ar import doors
 from parallel_ar.adapters import trial
 from parallel_ar.adapters.network import cut, of_head
-from parallel_ar.decode import Decode
+from parallel_ar.decode import Decode, slot_by_slot
 from parallel_ar.model import AutoregressiveModel
 from parallel_ar.types import Array, Context, Dist, Params
 
@@ -129,25 +129,19 @@ def decode_from_cache(
       },
     )
 
-  def extend(
-    params: Params, kept: _Kept, k: Array, previous: Array
+  def slot(
+    params: Params, kept: _Kept, k: Array, value: Array
   ) -> tuple[Dist, _Kept]:
-    def one(carry: Any, value: Array) -> Any:
-      kept, k = carry
-      live = list(kept.live)
-      for n, first in kept.first.items():
-        live[n] = first + k.astype(first.dtype)
-      for n, states in kept.before.items():
-        live[n] = states[k]
-      dist, live = path.step(params, live, value, k)
-      before = {
-        n: states.at[k + 1].set(live[n]) for n, states in kept.before.items()
-      }
-      return (kept._replace(live=live, before=before), k + 1), dist
-
-    carry = kept, jnp.asarray(k, jnp.int32)
-    (kept, _), dist = jax.lax.scan(one, carry, previous)
-    return dist, kept
+    live = list(kept.live)
+    for n, first in kept.first.items():
+      live[n] = first + k.astype(first.dtype)
+    for n, states in kept.before.items():
+      live[n] = states[k]
+    dist, live = path.step(params, live, value, k)
+    before = {
+      n: states.at[k + 1].set(live[n]) for n, states in kept.before.items()
+    }
+    return dist, kept._replace(live=live, before=before)
 
   def rewind(kept: _Kept, k: Array) -> _Kept:
     live = list(kept.live)
@@ -156,7 +150,7 @@ def decode_from_cache(
         live[n] = kind.cleared(live[n], k)
     return kept._replace(live=live)
 
-  return Decode(init, extend, rewind)
+  return Decode(init, slot_by_slot(slot), rewind)
 
 
 class _Path(NamedTuple):

@@ -187,6 +187,13 @@ def quantized(
   if head.whole is not None:
     return model
   channels = model.event.shape[model.rank.ndim :]
+  coded = lambda: transform.wrap(model, head=_coded(head, channels, precision))
+  made: AutoregressiveModel = once(model, ('coded', precision), coded)
+  return made
+
+
+def _coded(head: Head, channels: tuple[int, ...], precision: int) -> Head:
+  """The head of whole frequencies; a position carries these channels."""
   axes = tuple(range(-len(channels), 0))
 
   def log_prob(dist: Dist, x: Array) -> Array:
@@ -217,7 +224,7 @@ def quantized(
   def chain(dist: Dist, x: Array) -> Array:
     return tables(head, dist, x, precision) / 2.0**precision
 
-  coded = Head(
+  return Head(
     name=f'{head.name} in {precision} bits',
     num_values=head.num_values,
     log_prob=log_prob,
@@ -226,7 +233,3 @@ def quantized(
     pmf=None if head.chain else pmf,
     chain=chain if head.chain else None,
   )
-  made: AutoregressiveModel = once(
-    model, ('coded', precision), lambda: transform.wrap(model, head=coded)
-  )
-  return made

@@ -8,6 +8,7 @@ from parallel_ar.decode.record import (
   from_blocks,
   from_groups,
   recompute_decode,
+  slot_by_slot,
 )
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
   'from_blocks',
   'from_groups',
   'recompute_decode',
+  'slot_by_slot',
 ]

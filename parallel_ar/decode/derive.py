@@ -17,7 +17,13 @@ from parallel_ar import order, partition
 from parallel_ar.decode import cuts as cutting
 from parallel_ar.decode import levels, rows
 from parallel_ar.decode.plan import Class
-from parallel_ar.decode.record import Blocks, Decode, Groups, recompute_decode
+from parallel_ar.decode.record import (
+  Blocks,
+  Decode,
+  Groups,
+  recompute_decode,
+  slot_by_slot,
+)
 from parallel_ar.decode.run import Run
 from parallel_ar.decode.schedule import NotCausal
 from parallel_ar.decode.timed import Cache, Timed
@@ -196,15 +202,12 @@ class Derived(Timed):
     self, params: Params, cache: Cache, k: Any, previous: Any
   ) -> tuple[Dist, Cache]:
     """A block slot by slot, where its boxes need what is not kept."""
-    dist: Dist
 
-    def step(carry: tuple, value: Any) -> tuple:
-      cache, k = carry
+    def slot(params: Params, cache: Cache, k: Any, value: Any) -> Any:
       dist, cache = self.extend(params, cache, k, value[None])
-      return (cache, k + 1), jax.tree.map(lambda d: d[0], dist)
+      return jax.tree.map(lambda d: d[0], dist), cache
 
-    (cache, _), dist = jax.lax.scan(step, (cache, k), previous)
-    return dist, cache
+    return slot_by_slot(slot)(params, cache, k, previous)
 
   @functools.cached_property
   def blocks(self) -> Blocks | None:

@@ -81,6 +81,35 @@ class Decode(NamedTuple):
   groups: Groups | None = None
 
 
+def slot_by_slot(
+  slot: Callable[[Params, Any, Array, Array], tuple[Dist, Any]],
+) -> Callable[[Params, Any, Any, Any], tuple[Dist, Any]]:
+  """The `extend` of a path that knows one slot at a time.
+
+  Args:
+    slot: (params, cache, k, value of slot k - 1) -> (dist of slot k, cache).
+
+  Returns:
+    (params, cache, k, previous[n]) -> (dist of slots k..k+n-1, cache), a scan.
+  """
+
+  def extend(
+    params: Params, cache: Any, k: Any, previous: Any
+  ) -> tuple[Dist, Any]:
+    dist: Dist
+
+    def step(carry: tuple, value: Any) -> tuple:
+      cache, k = carry
+      dist, cache = slot(params, cache, k, value)
+      return (cache, k + 1), dist
+
+    first = cache, jnp.asarray(k, jnp.int32)
+    (cache, _), dist = jax.lax.scan(step, first, previous)
+    return dist, cache
+
+  return extend
+
+
 class _Store(NamedTuple):
   """What `from_blocks` keeps: the state before every block and every slot."""
 
@@ -121,42 +150,33 @@ def from_blocks(
       _room(inner, num + 1),
     )
 
-  def extend(
-    params: Params, store: _Store, k: Any, previous: Any
+  def slot(
+    params: Params, store: _Store, k: Array, value: Array
   ) -> tuple[Dist, _Store]:
-    dist: Dist
+    # Slot -1 writes slot 0, which is written again before it is read.
+    store = store._replace(x=_write(store.x, value, jnp.maximum(k - 1, 0)))
+    b, j = jnp.divmod(k, size)
 
-    def step(carry: tuple, value: Any) -> tuple:
-      store, k = carry
-      # Slot -1 writes slot 0, which is written again before it is read.
-      store = store._replace(x=_write(store.x, value, jnp.maximum(k - 1, 0)))
-      b, j = jnp.divmod(k, size)
-
-      def begin(store: _Store) -> tuple:
-        last = jax.lax.dynamic_slice_in_dim(
-          store.x, jnp.maximum(b - 1, 0) * size, size
-        )
-        outer, given = blocks.begin(params, _read(store.outer, b), b, last)
-        return outer, given, blocks.start(params, given)
-
-      def go_on(store: _Store) -> tuple:
-        outer, given = _read(store.outer, b + 1), _read(store.given, b)
-        return outer, given, _read(store.inner, k)
-
-      outer, given, inner = jax.lax.cond(j == 0, begin, go_on, store)
-      dist, inner = blocks.extend(params, given, inner, j, value)
-      store = store._replace(
-        outer=_write(store.outer, outer, b + 1),
-        given=_write(store.given, given, b),
-        inner=_write(store.inner, inner, k + 1),
+    def begin(store: _Store) -> tuple:
+      last = jax.lax.dynamic_slice_in_dim(
+        store.x, jnp.maximum(b - 1, 0) * size, size
       )
-      return (store, k + 1), dist
+      outer, given = blocks.begin(params, _read(store.outer, b), b, last)
+      return outer, given, blocks.start(params, given)
 
-    (store, _), dist = jax.lax.scan(
-      step, (store, jnp.asarray(k, jnp.int32)), previous
+    def go_on(store: _Store) -> tuple:
+      outer, given = _read(store.outer, b + 1), _read(store.given, b)
+      return outer, given, _read(store.inner, k)
+
+    outer, given, inner = jax.lax.cond(j == 0, begin, go_on, store)
+    dist, inner = blocks.extend(params, given, inner, j, value)
+    return dist, store._replace(
+      outer=_write(store.outer, outer, b + 1),
+      given=_write(store.given, given, b),
+      inner=_write(store.inner, inner, k + 1),
     )
-    return dist, store
 
+  extend = slot_by_slot(slot)
   return Decode(init, extend, rewind=lambda cache, k: cache, blocks=blocks)
 
 
@@ -198,38 +218,29 @@ def from_groups(
     dist = jax.tree.map(lambda d: jnp.zeros(d.shape, d.dtype), spec)
     return _Group(x.reshape(num, *event.shape[lead:]), dist, cache)
 
-  def extend(
-    params: Params, store: _Group, k: Any, previous: Any
+  def slot(
+    params: Params, store: _Group, k: Array, value: Array
   ) -> tuple[Dist, _Group]:
-    dist: Dist
+    # Slot -1 does not exist: send its write out of bounds.
+    at = jnp.where(k > 0, at_slot[jnp.maximum(k - 1, 0)], num)
+    x = store.x.at[at].set(value.astype(store.x.dtype), mode='drop')
+    store = store._replace(x=x)
 
-    def step(carry: tuple, value: Any) -> tuple:
-      store, k = carry
-      # Slot -1 does not exist: send its write out of bounds.
-      at = jnp.where(k > 0, at_slot[jnp.maximum(k - 1, 0)], num)
-      x = store.x.at[at].set(value.astype(store.x.dtype), mode='drop')
-      store = store._replace(x=x)
+    def begin() -> _Group:
+      here = jnp.asarray(rank) == levels[k]
+      new, cache = groups.extend(
+        params, store.cache, levels[k], x.reshape(event.shape)
+      )
+      put = lambda new, old: jnp.where(
+        here.reshape(*here.shape, *[1] * (new.ndim - lead)), new, old
+      )
+      return _Group(x, jax.tree.map(put, new, store.dist), cache)
 
-      def begin() -> _Group:
-        here = jnp.asarray(rank) == levels[k]
-        new, cache = groups.extend(
-          params, store.cache, levels[k], x.reshape(event.shape)
-        )
-        put = lambda new, old: jnp.where(
-          here.reshape(*here.shape, *[1] * (new.ndim - lead)), new, old
-        )
-        return _Group(x, jax.tree.map(put, new, store.dist), cache)
+    store = jax.lax.cond(firsts[k], begin, lambda: store)
+    flat = lambda d: d.reshape(num, *d.shape[lead:])
+    return jax.tree.map(lambda d: flat(d)[at_slot[k]], store.dist), store
 
-      store = jax.lax.cond(firsts[k], begin, lambda: store)
-      flat = lambda d: d.reshape(num, *d.shape[lead:])
-      here = jax.tree.map(lambda d: flat(d)[at_slot[k]], store.dist)
-      return (store, k + 1), here
-
-    (store, _), dist = jax.lax.scan(
-      step, (store, jnp.asarray(k, jnp.int32)), previous
-    )
-    return dist, store
-
+  extend = slot_by_slot(slot)
   return Decode(init, extend, rewind=lambda cache, k: cache, groups=groups)
 
 

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from parallel_ar import order
-from parallel_ar.decode import Decode
+from parallel_ar.decode import Decode, slot_by_slot
 from parallel_ar.layers import embedding
-from parallel_ar.types import Array, Context, Dist, Params
+from parallel_ar.types import Array, Context, Params
 
 
 class _Units(NamedTuple):
@@ -67,7 +67,12 @@ def decode(module: Any) -> Decode:
       return value.astype(module.dtype)[None]
     return jax.nn.one_hot(value, module.num_values, dtype=module.dtype)
 
-  def slot(params: Params, units: _Units, k: Any) -> tuple[Array, _Units]:
+  def slot(
+    params: Params, units: _Units, k: Array, value: Array
+  ) -> tuple[Array, _Units]:
+    # Slot -1 writes slot 0, which is written again before it is read.
+    last = jnp.asarray(slots)[jnp.maximum(k - 1, 0)]
+    units = units._replace(inputs=units.inputs.at[last].set(encode(value)))
     position = jnp.asarray(slots)[k]
     now = jnp.asarray(rank)[position]
     inputs = units.inputs.reshape(-1)
@@ -88,21 +93,7 @@ def decode(module: Any) -> Decode:
     out = out.astype(jnp.float32)
     return out[0] if binary else out, units._replace(hidden=tuple(hidden))
 
-  def extend(
-    params: Params, units: _Units, k: Any, previous: Any
-  ) -> tuple[Dist, _Units]:
-    def step(carry: tuple, value: Array) -> tuple[tuple, Array]:
-      units, k = carry
-      # Slot -1 writes slot 0, which is written again before it is read.
-      last = jnp.asarray(slots)[jnp.maximum(k - 1, 0)]
-      units = units._replace(inputs=units.inputs.at[last].set(encode(value)))
-      dist, units = slot(params, units, k)
-      return (units, k + 1), dist
-
-    (units, _), dist = jax.lax.scan(step, (units, jnp.asarray(k)), previous)
-    return dist, units
-
-  return Decode(init, extend, rewind=lambda cache, k: cache)
+  return Decode(init, slot_by_slot(slot), rewind=lambda cache, k: cache)
 
 
 def _base(
