@@ -78,7 +78,7 @@ def block_causal_attention(
     scores = (q_HLK[:, start:end] @ k_HSK[:, :seen].mT).astype(jnp.float32)
     mask = blocks[None, start:end, None] >= blocks[None, None, :seen]
     scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
-    att = jax.nn.softmax(scores, -1).astype(v_HSK.dtype)
+    att = softmax(scores).astype(v_HSK.dtype)
     out.append(att @ v_HSK[:, :seen])
   return jnp.moveaxis(jnp.concatenate(out, 1), 0, 1)
 
@@ -238,17 +238,34 @@ def two_part_attention(
     jnp.where(mask, (q_LK @ k.T).astype(jnp.float32), lowest)
     for k, mask in zip(keys, masks, strict=True)
   ]
-  att = jax.nn.softmax(jnp.concatenate(scores, -1), -1)
+  att = softmax(jnp.concatenate(scores, -1))
   first, second = jnp.split(att, [keys[0].shape[0]], -1)
   of = lambda att, v: att.astype(v.dtype) @ v
   return of(first, values[0]) + of(second, values[1])
+
+
+@jax.custom_jvp
+def softmax(scores: Array) -> Array:
+  """softmax over the last axis; its derivative keeps the result alone.
+
+    d y = y (d s - sum(y d s))
+
+  That of `jax.nn.softmax` keeps exp(s) as well, which is as large.
+  """
+  return jax.nn.softmax(scores, -1)
+
+
+@softmax.defjvp
+def _softmax_jvp(scores: Any, moves: Any) -> tuple[Array, Array]:
+  y, (move,) = softmax(*scores), moves
+  return y, y * (move - (y * move).sum(-1, keepdims=True))
 
 
 def softmax_product(scores_HLS: Array, mask_LS: Array, v_HSK: Array) -> Array:
   """softmax(scores) v where the mask is true, float[L, H, K]; in float32."""
   scores = scores_HLS.astype(jnp.float32)
   scores = jnp.where(mask_LS[None], scores, jnp.finfo(jnp.float32).min)
-  att = jax.nn.softmax(scores, -1).astype(v_HSK.dtype)
+  att = softmax(scores).astype(v_HSK.dtype)
   return jnp.moveaxis(att @ v_HSK, 0, 1)
 
 

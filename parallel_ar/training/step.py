@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from parallel_ar import doors, likelihood, partition
 from parallel_ar.keys import of_its_own
 from parallel_ar.model import AutoregressiveModel
+from parallel_ar.training import gradient as gradient_lib
 from parallel_ar.training import optimizer as optimizer_lib
 from parallel_ar.training import outcome, rules, spikes
 from parallel_ar.training.packing import Packed, Packing
@@ -134,7 +135,7 @@ def make_train_step(
     ValueError: no models.
   """
   loss = make_loss(models, seed)
-  gradient = jax.value_and_grad(loss)
+  gradient = gradient_lib.value_and_grad(loss)
   update = _make_update(models, optimizer, schedule, ema_decay, skip_sigmas)
 
   def train_step(state, batch):
@@ -242,7 +243,7 @@ def make_accumulated_step(
   Raises:
     ValueError: no models; when called, a batch that cannot be cut.
   """
-  gradient = jax.value_and_grad(make_loss(models, seed))
+  gradient = gradient_lib.value_and_grad(make_loss(models, seed))
   update = _make_update(models, optimizer, schedule, ema_decay, skip_sigmas)
   parts = [jnp.int32(i) for i in range(accumulate)]
 

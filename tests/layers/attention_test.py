@@ -109,6 +109,32 @@ def test_bfloat16_softmax_is_float32(qkv):
   assert exps and all('f32' in line for line in exps)
 
 
+class TestSoftmax:
+  """Against jax.nn.softmax; the last scores of some rows are masked."""
+
+  scores = np.where(
+    np.arange(7) < np.array([[7], [3], [1]]),
+    np.random.default_rng(1).normal(size=(2, 3, 7)),
+    np.finfo(np.float32).min,
+  ).astype(np.float32)
+
+  def test_value_and_derivatives(self):
+    move = np.random.default_rng(2).normal(size=(2, 3, 7)).astype(np.float32)
+    twice = lambda f: lambda s: jax.jvp(jax.grad(f), (s,), (move,))
+    found, expected = (
+      (soft(self.scores), *twice(lambda s, soft=soft: (soft(s) ** 3).sum())(s))
+      for s in [self.scores]
+      for soft in (attention.softmax, jax.nn.softmax)
+    )
+    np.testing.assert_array_equal(found[0], expected[0])
+    for a, b in zip(found[1:], expected[1:], strict=True):
+      np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+  def test_its_result_alone_is_kept(self):
+    _, back = jax.vjp(attention.softmax, jnp.asarray(self.scores))
+    assert sum(a.size for a in jax.tree.leaves(back)) == self.scores.size
+
+
 class TestRotary:
   def test_scores_depend_on_the_difference_only(self, qkv):
     q, k, _ = qkv
