@@ -4,8 +4,10 @@ A device waits for nobody if its next step is dispatched before the last has
 ended, with a batch that lies on it by then. So a thread reads the batches and
 puts them on the devices, two ahead; the loop dispatches a step while the one
 before runs, and fetches numbers only where they are logged or a save waits for
-them. What the loop itself takes then is what bounds the steps of a small model,
-and it is measured as CPU time of its thread:
+them. It waits for two steps at a time and dispatches two: a host that wakes up
+finds other data in its caches, and takes three times as long. What the loop
+itself takes is what bounds the steps of a small model, and it is measured as CPU
+time of its thread:
 
   host = (thread_time at the end - at the begin - within `away`) / steps
 
@@ -28,7 +30,7 @@ from parallel_ar.training import outcome
 from parallel_ar.types import Array
 
 _AHEAD = 2  # batches that lie ready beside the one of the step
-_IN_FLIGHT = 2  # steps that are dispatched and not done
+_IN_FLIGHT = 2  # steps that are dispatched and not waited for
 
 
 class Pace:
@@ -77,7 +79,7 @@ class Pace:
   def dispatched(
     self, at: int, metrics: dict[str, Array], seen: outcome.Seen
   ) -> None:
-    """Notes a step, and waits where too many are in flight.
+    """Notes a step, and waits for two where three are in flight.
 
     Args:
       at: its number.
@@ -87,6 +89,7 @@ class Pace:
     self.pending = at, metrics, seen
     self._flight.append(metrics['loss_nats'])
     if len(self._flight) > _IN_FLIGHT:
+      self._flight.popleft()
       with self.away():
         self._flight.popleft().block_until_ready()
 

@@ -80,7 +80,7 @@ class TestBatches:
 
 
 class TestInFlight:
-  def test_two_steps_are_not_waited_for(self, make):
+  def test_every_second_step_is_waited_for_while_one_runs(self, make):
     waited = []
 
     class Number:
@@ -91,9 +91,11 @@ class TestInFlight:
         waited.append(self.step)
 
     steps = make(int)
-    for at in range(1, 6):
+    found = []
+    for at in range(1, 8):
       steps.dispatched(at, {'loss_nats': Number(at)}, None)
-    assert waited == [1, 2, 3]
+      found.append(waited[-1:])
+    assert found == [[], [], [2], [2], [4], [4], [6]]
 
   def test_numbers_are_fetched_where_they_are_wanted(
     self, tmp_path, monkeypatch
