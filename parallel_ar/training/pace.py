@@ -6,7 +6,7 @@ puts them on the devices, two ahead; the loop dispatches a step while the one
 before runs, and fetches numbers only where they are logged or a save waits for
 them. It waits for two steps at a time and dispatches two: a host that wakes up
 finds other data in its caches, and takes three times as long. What the loop
-itself takes is what bounds the steps of a small model, and it is measured as CPU
+itself takes is what bounds the steps of a small model, and is measured as CPU
 time of its thread:
 
   host = (thread_time at the end - at the begin - within `away`) / steps
