@@ -197,6 +197,8 @@ def build(
   many = several is not None and any(field in options for field in members)
   if named is not None:
     options['rank'] = named
+  if house:
+    _complete(name, factory, options)
   if many and several is not None:
     models = several(**options)
   elif house:
@@ -214,6 +216,18 @@ def _factory(name: Any) -> Callable[..., Any]:
   if not callable(found):
     resolve.returned(name, 'model', found, AutoregressiveModel, _MAKES)
   return found
+
+
+def _complete(
+  name: str, factory: Callable[..., Any], options: dict[str, Any]
+) -> None:
+  """Refuses options without what a family's factory needs."""
+  for field, argument in resolve.parameters(factory).items():
+    if argument.default is argument.empty and field not in options:
+      raise ValueError(
+        f'config.model.{field} is missing, which {name} needs; only train '
+        'takes the event and num_values from the data.'
+      )
 
 
 _MAKES = 'par.from_function(...)'

@@ -23,6 +23,18 @@ def test_masks_become_an_ensemble():
   np.testing.assert_array_equal(members[2].rank, order.random(4, 2))
 
 
+@pytest.mark.parametrize('more', [{}, {'num_masks': 2}])
+def test_a_field_that_is_missing_is_named(more):
+  with pytest.raises(ValueError, match=r'config\.model\.event is missing'):
+    models.build({'name': 'made', 'hidden': (8,), **more})
+
+
+@pytest.mark.parametrize('name', sorted(models.FAMILIES))
+def test_every_family_says_what_it_needs(name):
+  with pytest.raises(ValueError, match=rf'is missing, which {name} needs'):
+    models.build({'name': name})
+
+
 @pytest.mark.parametrize('dtype', ['bf16', 'int8', 'float8_e4m3fn', 'float64'])
 def test_a_dtype_that_is_not_computed_in_is_refused(dtype):
   with pytest.raises(ValueError, match='expected bfloat16, float16 or float32'):
