@@ -36,7 +36,7 @@ def params(model):
 def _levels(function, *args):
   """The precision of every product of a trace, at whatever depth."""
   names = {
-    None if eqn.params['precision'] is None else str(eqn.params['precision'][0])
+    None if eqn.params['precision'] is None else eqn.params['precision'][0].name
     for eqn in _equations(jax.make_jaxpr(function)(*args).jaxpr)
     if eqn.primitive.name in _PRODUCTS
   }
