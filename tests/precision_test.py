@@ -14,7 +14,7 @@ from parallel_ar.coding import environment, lanes, stream
 from parallel_ar.coding.account import _bits as account_bits
 from parallel_ar.program import equations
 from parallel_ar.training import configuration, evaluate, results, step
-from tests import conformance_test
+from tests.conformance import cases
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_evaluation_is_at_the_highest_level(on_a_tpu, model, params):
   assert _levels(fast, params, X, None) == {None}
 
 
-@pytest.mark.parametrize('name', [*conformance_test.ONE_EACH, 'splash'])
+@pytest.mark.parametrize('name', [*cases.ONE_EACH, 'splash'])
 def test_no_product_of_a_family_escapes(on_a_tpu, name):
   if name == 'splash':  # the kernel of a TPU
     model = par.models.transformer(
@@ -76,7 +76,7 @@ def test_no_product_of_a_family_escapes(on_a_tpu, name):
       attention_kernel='auto',
     )
   else:
-    model = conformance_test.make_model(name)
+    model = cases.make_model(name)
   batch = jax.tree.map(
     lambda s: jax.ShapeDtypeStruct((2, *s.shape), s.dtype),
     {'x': model.event, 'context': model.context},
