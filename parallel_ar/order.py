@@ -319,7 +319,7 @@ def group_size(rank: ArrayLike) -> int | None:
 
 
 def place(rank: np.ndarray, i: int) -> str:
-  """Position i in words, for messages: 'position (0, 1) (rank 3)'."""
+  """'position (0, 1) (rank 3)': position i of a rank int[E], in words."""
   index = tuple(int(n) for n in np.unravel_index(i, rank.shape))
   where = i if len(index) == 1 else index
   return f'position {where} (rank {int(rank.reshape(-1)[i])})'
