@@ -28,6 +28,7 @@ if TYPE_CHECKING:
   from parallel_ar.training import datasets as datasets
   from parallel_ar.training import disk as disk
   from parallel_ar.training import evaluate as evaluate
+  from parallel_ar.training import gradient as gradient
   from parallel_ar.training import identity as identity
   from parallel_ar.training import interrupt as interrupt
   from parallel_ar.training import loop as loop
