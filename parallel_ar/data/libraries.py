@@ -63,14 +63,14 @@ class _Tfds:
   directory: str | None
   field: str
 
-  def source(self, **options: Any) -> Any:
+  def source(self) -> Any:
     tfds = _needed('tensorflow_datasets', 'tfds', self.path)
     try:
       builder = tfds.builder(self.path, data_dir=self.directory)
       if not builder.info.splits:
         raise ValueError(f'nothing is prepared in {builder.data_dir}')
       split = _named(self.split, builder.info.splits, self.path)
-      return builder.as_data_source(split=split, **options)
+      return builder.as_data_source(split=split)
     except files.WrongFileError:
       raise
     except Exception as error:  # of the registry, the network or the files
