@@ -44,14 +44,16 @@ def scope(level: str) -> contextlib.AbstractContextManager[Any]:
     level: one of LEVELS.
 
   Returns:
-    A context manager. It does nothing for a CPU, where the levels are one, nor
-    at 'default', where JAX's own setting `jax_default_matmul_precision` stays.
+    A context manager. It does nothing at 'default', where JAX's own setting
+    `jax_default_matmul_precision` stays, nor for a CPU without such a setting,
+    where the levels are one.
 
   Raises:
     ValueError: no such level.
   """
   check(level)
-  if level == 'default' or target.platform() == 'cpu':
+  one = target.platform() == 'cpu' and _own() is None
+  if level == 'default' or one:
     return contextlib.nullcontext()
   return jax.default_matmul_precision(level)
 
@@ -75,7 +77,11 @@ def products(level: str) -> str:
     level: one of LEVELS.
   """
   words = _PRODUCTS.get(target.platform(), {}).get(level, 'float32')
-  own = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-  if level == 'default' and own is not None:
-    words = f'jax_default_matmul_precision={own}'
+  if level == 'default' and _own() is not None:
+    words = f'jax_default_matmul_precision={_own()}'
   return words
+
+
+def _own() -> Any:
+  """What was asked of JAX itself."""
+  return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]

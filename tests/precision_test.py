@@ -186,6 +186,14 @@ def test_nothing_is_set_for_a_cpu(model, params):
   assert results.hardware()['float32_products'] == 'float32'
 
 
+def test_a_setting_of_jax_is_overridden_on_a_cpu_too():
+  a = jnp.full((1, 1), 1.00390625)  # 1 + 2^-8 is no bfloat16
+  with jax.default_matmul_precision('BF16_BF16_F32'):
+    assert (a @ a)[0, 0] == 1
+    with precision.scope('highest'):
+      assert (a @ a)[0, 0] == a[0, 0] ** 2
+
+
 def test_a_setting_of_jax_stays_where_none_is_asked_for(on_a_tpu):
   with jax.default_matmul_precision('bfloat16'), precision.scope('default'):
     assert jax.config.jax_default_matmul_precision == 'bfloat16'
