@@ -243,9 +243,13 @@ def whole_numbers(x: np.ndarray, where: str) -> np.ndarray:
   if x.dtype in (np.uint8, np.int32):
     return x
   if x.dtype.kind not in 'iub':
+    remedy = 'Quantize them once, and store uint8.'
+    if x.dtype.kind in 'SUO':
+      remedy = (
+        'Store text as the numbers of its symbols, in pieces of one length.'
+      )
     raise files.WrongFileError(
-      f'{where} holds {x.dtype}; expected whole numbers, 0..V-1. Quantize them '
-      'once, and store uint8.'
+      f'{where} holds {x.dtype}; expected whole numbers, 0..V-1. {remedy}'
     )
   if x.size and not -(2**31) <= int(x.min()) <= int(x.max()) < 2**31:
     raise files.WrongFileError(f'{where} holds numbers beyond 32 bits.')

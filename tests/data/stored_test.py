@@ -13,7 +13,14 @@ import pytest
 from PIL import Image
 
 from parallel_ar import npz
-from parallel_ar.data import dataset, files, pipeline, records, sources
+from parallel_ar.data import (
+  dataset,
+  files,
+  libraries,
+  pipeline,
+  records,
+  sources,
+)
 from parallel_ar.training import configuration, datasets, disk, identity
 
 X = np.random.RandomState(0).randint(0, 7, (23, 3, 2)).astype(np.uint8)
@@ -226,6 +233,11 @@ def test_splits_and_fields_of_others_go_by_their_names(monkeypatch):
   Builder.info.splits.clear()
   with pytest.raises(files.WrongFileError, match='nothing is prepared in here'):
     sources.load('tfds', 'valid', path='mine')
+
+
+def test_text_of_a_table_is_to_be_made_numbers():
+  with pytest.raises(files.WrongFileError, match='numbers of its symbols'):
+    libraries._together(['abc', 'de'], np.arange(2), 'here')
 
 
 def test_hugging_face(tmp_path):
