@@ -48,12 +48,24 @@ def test_files_name_a_commit_or_are_listed(history):
   seen = {}
   for path in sorted((ROOT / 'results').rglob('*.json')):
     record = json.loads(path.read_text())
+    told = {'cpu', 'cores', 'device_kind', 'num_devices'}
+    assert told <= record['hardware'].keys(), path
     what = faults(record, history)
     if what:
       name = path.relative_to(ROOT / 'results').as_posix()
       seen[name] = record['date'], what
   assert seen == listed, 'make new files from a clean, landed commit'
   assert all(date <= FROZEN for date, _ in listed.values())
+
+
+def test_what_a_script_writes_as_a_result_is_a_record():
+  found = 0
+  for path in (ROOT / 'experiments').rglob('*.py'):
+    text = path.read_text()
+    if 'Write the result here, as JSON' in text:
+      assert re.search(r'\b(report|results)\.save\(', text), path
+      found += 1
+  assert found > 30
 
 
 def test_faults_are_seen(history):
