@@ -208,7 +208,7 @@ def ask(
     'precision': f'{level}: {products}',
     'arguments': found.arguments,
     'temporary': found.temporary,
-    'fits': found.memory <= chip.memory,
+    'fits': chip.fits(found.memory),
     'flops': work,
     'flops_xla': found.flops,
     'traffic_xla': found.traffic,

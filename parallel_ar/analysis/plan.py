@@ -44,7 +44,6 @@ _CUT_BY = {
   'sequence': ('tensor',),
 }
 _NONE = collectives.Traffic(0, 0, 0.0)
-_ROOM = 0.9  # of the memory: the rest is the runtime's
 
 
 class Cost(NamedTuple):
@@ -207,7 +206,7 @@ class Planner:
         size / (hardware.link if inside else hardware.network)
         for size, inside in _links(cost.sent, sizes, groups)
       )
-      fits = cost.memory <= _ROOM * hardware.memory
+      fits = hardware.fits(cost.memory)
       found.append(Choice(sizes, cost, compute, wait, fits))
     if not found:
       near = self.devices * max(1, round(self.batch / self.devices))

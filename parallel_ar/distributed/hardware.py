@@ -42,6 +42,10 @@ class Hardware(NamedTuple):
   group: int
   network: float
 
+  def fits(self, size: float) -> bool:
+    """Whether a program of so many bytes fits: a tenth is the runtime's."""
+    return size <= 0.9 * self.memory
+
 
 TABLE: dict[str, Hardware] = {
   h.name: h
