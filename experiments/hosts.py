@@ -7,6 +7,7 @@ same numbers and bits; the rest have nothing to do.
 """
 
 import os
+import signal
 import sys
 
 import jax
@@ -106,14 +107,18 @@ def alone() -> bool:
   return True
 
 
-def connect() -> None:
+def connect(*, saves: bool = False) -> None:
   """Joins the other processes, before any JAX; then finds the devices.
+
+  Args:
+    saves: the script looks for SIGTERM, see `interrupt`; of several processes
+      JAX notes it, and would else go on.
 
   Raises:
     ValueError: nothing says where the others are, or --platform is absent.
     RollCallError: a process is missing, or differs; it is named.
   """
-  multihost.initialize(
+  several = multihost.initialize(
     _DISTRIBUTED.value,
     coordinator=_COORDINATOR.value,
     num_processes=_PROCESSES.value,
@@ -121,6 +126,8 @@ def connect() -> None:
     timeout=_PATIENCE.value,
     facts=results.versions(),
   )
+  if several and not saves:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
   check_platform()
   if not multihost.is_first():
     sys.stdout = open(os.devnull, 'w')  # for the rest of the process

@@ -75,6 +75,10 @@ _RESULT = options.define_output(
   'result', 'Also write the result here, e.g. results/bmnist_made.json.'
 )
 
+_NOT_BEGUN = (
+  'stopped while the processes came together; there was nothing to save. The '
+  'same command begins, or goes on.'
+)
 _ONLY_TEST = (
   'stopped in the evaluation on the test split. All training is saved; the '
   'same command evaluates again.'
@@ -85,7 +89,8 @@ def main() -> None:
   """Runs the script."""
   config = entry.require(_CONFIG)
   interrupt.leave_with(_STOP_CODE.value)
-  hosts.connect()
+  with interrupt.StopSignals(_NOT_BEGUN):
+    hosts.connect(saves=True)
   default = _default(config)
   workdir = run_directory.resolve(_WORKDIR.value or default)
   if multihost.is_first():
@@ -140,7 +145,7 @@ def _evaluate(summary: outcome.Summary, workdir: pathlib.Path) -> None:
   started, config = time.monotonic(), summary.config
   test = datasets.load_split(config, config.evaluate.split, _DATA_DIR.value)
   mesh = jax.set_mesh(mesh_lib.make(config.mesh))
-  with mesh, interrupt.StopSignals(_ONLY_TEST):
+  with mesh, interrupt.StopSignals(_ONLY_TEST) as signals:
     evaluation = evaluate.evaluate(
       summary.models,
       summary.params,
@@ -148,6 +153,7 @@ def _evaluate(summary: outcome.Summary, workdir: pathlib.Path) -> None:
       config.evaluate.batch_size,
       params_name=summary.params_name,
       level=config.evaluate.precision,
+      poll=lambda: _leave_if_asked(signals, summary, workdir),
     )
   if not multihost.is_first():
     return
@@ -166,6 +172,19 @@ def _evaluate(summary: outcome.Summary, workdir: pathlib.Path) -> None:
   for path in paths:
     results.save(path, record)
     print(f'result: {path}')
+
+
+def _leave_if_asked(
+  signals: interrupt.StopSignals,
+  summary: outcome.Summary,
+  workdir: pathlib.Path,
+) -> None:
+  """Leaves the evaluation, of several processes all at the same batch."""
+  if (name := signals.asked()) is None:
+    return
+  if multihost.is_first():
+    print(f'{name}: {_ONLY_TEST}', file=sys.stderr, flush=True)
+  raise interrupt.Interrupted(name, int(summary.state.step), str(workdir))
 
 
 if __name__ == '__main__':

@@ -39,7 +39,7 @@ class Cluster:
 
   def __init__(self, path):
     self.path = path
-    self.workdir = path / 'share' / 'my_run'
+    self.workdir = path / 'share' / 'My run=1 %a'  # as a stranger's
     self.workdir.mkdir(parents=True)
     (path / 'bin').mkdir()
     for name in ('gcloud', 'sbatch', 'srun', 'scontrol', 'xpk'):
@@ -60,7 +60,8 @@ class Cluster:
 
   @property
   def training(self):
-    return f'train --config=configs/digits_made.py --workdir={self.workdir}'
+    place = shlex.quote(f'--workdir={self.workdir}')
+    return f'train --config=configs/digits_made.py {place}'
 
   def calls(self):
     calls = self.path / 'calls'
@@ -113,21 +114,24 @@ class TestDryRun:
       ' --platform=cuda',
     ):
       assert f'{line}\n' in said
+    log = f'{cluster.workdir}.slurm.log'.replace('%', '%%')  # no pattern
+    assert f'#SBATCH --output="{log}"\n' in said
+    assert '#SBATCH --job-name="par-My run=1 %a"\n' in said
     assert '\n+ sbatch ' in said
     assert cluster.calls() == []
 
   def test_a_sweep_is_an_array(self, cluster):
-    run = f'sweep --config=a.py --seeds=2 --workdir={cluster.workdir}'
+    run = f"sweep --config=a.py --seeds=2 '--workdir={cluster.workdir}'"
     said = cluster.dry_run('slurm', run=run)
     assert '#SBATCH --array=0-1\n' in said
     head, _, rest = said.partition('case "$SLURM')
     body = f'case "$SLURM{rest.partition("esac")[0]}esac'
     shown = subprocess.run(
-      ['bash', '-uc', f'{body}\necho "$workdir" "$@"'],
+      ['bash', '-uc', f'{body}\nprintf "%s\\n" "$workdir" "$@"'],
       env=cluster.environment(SLURM_ARRAY_TASK_ID='1'),
       capture_output=True,
       text=True,
-    ).stdout.split()
+    ).stdout.splitlines()
     where = f'{cluster.workdir}/seed=1'
     assert shown[:3] == [where, 'train', '--config=a.py']
     assert {'--config.seed=1', f'--workdir={where}'} <= set(shown)
@@ -138,16 +142,31 @@ class TestDryRun:
     words = ' '.join(shlex.split(said)).split('+ gcloud ')[1:]
     assert [w.split()[3] for w in words] == ['describe', *['ssh'] * 4]
     assert 'mount it' in words[1]
-    assert f'./run.sh {cluster.training} --distributed=on' in words[3]
+    loop = f'./run.sh {cluster.training} --distributed=on'
+    assert any(loop in word for word in shlex.split(words[3]))
     assert '--platform=tpu' in words[3] and '--worker=all' in words[3]
     assert cluster.calls() == []
+
+  @pytest.mark.parametrize(
+    ('name', 'workload'),
+    [
+      ('UCI_dna.7', 'uci-dna-7'),
+      ('7b', 'run-7b'),
+      ('é', 'run'),
+      ('a' * 50, f'{"a" * 30}-160b4e43'),
+    ],
+  )
+  def test_a_workload_has_a_name_of_kubernetes(self, cluster, name, workload):
+    run = f'train --config=a.py --workdir=/share/{name}'
+    words = shlex.split(cluster.dry_run('gke', run=run))
+    assert f'--workload={workload}' in words
 
   def test_gke(self, cluster):
     said = cluster.dry_run('gke')
     (line,) = said.splitlines()
     words = shlex.split(line)
     assert words[1:4] == ['xpk', 'workload', 'create']
-    assert '--workload=my-run' in words
+    assert '--workload=my-run-1-a' in words
     assert '--max-restarts=100' in words
     assert cluster.calls() == []
 
@@ -160,6 +179,7 @@ class TestRefusals:
       ('evaluate --workdir=/a', '--run must be a training'),
       ('train --config=a.py', 'one absolute --workdir'),
       ('train --config=a.py --workdir=runs/a', 'one absolute --workdir'),
+      ("train --config=a.py '--workdir=/a\"b'", 'whose lines take no'),
     ],
   )
   def test_commands_that_cannot_resume(self, cluster, run, word):
@@ -179,8 +199,10 @@ class TestSlurm:
   def _script(self, cluster):
     """The script that sbatch was given."""
     cluster.script('sbatch', 'cp "$1" "$FAKE/job"')
+    shutil.rmtree(cluster.workdir.parent)
     done = cluster.launch('slurm', '--max_restarts=2')
     assert done.returncode == 0, done.stderr
+    cluster.workdir.mkdir()  # Slurm needs the folder of the log, above it
     return cluster.path / 'job'
 
   def test_queues_again_until_there_is_a_result(self, cluster):
@@ -202,7 +224,7 @@ class TestSlurm:
     assert start('exit 0', 0) == again
     assert start('exit 137', 1) == again  # kill -9
     assert start('exit 0', 2) == (1, [])
-    assert start(f'touch {cluster.result}', 1) == (0, [])
+    assert start(f'touch {shlex.quote(str(cluster.result))}', 1) == (0, [])
 
   def test_starts_that_fail_and_save_nothing_end_the_job(self, cluster):
     job = self._script(cluster)
@@ -218,7 +240,7 @@ class TestSlurm:
       return done.returncode, done.stderr
 
     def save(step):
-      return f'mkdir -p {cluster.workdir}/checkpoints/{step}; exit 134'
+      return f'mkdir -p "{cluster.workdir}/checkpoints/{step}"; exit 134'
 
     for step in (9, 10):  # in the order of numbers, not of text
       assert start('exit 1')[0] == start('exit 1')[0] == 0
@@ -287,9 +309,9 @@ class TestTpuPod:
     done = pod.start(
       f"""
 case $(wc -l <"$FAKE/starts") in
-  1) mkdir -p {pod.workdir}/checkpoints/1; exit 137 ;;
+  1) mkdir -p "{pod.workdir}/checkpoints/1"; exit 137 ;;
   2) exit 0 ;;
-  3) [[ ${{#PARALLEL_AR_JOB_TOKEN}} == 32 ]] && touch {pod.result} ;;
+  3) [[ ${{#PARALLEL_AR_JOB_TOKEN}} == 32 ]] && touch "{pod.result}" ;;
 esac"""
     )
     assert done.returncode == 0, done.stderr
@@ -300,7 +322,7 @@ esac"""
     assert self._verbs(pod)[:5] == first
     assert not set(self._verbs(pod)[5:]) - {f'{vm} describe'}
     assert self._starts(pod) == 3
-    (log,) = pod.workdir.parent.glob('my_run.worker-*.log')
+    (log,) = pod.workdir.parent.glob('My run=1 %a.worker-*.log')
     assert 'ended with exit code 137; failures in a row: 0' in log.read_text()
 
   def test_outlives_the_launcher_and_is_started_once(self, pod):
@@ -316,7 +338,7 @@ esac"""
       stdout=subprocess.DEVNULL,
     )
     (pod.path / 'run.sh').write_text(
-      f'#!/bin/bash\necho x >>"$FAKE/starts"\n{run}\ntouch {pod.result}\n'
+      f'#!/bin/bash\necho x >>"$FAKE/starts"\n{run}\ntouch "{pod.result}"\n'
     )
     (pod.path / 'run.sh').chmod(0o755)
     _wait_for(pod.path / 'starts')

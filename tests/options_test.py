@@ -247,7 +247,7 @@ def test_every_script_has_one_way_to_be_many_processes():
     body, _, last = text.partition("\nif __name__ == '__main__':\n")
     connects = 'connects=True' in last
     assert re.fullmatch(r'  entry\.run\(main(, [a-z]+=\w+)*\)\n', last), script
-    assert ('hosts.connect()' in body) == connects, script
+    assert ('hosts.connect(' in body) == connects, script
     assert connects or 'multihost' not in body, script
     parts += [script] * connects
   # Those that `distributed/two_processes_test.py` compares with one process.

@@ -13,6 +13,8 @@ working directory must be on a volume that every pod mounts, such as Filestore
 (`xpk storage`).
 """
 
+import hashlib
+import re
 import secrets
 import shlex
 
@@ -37,9 +39,12 @@ _GRACE = flags.DEFINE_integer(
   'grace', 300, 'Seconds between SIGTERM and the end of a pod.', lower_bound=1
 )
 _WORKLOAD = flags.DEFINE_string(
-  'workload', None, 'Name of the workload; that of the working directory.'
+  'workload',
+  None,
+  'Name of the workload; without it made of that of --workdir.',
 )
 
+_LONGEST = 40  # of a workload; its pods' names go on
 RESTARTED = 42  # of the codes that xpk's manifest restarts, the one below 127
 
 
@@ -59,8 +64,8 @@ def main() -> None:
     f'cd {shlex.quote(_REPOSITORY.value)} && '
     f'exec env {token} ./run.sh {shlex.join(run)}'
   )
-  name = _WORKLOAD.value or command.workdir(buckets=True).name
-  words = ['xpk', 'workload', 'create', f'--workload={name.replace("_", "-")}']
+  name = _WORKLOAD.value or _name(command.workdir(buckets=True).name)
+  words = ['xpk', 'workload', 'create', f'--workload={name}']
   words += [f'--cluster={_CLUSTER.value}', f'--zone={_ZONE.value}']
   if _PROJECT.value:
     words.append(f'--project={_PROJECT.value}')
@@ -73,6 +78,16 @@ def main() -> None:
     f'--command={training}',
   ]
   command.do(words)
+
+
+def _name(text: str) -> str:
+  """What Kubernetes takes for a name: a-z, 0-9 and -, a letter first."""
+  name = re.sub('[^a-z0-9]+', '-', text.lower()).strip('-')
+  if not name[:1].isalpha():
+    name = f'run-{name}'.rstrip('-')
+  if len(name) > _LONGEST:  # the rest tells it from others
+    name = f'{name[:30]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}'
+  return name
 
 
 if __name__ == '__main__':

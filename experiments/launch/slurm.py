@@ -15,7 +15,9 @@ itself. A --run that is a sweep becomes an array, one task a run; `./run.sh runs
 """
 
 import pathlib
+import re
 import shlex
+import sys
 import tempfile
 
 from absl import flags
@@ -89,6 +91,7 @@ def script() -> str:
   platform = ['--platform=cuda'] if _GPUS.value else []
   runs = command.sweep(*platform)
   experiment = '"$@"' if runs else shlex.join(command.experiment(*platform))
+  log = str(command.workdir()).replace('%', '%%')  # else a pattern of Slurm's
   options = {
     'job-name': f'par-{command.workdir().name}',
     'nodes': _NODES.value,
@@ -96,18 +99,21 @@ def script() -> str:
     'cpus-per-task': _CPUS.value,
     'time': _TIME.value,
     'signal': f'USR1@{_GRACE.value}',
-    'output': f'{command.workdir()}.slurm.log',
+    'output': f'{log}.slurm.log',
     'open-mode': 'append',
   }
   if runs:
-    options['output'] = f'{command.workdir()}.%a.slurm.log'
+    options['output'] = f'{log}.%a.slurm.log'
     options['array'] = f'0-{len(runs) - 1}'
   if _GPUS.value:
     options['gpus-per-node'] = _GPUS.value
   for name, flag in (('partition', _PARTITION), ('account', _ACCOUNT)):
     if flag.value:
       options[name] = flag.value
-  lines = [f'#SBATCH --{name}={value}' for name, value in options.items()]
+  lines = [
+    f'#SBATCH --{name}={_quoted(name, value)}'
+    for name, value in options.items()
+  ]
   repository = pathlib.Path(_REPOSITORY.value).absolute()
   return _SCRIPT.format(
     options='\n'.join([*lines, '#SBATCH --requeue']),
@@ -118,6 +124,21 @@ def script() -> str:
     tries=command.TRIES,
     restarts=_RESTARTS.value,
   )
+
+
+def _quoted(name: str, value: int | str) -> str:
+  """A value as a line of #SBATCH takes it.
+
+  Raises:
+    ValueError: it holds what no such line can.
+  """
+  text = str(value)
+  if re.search(r'["\\\x00-\x1f]', text):
+    raise ValueError(
+      f'{text!r} is to be --{name} of Slurm, whose lines take no \\, no " and '
+      'no line break. Name it otherwise.'
+    )
+  return text if re.fullmatch(r"[^\s'#]+", text) else f'"{text}"'
 
 
 def _choice(runs: dict[str, list[str]]) -> str:
@@ -135,10 +156,25 @@ def main() -> None:
   """Runs the script."""
   text = script()
   print(text)
+  if not command.DRY_RUN.value:
+    _make_room()
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / 'job.sbatch'
     path.write_text(text)
     command.do(['sbatch', str(path)])
+
+
+def _make_room() -> None:
+  """Makes the folder of the log, without which Slurm starts no job."""
+  folder = pathlib.Path(command.workdir()).parent
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    print(
+      f'{folder} cannot be made here ({error.strerror}). Slurm starts nothing '
+      'where it is missing, since its log lies there: look that nodes have it.',
+      file=sys.stderr,
+    )
 
 
 if __name__ == '__main__':

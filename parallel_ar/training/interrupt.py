@@ -15,6 +15,7 @@ other two are passed on as SIGTERM.
 """
 
 import ctypes
+import itertools
 import math
 import os
 import signal
@@ -32,6 +33,8 @@ _AGAIN_SECONDS = 1.0  # a second Ctrl-C so late is a person who insists
 
 
 _stop_code = EXIT_CODE
+# JAX compares the numbers of the polls of all processes, which never fall.
+_polls = itertools.count(1)
 
 
 def leave_with(code: int) -> None:
@@ -82,7 +85,6 @@ class StopSignals:
     self.nothing_to_save = nothing_to_save
     self.received: str | None = None
     self._previous: dict[int, object] = {}
-    self._polls = 0
     self._end: socket.socket | None = None
     self._wakeup = -1
 
@@ -119,8 +121,7 @@ class StopSignals:
     """
     if not jax.distributed.is_initialized():
       return self.received
-    self._polls += 1
-    if multihost_utils.reached_preemption_sync_point(self._polls):
+    if multihost_utils.reached_preemption_sync_point(next(_polls)):
       self.received = 'SIGTERM'
     return self.received
 
@@ -145,6 +146,8 @@ class StopSignals:
 
   def _restore(self) -> None:
     for number, handler in self._previous.items():
+      if number == signal.SIGTERM and jax.distributed.is_initialized():
+        continue  # JAX has taken it over meanwhile
       signal.signal(number, handler)  # type: ignore[arg-type]
     self._previous = {}
 

@@ -1,6 +1,7 @@
 """Batches that each process reads in part; agreement with oneself."""
 
 import os
+import signal
 import types
 
 import jax
@@ -113,6 +114,22 @@ def test_half_of_a_job_is_refused(monkeypatch, told):
   monkeypatch.setenv('JAX_PROCESS_ID', 'one')
   with pytest.raises(ValueError, match='JAX_PROCESS_ID=.*whole number'):
     multihost.find('auto')
+
+
+def test_only_a_script_that_saves_goes_on_after_sigterm(monkeypatch):
+  """JAX notes it in every process of a job, for who asks."""
+  from experiments import hosts
+
+  monkeypatch.setattr(hosts.multihost, 'initialize', lambda *a, **k: True)
+  noted = lambda *_: None
+  before = signal.signal(signal.SIGTERM, noted)
+  try:
+    hosts.connect(saves=True)
+    assert signal.getsignal(signal.SIGTERM) is noted
+    hosts.connect()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+  finally:
+    signal.signal(signal.SIGTERM, before)
 
 
 def test_what_one_process_does_is_done_by_the_first(monkeypatch, capsys):

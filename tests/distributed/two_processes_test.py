@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import zipfile
@@ -123,10 +124,10 @@ def test_a_broken_checkpoint_is_left_by_both(runs, tmp_path):
   assert _meta(tmp_path)['format'] == checkpoint_meta.FORMAT
 
 
-def _scripts(count, name, *flags):
-  """Runs a script in processes that are one job; what the first one says."""
-  port, jobs = processes.free_port(), []
-  for i in range(count):
+def _start(count, name, *flags, port=None, ids=None):
+  """Starts a script in processes that are one job, or in those of `ids`."""
+  port, jobs = port or processes.free_port(), []
+  for i in range(count) if ids is None else ids:
     words = [sys.executable, '-m', f'experiments.{name}', *flags]
     if count > 1:
       words += [f'--coordinator=127.0.0.1:{port}', f'--num_processes={count}']
@@ -141,12 +142,50 @@ def _scripts(count, name, *flags):
         text=True,
       )
     )
+  return jobs
+
+
+def _scripts(count, name, *flags):
+  """Runs a script in processes that are one job; what the first one says."""
+  jobs = _start(count, name, *flags)
   said = [job.communicate(timeout=processes.PATIENCE) for job in jobs]
   for job, (_, error) in zip(jobs, said, strict=True):
     assert job.returncode == 0, error
   for out, _ in said[1:]:  # they print nothing; gloo itself does
     assert all(line.startswith('[Gloo]') for line in out.splitlines())
   return said[0][0]
+
+
+@pytest.mark.slow
+def test_a_signal_outside_the_steps_is_heard(tmp_path):
+  """While the processes come together, and in the evaluation of a run."""
+  run = tmp_path / 'run'
+  fields = ('model.hidden=(8,)', 'model.num_masks=1', 'train.steps=2')
+  fields += ('train.eval_every=0', 'train.keep_best=False')
+  fields += ('train.sample_every=0', 'evaluate.batch_size=2')
+  words = ['--config=configs/digits_made.py']
+  words += [f'--config.{field}' for field in fields]
+  words += [f'--workdir={run}', '--stop_code=42']
+  port = processes.free_port()
+  (lonely,) = _start(2, 'train', *words, port=port, ids=[0])
+
+  def listens():
+    with socket.socket() as visitor:
+      return visitor.connect_ex(('127.0.0.1', port)) == 0
+
+  processes.wait_until(listens, lonely, 'roll call')
+  lonely.terminate()
+  said = lonely.communicate(timeout=processes.PATIENCE)[1]
+  assert lonely.returncode == 42 and 'while the processes came' in said
+  assert not run.exists()
+
+  jobs = _start(2, 'train', *words)
+  processes.wait_until((run / 'checkpoints' / '2').exists, jobs[0], 'step 2')
+  jobs[1].terminate()
+  said = [job.communicate(timeout=processes.PATIENCE)[1] for job in jobs]
+  assert [job.returncode for job in jobs] == [42, 42], said
+  assert 'SIGTERM: stopped in the evaluation on the test split' in said[0]
+  assert not (run / 'result.json').exists()
 
 
 @pytest.mark.slow
