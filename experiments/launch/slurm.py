@@ -126,7 +126,7 @@ def script() -> str:
   )
 
 
-def _quoted(name: str, value: int | str) -> str:
+def _quoted(name: str, value: object) -> str:
   """A value as a line of #SBATCH takes it.
 
   Raises:
