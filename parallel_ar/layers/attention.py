@@ -386,8 +386,7 @@ class SelfAttention(nn.Module):
         q, k, v, slots_L, cache, self.pattern, self.window
       )
     else:
-      reach, how = self._reach(), self.kernel
-      y = attend(q, k, v, reach, chunk=self.chunk, kernel=how)
+      y = attend(q, k, v, self._reach(), chunk=self.chunk, kernel=self.kernel)
     out = nn.Dense(width, use_bias=self.bias, dtype=self.dtype, name='out')
     y = partition.over_slots(y.reshape(length, width), cache, 'tensor')
     return out(y), cache
