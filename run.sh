@@ -302,9 +302,11 @@ EOF
 # on_cpu [FLAG...]: whether a script with these flags computes on the CPU, as
 # far as one can know before JAX starts.
 on_cpu() {
-  local word wanted="${JAX_PLATFORMS:-}"
+  local word before='' wanted="${JAX_PLATFORMS:-}"
   for word in "$@"; do
-    case "$word" in --platform=*) wanted="${word#*=}" ;; esac
+    case "$before" in --platform | -platform) wanted="$word" ;; esac
+    case "$word" in --platform=* | -platform=*) wanted="${word#*=}" ;; esac
+    before="$word"
   done
   if [[ -z $wanted && ,$EXTRAS, == *,@(tpu|cuda12|cuda13),* ]]; then
     wanted="$EXTRAS"

@@ -380,6 +380,7 @@ class TestSettings:
     ('flag', 'changes'),
     [
       ('--platform=tpu', {}),
+      ('--platform tpu', {}),
       ('', {'JAX_PLATFORMS': 'cuda'}),
       ('', {'PARALLEL_AR_EXTRAS': 'cuda13'}),
     ],
@@ -390,7 +391,7 @@ class TestSettings:
       assert done.returncode == 0, done.stderr
       return (repository.path / 'environment').read_text()
 
-    there = environment(*filter(None, [flag]), **changes)
+    there = environment(*flag.split(), **changes)
     assert 'MALLOC_' not in there and '--xla_cpu' not in there
     assert 'JAX_COMPILATION_CACHE_DIR=' in there
     cpu = environment('--platform=cpu', **changes)
