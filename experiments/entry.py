@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from ml_collections import ConfigDict
 
 from experiments import hosts, leaving, options
 from parallel_ar.distributed import mesh as mesh_lib
-from parallel_ar.distributed import sharding
+from parallel_ar.distributed import multihost, sharding
 from parallel_ar.training import bucket, interrupt, results
 
 _TRACEBACK = flags.DEFINE_bool(
@@ -37,6 +38,8 @@ _TAUGHT = (
 )
 # ml_collections raises these for a wrong type in --config.
 _PARSING = (*_TAUGHT, AttributeError, KeyError, TypeError, flags.Error)
+
+_LAST_SECONDS = 2.0  # of process 0, after it has failed
 
 # Of a file, by the system's number, what a person reads.
 _OF_FILE = {
@@ -183,5 +186,7 @@ def _fail(error: Exception) -> None:
   print(paragraph, file=sys.stderr, flush=True)
   if jax.distributed.is_initialized():
     # The usual exit waits for the other processes, which wait for this one.
+    # Without process 0 JAX ends them; most are about to say what it has said.
+    time.sleep(_LAST_SECONDS * multihost.is_first())
     os._exit(1)
   sys.exit(1)

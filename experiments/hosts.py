@@ -13,7 +13,7 @@ import sys
 import jax
 from absl import flags
 
-from parallel_ar.distributed import multihost
+from parallel_ar.distributed import multihost, places
 from parallel_ar.training import results
 
 _PLATFORM = flags.DEFINE_enum(
@@ -25,7 +25,7 @@ _PLATFORM = flags.DEFINE_enum(
 _DISTRIBUTED = flags.DEFINE_enum(
   'distributed',
   'auto',
-  multihost.MODES,
+  places.MODES,
   'Several processes as one job: auto where the environment tells of them '
   '(Slurm, GKE, JAX_COORDINATOR_ADDRESS); on for whatever cluster JAX knows, '
   'such as a TPU VM pod; off for one process.',
@@ -85,7 +85,7 @@ def alone() -> bool:
   Raises:
     ValueError: --platform is absent, or nothing says where the others are.
   """
-  place = multihost.find(
+  place = places.find(
     _DISTRIBUTED.value,
     coordinator=_COORDINATOR.value,
     num_processes=_PROCESSES.value,
@@ -101,7 +101,7 @@ def alone() -> bool:
     return False
   if place is not None or _DISTRIBUTED.value == 'off':
     # What this process starts, here or beside, is no part of a job.
-    multihost.forget()
+    places.forget()
     flags.FLAGS['distributed'].value = 'off'
   check_platform()
   return True

@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from parallel_ar.data import pipeline
 from parallel_ar.data.dataset import Dataset
-from parallel_ar.distributed import multihost
+from parallel_ar.distributed import multihost, places
 
 X = np.arange(20, dtype=np.uint8)[:, None, None].repeat(3, 1)
 DATA = Dataset('a', 'train', X, 20, context=np.arange(20, dtype=np.int32))
@@ -71,7 +71,7 @@ def test_one_process_agrees_with_itself():
 
 
 def test_a_tpu_pod_is_found_where_there_are_chips(monkeypatch):
-  tpu = multihost.cloud_tpu_cluster
+  tpu = places.cloud_tpu_cluster
   asked = []
 
   def count(workers):
@@ -91,12 +91,12 @@ def test_a_tpu_pod_is_found_where_there_are_chips(monkeypatch):
       tpu.GceTpuCluster, 'get_process_count', lambda n=workers: count(n)
     )
     config = types.SimpleNamespace(jax_platforms='')
-    monkeypatch.setattr(multihost.jax, 'config', config)
-    assert multihost._is_tpu_pod() is several
+    monkeypatch.setattr(places.jax, 'config', config)
+    assert places._is_tpu_pod() is several
   assert asked == [1, 4]
   monkeypatch.setattr(tpu.GceTpuCluster, 'get_process_count', lambda: count(0))
   with pytest.raises(ValueError, match='--distributed=off'):
-    multihost.find('auto')
+    places.find('auto')
 
 
 @pytest.mark.parametrize(
@@ -108,12 +108,12 @@ def test_half_of_a_job_is_refused(monkeypatch, told):
   for name in [name for name in told if name.isupper()]:
     monkeypatch.setenv(name, told.pop(name))
   with pytest.raises(ValueError, match='nothing says where process 0 is'):
-    multihost.find('auto', **told)
-  assert multihost.find('off', **told) is None
-  assert multihost.find('auto', num_processes=1, process_id=0) is None
+    places.find('auto', **told)
+  assert places.find('off', **told) is None
+  assert places.find('auto', num_processes=1, process_id=0) is None
   monkeypatch.setenv('JAX_PROCESS_ID', 'one')
   with pytest.raises(ValueError, match='JAX_PROCESS_ID=.*whole number'):
-    multihost.find('auto')
+    places.find('auto')
 
 
 def test_only_a_script_that_saves_goes_on_after_sigterm(monkeypatch):
@@ -145,11 +145,11 @@ def test_what_one_process_does_is_done_by_the_first(monkeypatch, capsys):
       return first
 
   monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', 'a:1')
-  monkeypatch.setenv(multihost.MODE, 'auto')
+  monkeypatch.setenv(places.MODE, 'auto')
   assert not alone(2)
   assert 'process 2 of 3: process 0 does this alone' in capsys.readouterr().err
   assert alone(0) and 'JAX_COORDINATOR_ADDRESS' not in os.environ
-  assert multihost.find('auto', coordinator='a:1') is None
+  assert places.find('auto', coordinator='a:1') is None
   with flagsaver.flagsaver():
     assert hosts.alone()  # and where there is no job
 
@@ -172,3 +172,23 @@ def test_answers_do_not_stay_with_the_coordinator(monkeypatch):
     name = f'question {n % 2}'
     assert multihost.gather(name, str(n)) == [str(n), 'of the other']
     assert list(store.values()) == [str(n)]
+
+
+@pytest.mark.parametrize(
+  ('status', 'says'),
+  [
+    ('DEADLINE_EXCEEDED: x', 'process 0 did not come to .* within 300 s'),
+    ('UNAVAILABLE: Socket closed', 'Process 0, .* has left before'),
+  ],
+)
+def test_who_does_not_answer_is_named(monkeypatch, status, says):
+  def fail(key, timeout):
+    raise jax.errors.JaxRuntimeError(status)
+
+  store = types.SimpleNamespace(
+    key_value_set=lambda *_: None, blocking_key_value_get=fail
+  )
+  monkeypatch.setattr(multihost.distributed.global_state, 'client', store)
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  with pytest.raises(multihost.RollCallError, match=says):
+    multihost.gather('a question', 'text')

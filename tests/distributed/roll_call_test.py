@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from parallel_ar.distributed import multihost, roll_call
+from parallel_ar.distributed import multihost, places, roll_call
 
 FACTS = {'jax': '1', 'version': '2'}
 
@@ -237,7 +237,7 @@ class TestPlace:
   def test_auto_knows_a_cluster(self, monkeypatch, environment):
     for name, value in environment.items():
       monkeypatch.setenv(name, value)
-    assert multihost._several(None)
+    assert places._several(None)
 
   @pytest.mark.parametrize(
     'environment',
@@ -246,14 +246,14 @@ class TestPlace:
   def test_and_what_is_none(self, monkeypatch, environment):
     for name, value in environment.items():
       monkeypatch.setenv(name, value)
-    assert not multihost._several(None)
+    assert not places._several(None)
 
   def test_arguments_come_before_the_environment(self, monkeypatch):
     monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', 'a:1')
     monkeypatch.setenv('JAX_NUM_PROCESSES', '4')
     monkeypatch.setenv('JAX_PROCESS_ID', '3')
-    assert multihost.locate(None, None, None, 1)[:3] == ('a:1', 4, 3)
-    assert multihost.locate('b:2', 5, 0, 1)[:3] == ('b:2', 5, 0)
+    assert places.locate(None, None, None, 1)[:3] == ('a:1', 4, 3)
+    assert places.locate('b:2', 5, 0, 1)[:3] == ('b:2', 5, 0)
 
   def test_slurm_tells_all(self, monkeypatch):
     for name, value in {
@@ -265,20 +265,20 @@ class TestPlace:
       'SLURM_STEP_NUM_NODES': '3',
     }.items():
       monkeypatch.setenv(name, value)
-    place = multihost.locate(None, None, None, 1)
+    place = places.locate(None, None, None, 1)
     assert place.coordinator.startswith('n03:')
     # Another step, or another start where a port was taken, has another one.
     ports = {place.coordinator}
     for name in ('SLURM_STEP_ID', 'SLURM_RESTART_COUNT'):
       monkeypatch.setenv(name, '1')
-      ports.add(multihost.locate(None, None, None, 1).coordinator)
+      ports.add(places.locate(None, None, None, 1).coordinator)
     assert len(ports) == 3
     assert (place.num_processes, place.process_id) == (3, 2)
 
   def test_on_without_a_cluster_teaches(self, monkeypatch):
     nothing = lambda *_: (None, None, None, None)
     monkeypatch.setattr(
-      multihost.clusters.ClusterEnv,
+      places.clusters.ClusterEnv,
       'auto_detect_unset_distributed_params',
       nothing,
     )
@@ -288,4 +288,4 @@ class TestPlace:
       multihost.initialize('yes')
     for address, process in (('a:1', 2), ('a:b', 1), ('a:70000', 1), (':1', 1)):
       with pytest.raises(ValueError, match=r'0\.\.1'):
-        multihost.locate(address, 2, process, 1)
+        places.locate(address, 2, process, 1)
