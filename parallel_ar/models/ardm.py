@@ -32,7 +32,7 @@ from parallel_ar import model, order
 from parallel_ar.decode import Decode, Groups, from_groups
 from parallel_ar.head import Head
 from parallel_ar.heads import discrete
-from parallel_ar.layers import block, embedding
+from parallel_ar.layers import block, dense, embedding
 from parallel_ar.models import any_order
 from parallel_ar.types import Array, ArrayLike, Context, Dist, Params, PRNGKey
 
@@ -59,7 +59,7 @@ class MaskedMLP(nn.Module):
       if l == 0:
         add = embedding.AddContext(self.num_classes, self.dtype, name='context')
         y = add(y, context)
-      y = nn.relu(y)
+      y = dense.relu(y)
     size = x_D.size * self.outputs
     logits = nn.Dense(size, dtype=self.dtype, name='logits')(y)
     return logits.reshape(x_D.size, self.outputs).astype(jnp.float32)

@@ -119,7 +119,7 @@ class GatedPixelCNN(nn.Module):
     """The logits, and the horizontal stack that they are made from."""
     v = h = embedding.encode(x, self.num_values, self.inputs)
     if self.context_channels:
-      context = self.look_1(nn.relu(self.look_0(context)))
+      context = self.look_1(dense.relu(self.look_0(context)))
     for l in range(self.layers):
       v, h = getattr(self, f'layer_{l}')(v, h, context)
     return self.to_logits(h, context), h

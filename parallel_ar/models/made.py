@@ -94,7 +94,7 @@ class MADE(nn.Module):
 
   def activate(self, y: Array) -> Array:
     """g(y)."""
-    return nn.relu(y) if self.activation == 'relu' else nn.softplus(y)
+    return dense.relu(y) if self.activation == 'relu' else nn.softplus(y)
 
 
 def _cropped(key: PRNGKey, shape: Sequence[int], dtype: Any) -> Array:

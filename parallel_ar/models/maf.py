@@ -48,7 +48,7 @@ class GaussianMADE(nn.Module):
     for l, layer in enumerate(self.hidden):
       y = dense.MaskedDense(degree, layer, self.dtype, name=f'hidden_{l}')(y)
       y = embedding.AddContext(self.num_classes, self.dtype)(y, context)
-      y, degree = nn.relu(y), layer
+      y, degree = dense.relu(y), layer
     known = np.repeat(self.rank, 3 * self.num_components)
     out = dense.MaskedDense(degree + 1, known, self.dtype, name='out')(y)
     out = embedding.AddContext(self.num_classes, self.dtype)(out, context)

@@ -29,7 +29,7 @@ from flax import linen as nn
 from parallel_ar import model, order
 from parallel_ar.decode import Groups, from_groups
 from parallel_ar.heads import discrete
-from parallel_ar.layers import embedding
+from parallel_ar.layers import dense, embedding
 from parallel_ar.layers import remat as remat_policies
 from parallel_ar.types import Array, ArrayLike, Context
 
@@ -47,14 +47,14 @@ class Block(nn.Module):
     width, kernel = y.shape[-1], (self.size, self.size)
     holes = (self.dilation, self.dilation)
     z = nn.Conv(width, kernel, kernel_dilation=holes, dtype=self.dtype)(
-      nn.relu(y)
+      dense.relu(y)
     )
     z = embedding.AddContext(self.num_classes, self.dtype)(z, context)
     # Identity at first: the group is predicted from near pixels, then more.
     out = nn.Conv(
       width, (1, 1), dtype=self.dtype, kernel_init=nn.initializers.zeros
     )
-    return y + out(nn.relu(z))
+    return y + out(dense.relu(z))
 
 
 class Multiscale(nn.Module):
@@ -104,12 +104,13 @@ class Multiscale(nn.Module):
         self.dtype,
         name=f'block_{l}',
       )(y, context)
-    y = nn.Dense(self.head_features, dtype=self.dtype, name='head')(nn.relu(y))
+    head = nn.Dense(self.head_features, dtype=self.dtype, name='head')
+    y = head(dense.relu(y))
     y = embedding.AddContext(self.num_classes, self.dtype, name='add')(
       y, context
     )
     last = nn.Dense(x.shape[-1] * outputs, dtype=self.dtype, name='logits')
-    y = last(nn.relu(y)).astype(jnp.float32)
+    y = last(dense.relu(y)).astype(jnp.float32)
     return y if outputs == 1 else y.reshape(*x.shape, outputs)
 
 

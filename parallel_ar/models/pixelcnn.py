@@ -48,8 +48,8 @@ class ResidualBlock(nn.Module):
     self.up = dense.MaskedDense(narrow, wide, self.dtype)
 
   def __call__(self, x: Array, context: Context) -> Array:
-    y = nn.relu(self.context(self.down(nn.relu(x)), context))
-    return x + self.up(nn.relu(self.conv(y)))
+    y = dense.relu(self.context(self.down(dense.relu(x)), context))
+    return x + self.up(dense.relu(self.conv(y)))
 
 
 class PixelCNN(nn.Module):
@@ -104,9 +104,9 @@ def to_logits(
   degree = dense.channel_degrees(y.shape[-1], groups)
   hidden = dense.channel_degrees(module.head_features, groups)
   last = dense.channel_degrees(event_channels * outputs, groups)
-  y = dense.MaskedDense(degree, hidden, dtype, name='head')(nn.relu(y))
+  y = dense.MaskedDense(degree, hidden, dtype, name='head')(dense.relu(y))
   y = embedding.AddContext(module.num_classes, dtype)(y, context)
-  y = dense.MaskedDense(hidden, last, dtype, name='logits')(nn.relu(y))
+  y = dense.MaskedDense(hidden, last, dtype, name='logits')(dense.relu(y))
   y = y.astype(jnp.float32)
   if outputs == 1:
     return y

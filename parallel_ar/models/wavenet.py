@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from parallel_ar import model
-from parallel_ar.layers import dilated, embedding
+from parallel_ar.layers import dense, dilated, embedding
 from parallel_ar.layers import remat as remat_policies
 from parallel_ar.models.gated_pixelcnn import gate
 from parallel_ar.models.sequence import sequence_model
@@ -82,7 +82,7 @@ class WaveNet(nn.Module):
       )(y_LN, context)
       total = total + skip
     out = nn.Dense(self.skip_features, dtype=self.dtype, name='head')
-    return nn.relu(out(nn.relu(total)))
+    return dense.relu(out(dense.relu(total)))
 
 
 def wavenet(
