@@ -26,6 +26,11 @@ _CHANNEL = re.compile(r'channel_id=(\d+)')
 _GROUPS = re.compile(r'replica_groups=(?:\[\d+,(\d+)\]|\{\{([\d,]*)\})')
 _MESH = re.compile(r"replica_groups=mesh\[(.*?)\].*?\{('.*?)\}")
 _AXIS = re.compile(r"'(\w+)'(?::\(\d+\)|=)?(\d*)")  # a size, or part of an axis
+# What a TPU hands to its host, for the network between slices.
+_BETWEEN = re.compile(
+  r'= \((\w+\[[\d,]*\]).* recv\(.*_xla_megascale_target="\{([\d,:]+)\}x'
+  r'.*_xla_megascale_transfer_type="(\w+)"'
+)
 _OP = re.compile(rf'= (.*?) ({"|".join(KINDS)})(?:-start)?\(')
 
 
@@ -53,7 +58,8 @@ def census(text: str) -> dict[str, Traffic]:
     Kind -> Traffic, of the kinds that occur. A loop counts as often as its
     compiler knows it to run, or as its test compares a count with, else once;
     of a conditional every branch counts. What a TPU sends while it computes
-    stands in several fusions, and counts once by its channel.
+    stands in several fusions, and counts once by its channel. What goes between
+    its slices counts as what it is.
   """
   own: dict[str, list[tuple[str, int, int, str]]] = defaultdict(list)
   limits = _limits(text)
@@ -73,6 +79,11 @@ def census(text: str) -> dict[str, Traffic]:
       if here.startswith('all-reduce-scatter'):  # how a TPU scatters a sum
         kind, size = 'reduce-scatter', size // parts
       own[here].append((kind, size, parts, name))
+    elif between := _BETWEEN.search(line):
+      kind = between.group(3).lower().replace('_', '-')
+      kind = kind if kind in KINDS else 'collective-permute'
+      parts = _count(between.group(2))
+      own[here].append((kind, _bytes(between.group(1)), parts, ''))
     for single, several in _CALLED.findall(line):
       times = _times(line, limits)
       for name in (single or several).split(','):
@@ -151,6 +162,12 @@ def _parts(kind: str, line: str, every: int) -> int:
   if groups is None:
     return every
   return int(groups.group(1) or len(groups.group(2).split(',')))
+
+
+def _count(slices: str) -> int:
+  """How many are named, as in '1,2,5:8'."""
+  ranges = [part.split(':') for part in slices.split(',')]
+  return sum(int(ends[-1]) - int(ends[0]) + 1 for ends in ranges)
 
 
 def _bytes(shapes: str) -> int:

@@ -246,6 +246,9 @@ class Planner:
       return _Line(*points).at(b)
 
     counts = _PROBES.get(axis, (1,))
+    if self._chips is not None:
+      most = len(self._chips)
+      counts = tuple(dict.fromkeys(min(c, most) for c in counts))
     if len(counts) == 1 or n == counts[0]:
       return line(counts[0])
     few, many = (line(count) for count in counts)

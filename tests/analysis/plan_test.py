@@ -65,7 +65,31 @@ ENTRY %main (a: f32[8]) -> f32[8] {
 """
 
 
+HOST = (
+  'channel_id=2, is_host_transfer=true, frontend_attributes={'
+  '_xla_megascale_target="{%s}x{0:3}",_xla_megascale_transfer_type="%s"}'
+)
+ON_SLICES = f"""HloModule jit_f, num_partitions=12
+
+ENTRY %main (a: f32[8]) -> f32[8] {{
+  %s = (f32[2,8]{{1,0}}, u32[]{{:S(2)}}, token[]) send(%a, %t), \
+{HOST % ('1,2,3', 'ALL_REDUCE')}
+  %r = (f32[2,8]{{1,0}}, u32[]{{:S(2)}}, token[]) recv(%t), \
+{HOST % ('1,2,3', 'ALL_REDUCE')}
+  %d = (f32[2,8]{{1,0}}, token[]) recv-done(%r), channel_id=2
+  %g = (bf16[64]{{0}}, u32[]{{:S(2)}}, token[]) recv(%t), \
+{HOST % ('1:2', 'ALL_GATHER')}
+}}
+"""
+
+
 class TestCensus:
+  def test_what_goes_between_slices_counts(self):
+    assert collectives.census(ON_SLICES) == {
+      'all-reduce': (1, 64, 64 * 2 * 2 / 3),
+      'all-gather': (1, 128, 64.0),
+    }
+
   def test_a_tpu_sends_once_what_stands_in_several_fusions(self):
     found = collectives.census(ON_A_TPU)
     assert found == {
