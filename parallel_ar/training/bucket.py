@@ -36,8 +36,10 @@ SEND_SECONDS = 30.0  # between two times that what grows is sent
 _CLIENTS = ('gcsfs', 'aiohttp', 'google', 'requests', 'urllib3')
 _LOGIN = (
   ' (gcloud auth application-default login, or a service account in '
-  'GOOGLE_APPLICATION_CREDENTIALS, gives credentials)'
+  'GOOGLE_APPLICATION_CREDENTIALS, gives credentials; they need a clock that '
+  'is right)'
 )
+_DENIED = 'Forbidden|[Aa]nonymous|credentials|invalid_grant'
 _LATER = ' (the bucket does not answer as it should: try it again later)'
 
 
@@ -106,7 +108,8 @@ def told(error: Exception, path: PathLike = 'gs://') -> OSError:
     path: the object that was asked for.
   """
   words = ' '.join(str(error).split()) or type(error).__name__
-  denied = re.search('40[13]|Forbidden|[Aa]nonymous|credentials', words)
+  code = getattr(error, 'code', getattr(error, 'status', None))
+  denied = str(code) in ('401', '403') or re.search(_DENIED, words)
   return OSError(
     errno.EACCES if denied else errno.EIO,
     f'{words[:300]}{_LOGIN if denied else _LATER}',

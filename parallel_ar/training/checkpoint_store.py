@@ -375,7 +375,10 @@ def _is_draft(name: str) -> bool:
 
 def _reported_here(record: logging.LogRecord) -> bool:
   """Keeps what orbax logs, but for the errors that are raised here as well."""
-  of_orbax = f'{os.sep}orbax{os.sep}' in record.pathname
-  # Of several arrays that do not reach a disk orbax raises one, and forgets.
-  forgotten = record.name == 'asyncio' and disk.DRAFT in record.getMessage()
+  orbax = f'{os.sep}orbax{os.sep}'
+  of_orbax = orbax in record.pathname
+  # Of several arrays that are not written, or read, orbax raises one error and
+  # forgets the tasks of the others.
+  text = record.getMessage() if record.name == 'asyncio' else ''
+  forgotten = disk.DRAFT in text or orbax in text
   return not ((of_orbax or forgotten) and record.levelno >= logging.ERROR)
