@@ -11,7 +11,9 @@ compiles. What they say is extended to the meshes in question:
 
 with b the examples of one device; t(b) is linear between two probes, and
 t_axis(n, b) is p + q / n through probes at n = 2 and 4 (a replica of `data`
-costs the same whatever their number). Bytes of collectives extend alike.
+costs the same whatever their number). Parameters that n does not divide are
+whole on every device: of them `fsdp` costs what `data` does. Bytes of
+collectives extend alike.
 Operations are counted from the jaxpr and shared by all devices. The step takes
 
   max(FLOPs / (peak utilization), bytes / bandwidth) + wire bytes / link
@@ -216,7 +218,9 @@ class Planner:
         'families take, the heads and slots. Change the devices, or '
         f'config.train.batch_size to {near * self._config.train.accumulate}.'
       )
-    return sorted(found, key=lambda c: (not c.fits, c.seconds))
+    return sorted(
+      found, key=lambda c: (not c.fits, c.seconds, -c.sizes['data'])
+    )
 
   def compiled(self, sizes: dict[str, int]) -> programs.Compiled:
     """What XLA says of the mesh; needs so many devices."""
@@ -253,7 +257,11 @@ class Planner:
       return line(counts[0])
     few, many = (line(count) for count in counts)
     q = (few - many) / (1 / counts[0] - 1 / counts[1])
-    return max(few + q * (1 / n - 1 / counts[0]), 0.0)
+    value = max(few + q * (1 / n - 1 / counts[0]), 0.0)
+    if axis == 'fsdp' and (probed := self._program.cut(counts[1])):
+      share = min(1.0, self._program.cut(n) / probed)
+      value = share * value + (1 - share) * self._at('data', n, b, what)
+    return value
 
   def _sent(self, axis: str, sizes: dict[str, int], b: float) -> float:
     """Bytes that a device sends along an axis."""

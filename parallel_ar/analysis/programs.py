@@ -123,6 +123,19 @@ class Programs:
     plain = lambda shape, dtype: math.prod(shape) * dtype.itemsize
     return sum((topology.stored_bytes if tiled else plain)(*p) for p in parts)
 
+  def cut(self, parts: int) -> float:
+    """Share of the parameters' bytes that so many parts of `fsdp` cut."""
+    mesh = AbstractMesh((1, parts, 1, 1), AXES)
+    places = sharding.param_shardings(self.state.params, self.family, mesh)
+    cut = total = 0
+    for leaf, place in zip(
+      jax.tree.leaves(self.state.params), jax.tree.leaves(places), strict=True
+    ):
+      size = math.prod(leaf.shape) * leaf.dtype.itemsize
+      total += size
+      cut += size * (place.shard_shape(leaf.shape) != leaf.shape)
+    return cut / total
+
   def work(self, kind: str, size: int) -> float:
     """Floating-point operations of all devices together.
 

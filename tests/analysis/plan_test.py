@@ -9,7 +9,7 @@ import pytest
 
 from configs import digits_made
 from parallel_ar import partition
-from parallel_ar.analysis import collectives, complexity, plan
+from parallel_ar.analysis import collectives, complexity, plan, programs
 from parallel_ar.distributed import hardware
 from parallel_ar.distributed import mesh as mesh_lib
 from parallel_ar.training import configuration
@@ -175,6 +175,18 @@ class TestPlanner:
     config.train.accumulate = 2
     with pytest.raises(ValueError, match=r'7 devices .* batch of 6.* to 14'):
       plan.Planner(config, 7).rank(hardware.find('v5e'))
+
+  def test_what_fsdp_does_not_divide_costs_as_under_data(self, monkeypatch):
+    planner = plan.Planner(_config('made', 12, hidden=(32,)), 12)
+    assert planner._program.cut(4) > 0.9  # 32 units, 64 inputs
+    assert planner._program.cut(3) == planner._program.cut(6) == 0
+    made = lambda sent: programs.Compiled(
+      0, sent, 0.0, 0.0, {'all-gather': collectives.Traffic(1, sent, 0.0)}
+    )
+    of = lambda axis, n: [made(100 if axis == 'data' else n)] * 2
+    monkeypatch.setattr(planner, '_probe', of)
+    at = lambda n: planner._at('fsdp', n, 1, lambda c: c.temporary)
+    assert [at(n) for n in (2, 4, 3, 6)] == [2, 4, 100, 100]
 
   @pytest.mark.parametrize(
     ('shape', 'slices', 'slow'),
