@@ -202,3 +202,25 @@ def test_a_running_sum_less_its_terms_says_why_it_leaks(dtype, back):
   assert found.proved == (dtype == jnp.int32)
   said = 'keeps a trace of that term' in found.describe()
   assert said == (dtype == jnp.float32)
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.int32])
+def test_a_running_sum_less_its_terms_is_not_blamed_for_what_follows(dtype):
+  """Here the output reads the sum of a later slot, which has x_i among it."""
+
+  def conditionals(params, x, context):
+    terms = (7 * x).astype(dtype)
+    before = jax.lax.cumsum(terms) - terms
+    late = jnp.append(before[1:-1], jnp.zeros(2, dtype))
+    return late.astype(jnp.float32)
+
+  found = static.check(
+    model.from_function(
+      conditionals,
+      event=(LENGTH,),
+      rank=order.raster(LENGTH),
+      head=heads.bernoulli(),
+    )
+  )
+  assert found.leaks
+  assert 'keeps a trace of that term' not in found.describe()

@@ -31,7 +31,8 @@ class Place:
     vague: whether it may read the input, but not firmly.
     meets: whether the input meets others that the output may read here.
     why: the input is read only if this is so; empty where it is read firmly.
-    cancels: whether it is a running sum less its last term, the input.
+    cancels: whether it is a running sum of floats less its last term, which
+      reads the input.
   """
 
   operation: str
@@ -230,7 +231,9 @@ def _place(
     meets=meets,
     why=_why([v, *step.operands]) if vague else '',
     cancels=step.eqn.primitive.name == 'sub'
-    and step.operands[0].sums(step.operands[1]),
+    and values.kind(v.dtype) == 'f'
+    and step.operands[0].sums(step.operands[1])
+    and bool(_row(step.operands[1], MAY, bit)[entry]),
   )
 
 

@@ -101,7 +101,7 @@ class Static:
       text.append(
         f'{verdict}: for example, {i} reads {j}, by {finding.suspect}.'
       )
-      if any(place.cancels for place in finding.path):
+      if finding.leak and any(place.cancels for place in finding.path):
         text.append(
           'A running sum less its last term keeps a trace of that term: they '
           'cancel up to rounding only. Shift the terms by one and then sum, or '
