@@ -182,6 +182,8 @@ def build(
       )
     _check(field, value, allowed.get(field, Any))
   house = name in FAMILIES
+  if house:
+    _complete(name, factory, options)
   several, members = _ENSEMBLES.get(factory if house else None, (None, {}))
   if 'dtype' in options:
     options['dtype'] = _dtype(options['dtype'])
@@ -197,8 +199,6 @@ def build(
   many = several is not None and any(field in options for field in members)
   if named is not None:
     options['rank'] = named
-  if house:
-    _complete(name, factory, options)
   if many and several is not None:
     models = several(**options)
   elif house:

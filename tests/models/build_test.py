@@ -24,7 +24,7 @@ def test_masks_become_an_ensemble():
   np.testing.assert_array_equal(members[2].rank, order.random(4, 2))
 
 
-@pytest.mark.parametrize('more', [{}, {'num_masks': 2}])
+@pytest.mark.parametrize('more', [{}, {'num_masks': 2}, {'order': 'random'}])
 def test_a_field_that_is_missing_is_named(more):
   with pytest.raises(ValueError, match=r'config\.model\.event is missing'):
     models.build({'name': 'made', 'hidden': (8,), **more})
