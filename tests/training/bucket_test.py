@@ -288,9 +288,9 @@ def test_killed_in_a_save_and_then_all_scripts(pod, tmp_path, monkeypatch):
     processes.finish(runs.start(there, steps, one))
   finally:
     runs.close()
-  with np.load(io.BytesIO(bucket.read(there / 'final.npz'))) as file:
-    mine = [file[name] for name in file.files]
-  for one, other in zip(mine, processes.final(tmp_path / 'whole'), strict=True):
+  for one, other in zip(
+    _final(there), processes.final(tmp_path / 'whole'), strict=True
+  ):
     np.testing.assert_array_equal(one, other)
 
   here, local = f'--workdir={there}', f'--workdir={tmp_path / "whole"}'
@@ -313,6 +313,39 @@ def test_killed_in_a_save_and_then_all_scripts(pod, tmp_path, monkeypatch):
   for _ in range(2):  # the second time it is there, and is replaced
     _script('compress', here, f'--decode={packed}', events)
   assert len(np.load(io.BytesIO(bucket.read(there / 'x.npy')))) == 5
+
+
+def _final(there):
+  with np.load(io.BytesIO(bucket.read(there / 'final.npz'))) as file:
+    return [file[name] for name in file.files]
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_killed_in_a_save(pod, monkeypatch):
+  whole, broken = _place('runs/whole2'), _place('runs/broken2')
+  words, killed = (24, 'model.num_masks=1'), []
+  runs = processes.Processes()
+  try:
+    jobs = runs.start_job(2, broken, *words, 'pause=0.02')
+
+    def kill(method, name):
+      if 'broken2/checkpoints/10/' in name and not killed:
+        killed.append(name)
+        jobs[1].kill()
+
+    monkeypatch.setattr(pod, 'fail', kill)
+    for job in jobs:
+      job.communicate(timeout=processes.PATIENCE)
+      assert job.returncode
+    assert 'runs/broken2/final.npz' not in pod.names()
+    for there in (broken, whole):
+      for job in runs.start_job(2, there, *words):
+        processes.finish(job)
+  finally:
+    runs.close()
+  assert killed
+  for one, other in zip(_final(broken), _final(whole), strict=True):
+    np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.slow
