@@ -246,7 +246,7 @@ def two_part_attention(
 
 @jax.custom_jvp
 def softmax(scores: Array) -> Array:
-  """softmax over the last axis; its derivative keeps the result alone.
+  """The softmax y of scores s, float[..., S]; its derivative keeps y alone.
 
     d y = y (d s - sum(y d s))
 

@@ -11,10 +11,11 @@ from parallel_ar.types import Array
 
 
 def relu(y: Array) -> Array:
-  """max(y, 0), of narrow numbers in float32.
+  """max(y, 0) of float[...], of narrow numbers in float32.
 
-  That is the same number. Where two maxima of bfloat16 share their zero inside
-  one fused reduction, XLA:CPU gives garbage (seen with jaxlib 0.11 and 0.12).
+  That is the same number, in the dtype of y. Where two maxima of bfloat16 share
+  their zero inside one fused reduction, XLA:CPU gives garbage (seen with jaxlib
+  0.11 and 0.12).
   """
   wide = jnp.promote_types(y.dtype, jnp.float32)
   return nn.relu(y.astype(wide)).astype(y.dtype)
