@@ -187,6 +187,6 @@ def _fail(error: Exception) -> None:
   if jax.distributed.is_initialized():
     # The usual exit waits for the other processes, which wait for this one.
     # Without process 0 JAX ends them; most are about to say what it has said.
-    time.sleep(_LAST_SECONDS * multihost.is_first())
+    time.sleep(_LAST_SECONDS * multihost.coordinates())
     os._exit(1)
   sys.exit(1)

@@ -106,6 +106,11 @@ def is_first() -> bool:
   return jax.process_index() == 0
 
 
+def coordinates() -> bool:
+  """Whether JAX's coordinator is in this process; asks for no device."""
+  return distributed.global_state.service is not None
+
+
 def devices() -> str:
   """What runs, for the first line of a log: '8 x TPU v5 lite, 2 processes'."""
   found, processes = jax.devices(), jax.process_count()

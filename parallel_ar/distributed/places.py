@@ -12,6 +12,8 @@ import jax
 from jax._src import clusters  # no public door to these two
 from jax._src.clusters import cloud_tpu_cluster
 
+from parallel_ar.distributed import roll_call
+
 MODES = ('auto', 'on', 'off')
 # By which environments tell of other processes.
 _TELLING = (
@@ -22,8 +24,6 @@ _TELLING = (
   'TPU_WORKER_HOSTNAMES',
 )
 MODE = 'PARALLEL_AR_DISTRIBUTED'  # the mode where 'auto' is asked for
-# What tells one step of Slurm, and one start of it, from all others.
-_STEP = ('SLURM_JOB_ID', 'SLURM_STEP_ID', 'SLURM_RESTART_COUNT')
 
 
 class Place(NamedTuple):
@@ -54,10 +54,11 @@ def find(
 
   Arguments and errors are those of `multihost.initialize`.
   """
-  if mode == 'auto':
-    mode = os.environ.get(MODE, mode)
+  name = '--distributed'
+  if mode == 'auto' and os.environ.get(MODE):
+    name, mode = MODE, os.environ[MODE]
   if mode not in MODES:
-    raise ValueError(f'--distributed={mode}: expected one of {MODES}.')
+    raise ValueError(f'{name}={mode}: expected one of {MODES}.')
   if mode == 'off':
     return None
   num_processes = _given(num_processes, 'JAX_NUM_PROCESSES')
@@ -110,7 +111,8 @@ def locate(
       'host, or --distributed=off for one process.'
     )
   host, _, port = coordinator.rpartition(':')
-  if given is None and 'JAX_COORDINATOR_PORT' not in env and _STEP[0] in env:
+  by_slurm = 'SLURM_JOB_ID' in env and not roll_call.by_mpirun()
+  if given is None and 'JAX_COORDINATOR_PORT' not in env and by_slurm:
     coordinator = f'{host}:{_port_of_step()}'
   named = host and port.isdecimal() and 0 < int(port) < 1 << 16
   if not named or not 0 <= process_id < num_processes:
@@ -144,8 +146,7 @@ def _port_of_step() -> int:
   JAX takes the job's number alone, so that two steps of one job, or a job that
   is queued again because its port was taken, would meet.
   """
-  text = '.'.join(os.environ.get(name, '') for name in _STEP)
-  digest = hashlib.sha256(text.encode()).digest()
+  digest = hashlib.sha256(roll_call.start_of_slurm().encode()).digest()
   return 61440 + int.from_bytes(digest[:2]) % 4095
 
 

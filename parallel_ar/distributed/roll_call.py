@@ -78,11 +78,23 @@ def roll_call(
 
 def _token() -> str:
   """A digest of what only the processes of this job know."""
-  env = os.environ
-  names = ('JOB_ID', 'STEP_ID', 'RESTART_COUNT')
-  slurm = [env.get(f'SLURM_{name}', '') for name in names]
-  secret = env.get('PARALLEL_AR_JOB_TOKEN') or '/'.join(slurm)
+  secret = os.environ.get('PARALLEL_AR_JOB_TOKEN') or start_of_slurm()
   return hashlib.sha256(f'parallel_ar roll call {secret}'.encode()).hexdigest()
+
+
+def start_of_slurm() -> str:
+  """What tells one start of a step of Slurm from all others.
+
+  The processes of one mpirun lie in several steps: there, of the job.
+  """
+  step = () if by_mpirun() else ('SLURM_STEP_ID',)
+  names = ('SLURM_JOB_ID', *step, 'SLURM_RESTART_COUNT')
+  return '/'.join(os.environ.get(name, '') for name in names)
+
+
+def by_mpirun() -> bool:
+  """Whether Open MPI started this process."""
+  return 'OMPI_COMM_WORLD_RANK' in os.environ
 
 
 def expected(process_id: int) -> str:

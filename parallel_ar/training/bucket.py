@@ -39,7 +39,7 @@ _LOGIN = (
   'GOOGLE_APPLICATION_CREDENTIALS, gives credentials; they need a clock that '
   'is right)'
 )
-_DENIED = 'Forbidden|[Aa]nonymous|credentials|invalid_grant'
+_DENIED = 'Forbidden|Unauthorized|[Aa]nonymous|credentials|invalid_grant'
 _LATER = ' (the bucket does not answer as it should: try it again later)'
 
 
@@ -108,13 +108,18 @@ def told(error: Exception, path: PathLike = 'gs://') -> OSError:
     path: the object that was asked for.
   """
   words = ' '.join(str(error).split()) or type(error).__name__
-  code = getattr(error, 'code', getattr(error, 'status', None))
-  denied = str(code) in ('401', '403') or re.search(_DENIED, words)
+  denied = _code(error) in ('401', '403') or re.search(_DENIED, words)
   return OSError(
     errno.EACCES if denied else errno.EIO,
     f'{words[:300]}{_LOGIN if denied else _LATER}',
     str(path),
   )
+
+
+def _code(error: Exception) -> str:
+  """The code of an answer; a `status` has, beside it, a `code` that warns."""
+  status = getattr(error, 'status', None)
+  return str(getattr(error, 'code', '') if status is None else status)
 
 
 def write(path: pathlib.Path, content: bytes) -> None:
@@ -142,7 +147,7 @@ def create(path: pathlib.Path, content: bytes) -> bool:
     except FileExistsError:
       return False
     except Exception as error:
-      if getattr(error, 'code', None) in (412, '412'):  # precondition failed
+      if _code(error) == '412':  # precondition failed
         return False
       raise
   return True

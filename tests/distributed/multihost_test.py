@@ -132,6 +132,26 @@ def test_only_a_script_that_saves_goes_on_after_sigterm(monkeypatch):
     signal.signal(signal.SIGTERM, before)
 
 
+def test_a_process_without_devices_says_so_and_leaves(monkeypatch, capsys):
+  """Who waits for the others must not be asked of a platform that fails."""
+  from experiments import entry
+
+  def fail():
+    raise AssertionError('no platform')
+
+  left = []
+  monkeypatch.setattr(entry.time, 'sleep', left.append)
+  monkeypatch.setattr(entry.os, '_exit', left.append)
+  monkeypatch.setattr(jax, 'process_index', fail)
+  monkeypatch.setattr(jax.distributed, 'is_initialized', lambda: True)
+  for service in (None, 'the coordinator'):
+    monkeypatch.setattr(multihost.distributed.global_state, 'service', service)
+    with pytest.raises(SystemExit):  # what `_exit` does not come back from
+      entry._fail(ValueError('no such device'))
+  assert 'no such device' in capsys.readouterr().err
+  assert left == [0, 1, entry._LAST_SECONDS, 1]
+
+
 def test_what_one_process_does_is_done_by_the_first(monkeypatch, capsys):
   from experiments import hosts
 

@@ -275,6 +275,23 @@ class TestPlace:
     assert len(ports) == 3
     assert (place.num_processes, place.process_id) == (3, 2)
 
+  def test_mpirun_lies_in_several_steps_of_slurm(self, monkeypatch):
+    """Its first host is in none, and the others in one that it starts."""
+    told = ('host:61500', 2, 1, None)
+    monkeypatch.setattr(
+      places.clusters.ClusterEnv,
+      'auto_detect_unset_distributed_params',
+      lambda *_: told,
+    )
+    monkeypatch.setenv('SLURM_JOB_ID', '7')
+    monkeypatch.setenv('OMPI_COMM_WORLD_RANK', '1')
+    found = set()
+    for step in ('', '0'):
+      monkeypatch.setenv('SLURM_STEP_ID', step)
+      place = places.locate(None, None, None, 1)
+      found.add((place.coordinator, roll_call._token()))
+    assert len(found) == 1 and place.coordinator == told[0]
+
   def test_on_without_a_cluster_teaches(self, monkeypatch):
     nothing = lambda *_: (None, None, None, None)
     monkeypatch.setattr(
@@ -286,6 +303,11 @@ class TestPlace:
       multihost.initialize('on')
     with pytest.raises(ValueError, match='--distributed=yes'):
       multihost.initialize('yes')
+    monkeypatch.setenv(places.MODE, 'yes')
+    with pytest.raises(ValueError, match=f'{places.MODE}=yes'):
+      multihost.initialize()
+    monkeypatch.setenv(places.MODE, '')
+    assert not multihost.initialize()
     for address, process in (('a:1', 2), ('a:b', 1), ('a:70000', 1), (':1', 1)):
       with pytest.raises(ValueError, match=r'0\.\.1'):
         places.locate(address, 2, process, 1)

@@ -27,6 +27,8 @@ from tests.training import emulator, processes, tiny_run
 # Else it asks Google which kind of bucket this is, when it is imported.
 os.environ['GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT'] = 'false'
 gcsfs = pytest.importorskip('gcsfs')
+aiohttp = pytest.importorskip('aiohttp')
+requests = pytest.importorskip('requests')
 
 
 @pytest.fixture(scope='module')
@@ -199,15 +201,22 @@ def _check_what_the_network_refuses(pod, there, monkeypatch):
   assert trained.load(there).step == 4
 
 
+_SAID = lambda text: gcsfs.retry.HttpError({'message': text})
+_THERE = types.SimpleNamespace(real_url='https://there')
+
+
 @pytest.mark.parametrize(
-  ('text', 'number'),
+  ('error', 'number'),
   [
-    ('Not enough data (received 403 of 4010 bytes)', errno.EIO),
-    ('invalid_grant: Invalid JWT: check your iat and exp', errno.EACCES),
+    (_SAID('Not enough data (received 403 of 4010 bytes)'), errno.EIO),
+    (_SAID('invalid_grant: Invalid JWT: check your iat, exp'), errno.EACCES),
+    (requests.HTTPError('401 Client Error: Unauthorized'), errno.EACCES),
+    (aiohttp.ClientResponseError(_THERE, (), status=403), errno.EACCES),
+    (aiohttp.ClientResponseError(_THERE, (), status=500), errno.EIO),
   ],
 )
-def test_what_a_client_says_is_rights_or_the_network(text, number):
-  error = bucket.told(gcsfs.retry.HttpError({'message': text}), 'gs://b/401')
+def test_what_a_client_says_is_rights_or_the_network(error, number):
+  error = bucket.told(error, 'gs://b/401')
   assert error.errno == number
   assert ('clock that is right' in str(error)) == (number == errno.EACCES)
 
