@@ -180,12 +180,13 @@ die_of_pip() {
 
 # Refuses extras that are none, before anything is made.
 check_extras() {
-  local extra
-  for extra in ${EXTRAS//,/ }; do
+  local extra extras
+  IFS=, read -ra extras <<<"$EXTRAS"
+  for extra in "${extras[@]}"; do
     case "$extra" in
       tpu | cuda12 | cuda13 | tpu-compile | datasets | tfds | wandb) ;;
       *) die "PARALLEL_AR_EXTRAS=$EXTRAS: expected tpu, cuda12 or cuda13," \
-        "tpu-compile, datasets, tfds, wandb; with commas between." ;;
+        "tpu-compile, datasets, tfds, wandb; with commas between, no blanks." ;;
     esac
   done
 }

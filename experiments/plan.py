@@ -85,11 +85,6 @@ def main() -> None:
     needed = max(count if _CHECK.value else 1, 4)
     jax.config.update('jax_num_cpu_devices', needed)
   chip = hardware.find(kind)
-  if count % _SLICES.value:
-    raise ValueError(
-      f'--devices={count} are no {_SLICES.value} equal slices: it counts those '
-      'of all slices together.'
-    )
   planner = plan.Planner(config, count, chips)
   choices = planner.rank(chip, _UTILIZATION.value, _SLICES.value)
   print(describe(models.build(config.model)[0]))

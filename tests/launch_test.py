@@ -160,6 +160,9 @@ class TestDryRun:
     run = f'train --config=a.py --workdir=/share/{name}'
     words = shlex.split(cluster.dry_run('gke', run=run))
     assert f'--workload={workload}' in words
+    given = f'--workload={name}'
+    words = shlex.split(cluster.dry_run('gke', given))
+    assert f'--workload={workload}' in words
 
   def test_gke(self, cluster):
     said = cluster.dry_run('gke')

@@ -409,9 +409,10 @@ class TestSettings:
     assert 'changed; making' in done.stderr and done.returncode == 0
     plugin = '--no-build-isolation -c constraints.txt -e .[tpu]'
     assert [c for c in repository.calls() if c.endswith(plugin)]
-    done = repository.run('hello', PARALLEL_AR_EXTRAS='rocm')
-    assert done.returncode == 1
-    assert 'expected tpu, cuda12 or cuda13' in done.stderr
+    for wrong in ('rocm', 'tpu datasets', 'tpu, tfds'):
+      done = repository.run('hello', PARALLEL_AR_EXTRAS=wrong)
+      assert done.returncode == 1
+      assert 'expected tpu, cuda12 or cuda13' in done.stderr
 
   def test_can_be_left_out(self, repository):
     assert self.settings(repository, PARALLEL_AR_SETTINGS='off') == {}

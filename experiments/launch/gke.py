@@ -41,7 +41,7 @@ _GRACE = flags.DEFINE_integer(
 _WORKLOAD = flags.DEFINE_string(
   'workload',
   None,
-  'Name of the workload; without it made of that of --workdir.',
+  'What the name of the workload is made of, in place of that of --workdir.',
 )
 
 _LONGEST = 40  # of a workload; its pods' names go on
@@ -64,7 +64,7 @@ def main() -> None:
     f'cd {shlex.quote(_REPOSITORY.value)} && '
     f'exec env {token} ./run.sh {shlex.join(run)}'
   )
-  name = _WORKLOAD.value or _name(command.workdir(buckets=True).name)
+  name = _name(_WORKLOAD.value or command.workdir(buckets=True).name)
   words = ['xpk', 'workload', 'create', f'--workload={name}']
   words += [f'--cluster={_CLUSTER.value}', f'--zone={_ZONE.value}']
   if _PROJECT.value:

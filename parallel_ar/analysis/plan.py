@@ -191,8 +191,13 @@ class Planner:
       Choices; those that do not fit the memory come last.
 
     Raises:
-      ValueError: no mesh of all devices divides the batch.
+      ValueError: no mesh of all devices divides the batch, or no such slices.
     """
+    if slices < 1 or self.devices % slices:
+      raise ValueError(
+        f'{self.devices} devices are no {slices} equal slices: they are those '
+        'of all slices together.'
+      )
     least = -(-self.devices // hardware.group)
     groups = next(
       n for n in _divisors(self.devices) if n >= least and n % slices == 0

@@ -20,6 +20,7 @@ import hashlib
 import math
 import os
 import pathlib
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any, cast
 
@@ -245,7 +246,8 @@ def _write(
   parts: Iterator[tuple[np.ndarray, np.ndarray]],
 ) -> None:
   """Two .npy files of rows that come in blocks; each whole or not at all."""
-  drafts = [p.with_name(f'{p.name}.{os.getpid()}.part') for p in (path, beside)]
+  mine = secrets.token_hex(4)  # hosts have processes of one number
+  drafts = [p.with_name(f'{p.name}.{mine}.part') for p in (path, beside)]
   try:
     with drafts[0].open('wb') as file:
       count, facts = 0, {}
@@ -264,8 +266,9 @@ def _write(
       os.fsync(file.fileno())
     with drafts[1].open('wb') as file:
       np.save(file, np.concatenate(contexts))
-    os.replace(drafts[1], beside)
-    os.replace(drafts[0], path)
+    if not path.exists():  # another host was faster: it reads those
+      os.replace(drafts[1], beside)
+      os.replace(drafts[0], path)
   except OSError as error:
     raise OSError(
       error.errno,

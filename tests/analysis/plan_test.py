@@ -175,6 +175,8 @@ class TestPlanner:
     config.train.accumulate = 2
     with pytest.raises(ValueError, match=r'7 devices .* batch of 6.* to 14'):
       plan.Planner(config, 7).rank(hardware.find('v5e'))
+    with pytest.raises(ValueError, match='7 devices are no 2 equal slices'):
+      plan.Planner(config, 7).rank(hardware.find('v5e'), slices=2)
 
   def test_what_fsdp_does_not_divide_costs_as_under_data(self, monkeypatch):
     planner = plan.Planner(_config('made', 12, hidden=(32,)), 12)

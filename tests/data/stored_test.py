@@ -174,6 +174,22 @@ def test_a_file_that_changes_in_use_is_refused(here):
     x[5]
 
 
+def test_hosts_that_unpack_at_once_keep_what_was_there_first(tmp_path):
+  """Where no lock is seen by both, as on some disks of networks."""
+  path, beside = tmp_path / 'x.npy', tmp_path / 'labels.npy'
+  made = []
+
+  def slow():
+    yield X[:20], LABELS[:20]
+    records._write(path, beside, iter([(X, LABELS)]))
+    made.append(records.MappedFile(str(path)))
+    yield X[20:], LABELS[20:]
+
+  records._write(path, beside, slow())
+  np.testing.assert_array_equal(made[0]()(np.arange(23)), X)
+  assert sorted(os.listdir(tmp_path)) == ['labels.npy', 'x.npy']
+
+
 def test_a_stride_keeps_what_it_thins_only(here):
   wide = np.arange(5 * 4 * 6, dtype=np.uint8).reshape(5, 4, 6, 1)
   np.save(here / 'w-train.npy', wide)
