@@ -189,8 +189,7 @@ def test_nothing_is_set_for_a_cpu(model, params):
 def test_a_setting_of_jax_is_overridden_on_a_cpu_too():
   a = jnp.full((1, 1), 1.00390625)  # 1 + 2^-8 is no bfloat16
   with jax.default_matmul_precision('BF16_BF16_F32'):
-    assert (a @ a)[0, 0] == 1
-    with precision.scope('highest'):
+    with precision.scope('highest'):  # else 1, or an error of older JAX
       assert (a @ a)[0, 0] == a[0, 0] ** 2
 
 
