@@ -119,7 +119,8 @@ def train(
   words |= {'keep_best': False, 'patience': 0, 'tensorboard': False}
   words['log_every'] = steps // 8
   fields = given | {f'train.{name}': value for name, value in words.items()}
-  env = os.environ | {'PYTHONPATH': str(checkout)}
+  paths = [str(checkout), *filter(None, [os.environ.get('PYTHONPATH')])]
+  env = os.environ | {'PYTHONPATH': os.pathsep.join(paths)}
   with tempfile.TemporaryDirectory() as folder:
     command = [sys.executable, '-m', 'experiments.train', f'--config={path}']
     command += [f'--workdir={folder}/run']
