@@ -4,10 +4,11 @@ A device waits for nobody if its next step is dispatched before the last has
 ended, with a batch that lies on it by then. So a thread reads the batches and
 puts them on the devices, two ahead; the loop dispatches a step while the one
 before runs, and fetches numbers only where they are logged or a save waits for
-them. It waits for two steps at a time and dispatches two: a host that wakes up
-finds other data in its caches, and takes three times as long. What the loop
-itself takes is what bounds the steps of a small model, and is measured as CPU
-time of its thread:
+them. On a CPU it waits for two steps at a time and dispatches two: a host that
+wakes up finds other data in its caches, and takes three times as long. An
+accelerator would be left one step only, so there it waits for each. What the
+loop itself takes is what bounds the steps of a small model, and is measured as
+CPU time of its thread:
 
   host = (thread_time at the end - at the begin - within `away`) / steps
 
@@ -57,6 +58,7 @@ class Pace:
     self._thread = futures.ThreadPoolExecutor(1, 'batches')
     self._batches: dict[int, futures.Future] = {}
     self._flight: collections.deque[Array] = collections.deque()
+    self._together = 2 if jax.default_backend() == 'cpu' else 1
     self.pending: tuple[int, dict[str, Array], outcome.Seen] | None = None
     self.start(0)
 
@@ -79,7 +81,9 @@ class Pace:
   def dispatched(
     self, at: int, metrics: dict[str, Array], seen: outcome.Seen
   ) -> None:
-    """Notes a step, and waits for two where three are in flight.
+    """Notes a step, and waits for the oldest where three are in flight.
+
+    On a CPU for the two oldest.
 
     Args:
       at: its number.
@@ -89,9 +93,9 @@ class Pace:
     self.pending = at, metrics, seen
     self._flight.append(metrics['loss_nats'])
     if len(self._flight) > _IN_FLIGHT:
-      self._flight.popleft()
+      oldest = [self._flight.popleft() for _ in range(self._together)]
       with self.away():
-        self._flight.popleft().block_until_ready()
+        oldest[-1].block_until_ready()
 
   def fetch(self) -> tuple[int, dict[str, float], outcome.Seen]:
     """Takes the pending step off the devices, with a number for each array."""

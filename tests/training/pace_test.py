@@ -80,8 +80,18 @@ class TestBatches:
 
 
 class TestInFlight:
-  def test_every_second_step_is_waited_for_while_one_runs(self, make):
+  @pytest.mark.parametrize(
+    ('platform', 'expected'),
+    [
+      ('cpu', [[], [], [2], [2], [4], [4], [6]]),
+      ('gpu', [[], [], [1], [2], [3], [4], [5]]),
+    ],
+  )
+  def test_a_cpu_is_waited_for_every_second_step(
+    self, make, monkeypatch, platform, expected
+  ):
     waited = []
+    monkeypatch.setattr(jax, 'default_backend', lambda: platform)
 
     class Number:
       def __init__(self, step):
@@ -95,7 +105,7 @@ class TestInFlight:
     for at in range(1, 8):
       steps.dispatched(at, {'loss_nats': Number(at)}, None)
       found.append(waited[-1:])
-    assert found == [[], [], [2], [2], [4], [4], [6]]
+    assert found == expected
 
   def test_numbers_are_fetched_where_they_are_wanted(
     self, tmp_path, monkeypatch
