@@ -164,8 +164,9 @@ def test_the_script_takes_several_splits():
     'evaluate', [run, f'--split={split}']
   ).splitlines()
   valid, test = evaluated('valid'), evaluated('test')
-  assert valid[0] == test[0] and valid[1] != test[1]  # the model; nats
-  assert evaluated('valid,test') == [*valid, *test[1:]]
+  assert valid[:2] == test[:2]  # the devices and the model
+  assert valid[2] != test[2]  # nats
+  assert evaluated('valid,test') == [*valid, *test[2:]]
   said = options_test.refusal('evaluate', [run, '--split=valid,tset'])
   assert "no split 'tset'" in said and "mean 'test'" in said
   assert 'nats' not in said
