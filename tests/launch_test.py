@@ -1,5 +1,6 @@
 """Launchers: what they would do, and what they do with pretended clusters."""
 
+import concurrent.futures
 import os
 import pathlib
 import shlex
@@ -11,7 +12,8 @@ from unittest import mock
 
 import pytest
 
-from tests import options_test
+from parallel_ar.training import checkpoint_bucket
+from tests import inside, options_test
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Writes its words down, then does what $FAKE/<name>.sh says.
@@ -145,7 +147,18 @@ class TestDryRun:
     loop = f'./run.sh {cluster.training} --distributed=on'
     assert any(loop in word for word in shlex.split(words[3]))
     assert '--platform=tpu' in words[3] and '--worker=all' in words[3]
+    assert 'gcloud storage' not in said
     assert cluster.calls() == []
+
+  @pytest.mark.parametrize('name', ['tpu_pod', 'gke'])
+  def test_a_bucket(self, cluster, name):
+    run = 'train --config=a.py --workdir=gs://b/runs/made'
+    said = cluster.dry_run(name, run=run)
+    assert run in said and 'gs:/b' not in said
+    if name == 'tpu_pod':
+      for place in ('made.token', 'made.gave_up', 'made/result.json'):
+        assert f'gs://b/runs/{place}' in said
+      assert 'setsid' in said and '>>made.worker-"$(hostname)".log' in said
 
   @pytest.mark.parametrize(
     ('name', 'workload'),
@@ -183,6 +196,8 @@ class TestRefusals:
       ('train --config=a.py', 'one absolute --workdir'),
       ('train --config=a.py --workdir=runs/a', 'one absolute --workdir'),
       ("train --config=a.py '--workdir=/a\"b'", 'whose lines take no'),
+      ('train --config=a.py --workdir=gs://b/a', 'that all nodes share'),
+      ('train --config=a.py --workdir=gs://', 'expected gs://BUCKET'),
     ],
   )
   def test_commands_that_cannot_resume(self, cluster, run, word):
@@ -264,8 +279,21 @@ class TestSlurm:
     assert one != two and len(one) == 32
 
 
-# Keeps two states and does what ssh is told, on one "worker".
+# Keeps two states and a bucket, and does what ssh is told, on one "worker".
+# What is said, and by which exit code, is that of gcloud 528.
 CLOUD_SCRIPT = """
+if [[ $1 == storage ]]; then
+  if [[ -e $FAKE/down ]]; then echo 'HTTPError 403: no rights' >&2; exit 1; fi
+  for word in "$@"; do place="$FAKE/bucket/${word#gs://}"; done
+  case $2 in
+    ls) compgen -G "$place" || {
+      echo 'ERROR: One or more URLs matched no objects.' >&2; exit 1; } ;;
+    cat) cat "$place" ;;
+    cp) mkdir -p "${place%/*}"; set -C; cat >"$place" ;;
+    rm) rm "$place" ;;
+  esac
+  exit
+fi
 case "$3 $4" in
   'queued-resources describe')
     [[ -e $FAKE/queue ]] || { echo NOT_FOUND >&2; exit 1; }
@@ -290,14 +318,31 @@ class TestTpuPod:
     cluster.script('gcloud', CLOUD_SCRIPT)
     cluster.flags = [f'--repository={cluster.path}', '--setup=true']
 
-    def launch(run, *flags):
+    def launch(run, *flags, start=cluster.launch):
       script = cluster.path / 'run.sh'
       script.write_text(f'#!/bin/bash\necho x >>"$FAKE/starts"\n{run}\n')
       script.chmod(0o755)
-      return cluster.launch('tpu_pod', *cluster.flags, '--wait=1', *flags)
+      return start('tpu_pod', *cluster.flags, '--wait=1', *flags)
 
     cluster.start = launch
     return cluster
+
+  @pytest.fixture
+  def far(self, pod):
+    """The pod, and a working directory in the bucket."""
+    (pod.path / 'state').write_text('READY\n')
+    pod.workdir = pod.path / 'bucket' / 'b' / 'runs' / 'made'
+    pod.workdir.mkdir(parents=True)
+    run = 'train --config=a.py --workdir=gs://b/runs/made/'
+
+    def launch(name, *flags):  # in this process, which costs less
+      words = pod.words(name, *flags, run=run)
+      with mock.patch.dict(os.environ, pod.environment()):
+        return inside.run(f'launch/{name}', words)
+
+    start = pod.start
+    pod.start = lambda run: start(run, start=launch)
+    return pod
 
   def _verbs(self, cluster):
     begin = 'gcloud compute tpus '  # and not a further line of a command
@@ -361,6 +406,53 @@ esac"""
     done = pod.start('exit 1')
     assert done.returncode == 1 and self._starts(pod) == 3
     assert '3 starts in a row failed' in ' '.join(done.stderr.split())
+
+  def test_a_run_in_a_bucket(self, far):
+    """Restarts, counts what is new, and takes no silence for a no."""
+    marker = f'{far.workdir}/checkpoints/$n/{checkpoint_bucket.MARKER}'
+    code, said = far.start(
+      f"""
+n=$(wc -l <"$FAKE/starts")
+if (( n == 5 )); then
+  [[ ${{#PARALLEL_AR_JOB_TOKEN}} == 32 ]] && touch "{far.result}"
+elif (( n == 3 )); then
+  mkdir -p "$(dirname "{marker}")"; touch "{marker}"
+elif (( n == 4 )); then
+  mkdir -p "{far.workdir}/checkpoints/4"
+  touch "$FAKE/down"; {{ /bin/sleep 1; rm "$FAKE/down"; }} &
+fi
+exit 137"""
+    )
+    assert code == 0, said
+    assert 'the run is done: gs://b/runs/made/result.json' in said
+    assert self._starts(far) == 5
+    (log,) = (far.path / 'home').glob('made.worker-*.log')
+    said = log.read_text()
+    assert 'HTTPError 403: no rights' in said
+    counts = [line[-1] for line in said.splitlines() if 'in a row' in line]
+    assert counts == ['1', '2', '0', '1', '2']
+
+  def test_a_bucket_that_does_not_answer_starts_nothing(self, far):
+    (far.path / 'down').touch()
+    run = f'touch "{far.result}"'
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    launcher = pool.submit(far.start, run)
+    end = time.monotonic() + 60
+    while sum('storage ls' in call for call in far.calls()) < 4:
+      assert time.monotonic() < end
+      time.sleep(0.1)
+    assert not (far.path / 'starts').exists()
+    (far.path / 'down').unlink()
+    assert launcher.result()[0] == 0 and self._starts(far) == 1
+
+  def test_a_run_in_a_bucket_that_gives_up(self, far):
+    for total in (3, 6):  # the mark of the first is no end of the second
+      code, said = far.start('exit 1')
+      said = ' '.join(said.split())
+      assert code == 1 and self._starts(far) == total
+      assert '3 starts in a row failed' in said
+      assert '~/made.worker-HOST.log' in said
+    assert len((far.workdir.parent / 'made.token').read_text()) == 32
 
   def test_a_pod_is_not_deleted_while_nobody_knows(self, pod):
     launcher = subprocess.Popen(

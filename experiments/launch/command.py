@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from experiments import grid
+from parallel_ar.training import bucket
 
 DRY_RUN = flags.DEFINE_bool(
   'dry_run', False, 'Print what would be done, and do nothing.'
@@ -23,12 +24,11 @@ TOKEN = 'PARALLEL_AR_JOB_TOKEN'
 TRIES = 3  # starts in a row that fail and save nothing new
 
 
-def experiment(*more: str, buckets: bool = False) -> list[str]:
+def experiment(*more: str) -> list[str]:
   """The words of --run, with --distributed=on.
 
   Args:
     *more: further flags, for where --run does not say them.
-    buckets: whether --workdir may be gs://...
 
   Raises:
     ValueError: it is missing, is no `train`, or names no absolute --workdir.
@@ -39,7 +39,7 @@ def experiment(*more: str, buckets: bool = False) -> list[str]:
       "--run must be a training, such as --run='train "
       "--config=configs/digits_made.py --workdir=/share/runs/made'."
     )
-  workdir(buckets)
+  workdir()
   return _with(words, '--distributed=on', *more)
 
 
@@ -75,24 +75,24 @@ def _with(words: list[str], *more: str) -> list[str]:
   return words + [w for w in more if w.partition('=')[0] not in given]
 
 
-def workdir(buckets: bool = False) -> pathlib.PurePosixPath:
+def workdir() -> pathlib.Path:
   """The --workdir of --run: the one place that survives the machines.
 
   Raises:
-    ValueError: there is none, or it is relative.
+    ValueError: there is none, it is relative, or no place in a bucket.
   """
   given = [
     word.partition('=')[2]
     for word in shlex.split(RUN.value or '')
     if word.startswith('--workdir=')
   ]
-  begins = ('/', 'gs://') if buckets else '/'
-  if len(given) != 1 or not given[0].startswith(begins):
+  if len(given) != 1 or not given[0].startswith(('/', 'gs://')):
     raise ValueError(
       '--run needs one absolute --workdir=/..., on a file system that all '
-      'hosts share and that outlives them: a restart resumes what lies there.'
+      'hosts share and that outlives them, or gs://BUCKET/...: a restart '
+      'resumes what lies there.'
     )
-  return pathlib.PurePosixPath(given[0])
+  return bucket.place(given[0])
 
 
 def result() -> str:

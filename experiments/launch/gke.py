@@ -9,8 +9,8 @@ times, but only where a container ended with code 42 or 127 and above: what a
 signal ended, and no error of the command. A pod that Kubernetes evicts gets
 SIGTERM, which xpk's script passes on to the command; so that is one `exec`, and
 the run itself hears it, saves within --grace seconds and ends with code 42. The
-working directory must be on a volume that every pod mounts, such as Filestore
-(`xpk storage`).
+working directory lies in a bucket, gs://..., or on a volume that every pod
+mounts, such as Filestore (`xpk storage`).
 """
 
 import hashlib
@@ -57,14 +57,13 @@ def main() -> None:
     f'--stop_code={RESTARTED}',
     # Images are pulled at different times, and a missing pod is no restart.
     '--wait_seconds=1800',
-    buckets=True,
   )
   token = f'{command.TOKEN}={secrets.token_hex(16)}'
   training = (
     f'cd {shlex.quote(_REPOSITORY.value)} && '
     f'exec env {token} ./run.sh {shlex.join(run)}'
   )
-  name = _name(_WORKLOAD.value or command.workdir(buckets=True).name)
+  name = _name(_WORKLOAD.value or command.workdir().name)
   words = ['xpk', 'workload', 'create', f'--workload={name}']
   words += [f'--cluster={_CLUSTER.value}', f'--zone={_ZONE.value}']
   if _PROJECT.value:

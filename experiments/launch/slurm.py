@@ -24,6 +24,7 @@ from absl import flags
 
 from experiments import entry
 from experiments.launch import command
+from parallel_ar.training import bucket
 
 _NODES = flags.DEFINE_integer('nodes', 1, 'Nodes of the job.', lower_bound=1)
 _GPUS = flags.DEFINE_integer(
@@ -87,10 +88,20 @@ scontrol requeue "$SLURM_JOB_ID"
 
 
 def script() -> str:
-  """The batch script."""
+  """The batch script.
+
+  Raises:
+    ValueError: the working directory is in a bucket.
+  """
   platform = ['--platform=cuda'] if _GPUS.value else []
   runs = command.sweep(*platform)
   experiment = '"$@"' if runs else shlex.join(command.experiment(*platform))
+  if bucket.is_address(command.workdir()):
+    raise ValueError(
+      f'{command.workdir()}: Slurm writes its log, and the batch script its '
+      'count of failures, beside the working directory, and both need files. '
+      'Name a directory that all nodes share, such as one of NFS.'
+    )
   log = str(command.workdir()).replace('%', '%%')  # else a pattern of Slurm's
   options = {
     'job-name': f'par-{command.workdir().name}',
@@ -166,7 +177,7 @@ def main() -> None:
 
 def _make_room() -> None:
   """Makes the folder of the log, without which Slurm starts no job."""
-  folder = pathlib.Path(command.workdir()).parent
+  folder = command.workdir().parent
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:

@@ -11,6 +11,10 @@ One that dies ends the others, and all come to the next roll call. The loop
 writes WORKDIR.worker-HOST.log. So your machine may sleep or go: the same
 command attaches to what runs there, and starts nothing twice.
 
+The working directory is one that all workers mount, or gs://BUCKET/...: then
+the loop asks the bucket by `gcloud storage`, waits while that does not answer,
+and writes its log in the home of each worker, ~/NAME.worker-HOST.log.
+
 Your machine looks every --wait seconds whether the pod is READY, else deletes
 what is left and asks for it again (a queued resource, by which spot and v6e
 capacity comes too). --setup runs once on each new worker. The working directory
@@ -25,6 +29,7 @@ from absl import flags
 
 from experiments import entry
 from experiments.launch import command
+from parallel_ar.training import bucket
 
 _NAME = flags.DEFINE_string('name', None, 'Name of the TPU VM.')
 _ZONE = flags.DEFINE_string('zone', None, 'Its zone.')
@@ -58,29 +63,71 @@ _TPUS = ('gcloud', 'compute', 'tpus')
 _COMING = ('ACCEPTED', 'WAITING_FOR_RESOURCES', 'PROVISIONING', 'ACTIVE')
 _GAVE_UP = 3  # exit code of a look at the worker
 
+# What the workers ask of the place of the run. `there` and `steps` end with 0:
+# yes, 1: no, and above: no answer (no network, no rights), which is no "no".
+# `make` leaves what is there.
+_ON_DISK = """
+there() { test -e "$1"; }
+steps() { ls -- "$1" 2>/dev/null | grep -x '[0-9]*'; }
+get() { cat -- "$1"; }
+make() { test -s "$1" || (umask 077; cat >"$1"); }
+drop() { rm -f -- "$1"; }
+"""
+_IN_BUCKET = """
+there() {
+  local said
+  if said="$(gcloud storage ls "$1" 2>&1)"; then echo "$said"; return 0; fi
+  [[ "$said" != *"matched no objects"* ]] || return 1
+  echo "$1: $said" >&2
+  return 2
+}
+steps() {
+  local said
+  said="$(there "$1/*/commit_success.txt")" || return
+  sed -n 's|.*/\\([0-9]\\{1,\\}\\)/[^/]*$|\\1|p' <<<"$said"
+}
+get() { gcloud storage cat "$1"; }
+make() {
+  there "$1" || {
+    (( $? == 1 )) && gcloud storage cp --if-generation-match=0 - "$1"
+  }
+}
+drop() {
+  there "$1" || return $(( $? - 1 ))
+  gcloud storage rm "$1"
+}
+"""
+
 # On each worker. The loop and its training hold the lock while they live.
 _LOOP = """
 exec 9>>"$HOME/.parallel_ar.lock"
 flock -n 9 || exit 0
-# It may have ended since the last look.
-if [[ -e {result} || -e {gave_up} ]]; then exit 0; fi
-cd -- {repository} || exit 1
-export {token}="$(cat -- {token_file})" PARALLEL_AR_EXTRAS=tpu
-newest() {{
-  ls -- {checkpoints} 2>/dev/null | grep -x '[0-9]*' | sort -n | tail -n 1
+{place}
+known() {{
+  local code
+  while "$@"; code=$?; (( code > 1 )); do sleep 5; done
+  return "$code"
 }}
+newest() {{ known steps {checkpoints} | sort -n | tail -n 1; }}
+# It may have ended since the last look.
+if known there {gave_up}; then exit 0; fi
+cd -- {repository} || exit 1
+until token="$(get {token_file})"; do sleep 5; done
+export {token}="$token" PARALLEL_AR_EXTRAS=tpu
 failed=0
-while (( failed < {tries} )); do
+until known there {result}; do
+  if (( failed == {tries} )); then
+    until make {gave_up} </dev/null; do sleep 5; done
+    exit 0
+  fi
   before="$(newest)"
   ./run.sh {experiment}
   code=$?
-  if [[ -e {result} ]]; then exit 0; fi
   failed=$(( failed + 1 ))
   if (( code == 0 )) || [[ "$(newest)" != "$before" ]]; then failed=0; fi
   echo "ended with exit code $code; failures in a row: $failed"
   sleep 5
 done
-touch -- {gave_up}
 """
 
 
@@ -104,7 +151,7 @@ def main() -> None:
       if prepared and code == _GAVE_UP:
         raise RuntimeError(
           f'No {command.result()}: {command.TRIES} starts in a row failed and '
-          f'saved nothing new. Look at {_beside("worker-HOST.log")}.'
+          f'saved nothing new. Look at {_logs("~/")}HOST.log of each worker.'
         )
     elif _ask():
       asked += 1
@@ -112,13 +159,27 @@ def main() -> None:
         raise RuntimeError(
           f'No {command.result()} after {_RESTARTS.value} pods.'
         )
-    print(f'looking again in {_WAIT.value} s', flush=True)
+    logs = f'{_logs("~/")}HOST.log of each worker'
+    print(f'looking again in {_WAIT.value} s; log: {logs}', flush=True)
     time.sleep(_WAIT.value)
 
 
 def _beside(name: str) -> str:
-  """A file beside the working directory, on the share."""
+  """A file beside the working directory, on the share or in the bucket."""
   return f'{command.workdir()}.{name}'
+
+
+def _logs(home: str = '') -> str:
+  """What the loops' logs begin with; a bucket takes no lines, but homes do."""
+  if not bucket.is_address(command.workdir()):
+    return _beside('worker-')
+  return f'{home}{command.workdir().name}.worker-'
+
+
+def _place() -> str:
+  """The functions by which workers ask the place of the run."""
+  away = bucket.is_address(command.workdir())
+  return _IN_BUCKET if away else _ON_DISK
 
 
 def _setup() -> str:
@@ -131,8 +192,8 @@ def _prepare() -> str:
   """A token for the roll calls of this run, and no mark of an earlier end."""
   token, mark = (shlex.quote(_beside(n)) for n in ('token', 'gave_up'))
   return (
-    f'rm -f -- {mark}; test -s {token} || '
-    f"(umask 077; od -An -N16 -tx1 /dev/urandom | tr -d ' \\n' >{token})"
+    f'{_place()}drop {mark} && '
+    f"od -An -N16 -tx1 /dev/urandom | tr -d ' \\n' | make {token}"
   )
 
 
@@ -140,6 +201,7 @@ def _start() -> str:
   """Starts the loop of a worker where none runs, cut loose from this shell."""
   run = command.experiment('--platform=tpu', '--wait_seconds=1800')
   text = _LOOP.format(
+    place=_place(),
     repository=shlex.quote(_REPOSITORY.value),
     token=command.TOKEN,
     token_file=shlex.quote(_beside('token')),
@@ -149,17 +211,17 @@ def _start() -> str:
     tries=command.TRIES,
     gave_up=shlex.quote(_beside('gave_up')),
   )
-  log = shlex.quote(_beside('worker-')) + '"$(hostname)".log'
+  log = shlex.quote(_logs()) + '"$(hostname)".log'
   loop = f'setsid nohup bash -c {shlex.quote(text)}'
   return f'{loop} >>{log} 2>&1 </dev/null &'
 
 
 def _look() -> str:
   """Exit code 0: done; `_GAVE_UP`: no more is tried; else it goes on."""
-  mark = shlex.quote(_beside('gave_up'))
+  result, mark = command.result(), _beside('gave_up')
   return (
-    f'test -e {shlex.quote(command.result())} || '
-    f'{{ test ! -e {mark} || exit {_GAVE_UP}; exit 1; }}'
+    f'{_place()}there {shlex.quote(result)} && exit 0; '
+    f'(( $? > 1 )) || ! there {shlex.quote(mark)} || exit {_GAVE_UP}; exit 1'
   )
 
 
