@@ -61,9 +61,9 @@ def find(
     raise ValueError(f'{name}={mode}: expected one of {MODES}.')
   if mode == 'off':
     return None
-  num_processes = _given(num_processes, 'JAX_NUM_PROCESSES')
-  process_id = _given(process_id, 'JAX_PROCESS_ID')
   if mode == 'auto' and not _several(coordinator):
+    num_processes = _given(num_processes, 'JAX_NUM_PROCESSES')
+    process_id = _given(process_id, 'JAX_PROCESS_ID')
     if max(num_processes or 1, 1 + (process_id or 0)) > 1:
       raise ValueError(
         f'--num_processes={num_processes} and --process_id={process_id} tell '
